@@ -1,0 +1,52 @@
+"""The errors a user can act on; the scripts print them as one line.
+
+A message says what was found, what was expected and what to do.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class LsmprobeError(Exception):
+    """Anything that the user can put right."""
+
+
+class SettingsError(LsmprobeError):
+    """A flag, or two flags together, that cannot be meant."""
+
+
+class CorpusError(LsmprobeError):
+    """A corpus folder or a manifest that cannot be read as one."""
+
+
+class AudioError(LsmprobeError):
+    """An audio file that does not hold a usable waveform."""
+
+
+class ModelError(LsmprobeError):
+    """A speech model that cannot be loaded or run."""
+
+
+class CacheError(LsmprobeError):
+    """A cache file that is missing, unfinished, foreign or damaged."""
+
+
+class SplitError(LsmprobeError):
+    """A corpus that cannot be split as asked, or a split file that does not fit it."""
+
+
+class ResultsError(LsmprobeError):
+    """A record of a run that cannot be read or written."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The known names for a message, those most like `name` first: "did you mean emovo or emodb?".
+
+    >>> nearest("emodv", ["emodb", "emovo", "shemo"])
+    'did you mean emodb or emovo?'
+    >>> nearest("x", ["emodb", "emovo"])
+    'known are: emodb, emovo'
+    """
+    known = sorted(names)
+    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(close)}?" if close else f"known are: {', '.join(known)}"
