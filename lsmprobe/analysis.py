@@ -1,0 +1,35 @@
+"""What the layers hold, as DataFrames."""
+
+import numpy as np
+import pandas as pd
+
+
+def layer_weights(results: pd.DataFrame) -> pd.DataFrame:
+    """The weights that Multi-Layer heads learned: one row per model, corpus and layer.
+
+    Args:
+        results: what `load_results` or `probe` returned.
+
+    Returns:
+        Columns model, corpus, split, feature_norm, layer, weight (mean over the runs), std (over
+        the runs, ddof 1; missing for one run) and runs. A model's weights on a corpus sum to 1.
+    """
+    rows = results[results["head"] == "multilayer"]
+    keys = ["model", "corpus", "split", "feature_norm"]
+    parts = []
+    for names, runs in rows.groupby(keys, sort=True):
+        weights = np.array(runs.layer_weights.tolist())
+        layers = runs.layers.iloc[0]
+        parts.append(
+            pd.DataFrame(
+                {
+                    **dict(zip(keys, names, strict=True)),
+                    "layer": layers,
+                    "weight": weights.mean(0),
+                    "std": weights.std(0, ddof=1) if len(weights) > 1 else np.nan,
+                    "runs": len(weights),
+                }
+            )
+        )
+    columns = [*keys, "layer", "weight", "std", "runs"]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)

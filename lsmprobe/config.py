@@ -1,0 +1,219 @@
+"""One frozen dataclass per command: a field is a flag, and a notebook builds the same object.
+
+This module imports nothing heavy, so that `--help` answers at once.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lsmprobe.errors import SettingsError
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class ExtractConfig:
+    """Stage 1: run a frozen speech model over a corpus, store every layer's hidden states."""
+
+    model: str
+    """A model of the table (wav2vec2-large, whisper-small, ...), a Hugging Face id, or a folder."""
+    dataset: str
+    """A corpus (demos, emodb, ...), a manifest (CSV: path, emotion, speaker), or folder:DIR."""
+    data_dir: Path | None = None
+    """Where the corpus lies; otherwise $LSMPROBE_DATA/NAME, then data/NAME."""
+    cache_dir: Path = Path("cache")
+    """The cache of a model and a corpus is CACHE_DIR/MODEL/CORPUS.h5."""
+    store: Literal["frames", "pooled"] = "frames"
+    """Every frame, or only the mean and deviation over the frames (exact for the Linear head)."""
+    store_dtype: Precision = "float16"
+    """How frames are stored. A value that float16 cannot hold stops the run, never becomes inf."""
+    device: Device = "auto"
+    """Where the model runs; auto takes a GPU if there is one."""
+    precision: Precision = "float32"
+    """How the model computes."""
+    batch_seconds: float | None = None
+    """Seconds of audio, padding counted, that run together; by default 12 (CPU), 240 (GPU)."""
+    random_init: int | None = None
+    """Random weights from this seed instead of the checkpoint's: the control."""
+    revision: str | None = None
+    """A branch, tag or commit of the Hugging Face repository; otherwise the table's."""
+    whisper_context: Literal["window", "utterance"] = "window"
+    """What Whisper sees: 30 s windows, as it was trained, or the utterance's own length."""
+    input_norm: Literal["checkpoint", "none", "zscore"] = "checkpoint"
+    """How the waveform is normalised: as the checkpoint's preprocessor says, not, or always."""
+    max_seconds: float | None = None
+    """Longer utterances are cut here; by default nothing is cut."""
+    emotions: tuple[str, ...] = ()
+    """Only the utterances of these emotions."""
+    map: tuple[str, ...] = ()
+    """Merge labels, OLD=NEW, before anything else."""
+    speaker_pattern: str = ""
+    """For folder:DIR, a regular expression over the path with a group named speaker."""
+    skip_unreadable: bool = False
+    """Leave out clips that cannot be read; they are counted and named, and stand as not done."""
+    dry_run: bool = False
+    """Say how many clips, hours and gigabytes, and how long it would take; write nothing."""
+    selftest: bool = False
+    """Extract a few clips alone and batched, print the largest difference; write nothing."""
+
+    def __post_init__(self) -> None:
+        if self.batch_seconds is not None and self.batch_seconds <= 0:
+            raise SettingsError(f"--batch-seconds is {self.batch_seconds}; expected more than 0.")
+        if self.max_seconds is not None and self.max_seconds < 0.025:
+            raise SettingsError(
+                f"--max-seconds is {self.max_seconds}; expected at least one frame, 0.025 s."
+            )
+        if self.random_init is not None and self.random_init < 0:
+            raise SettingsError(
+                f"--random-init is {self.random_init}; expected a seed of 0 or more."
+            )
+        label_map(self.map)
+
+    @property
+    def cache_path(self) -> Path:
+        """Where this extraction is stored."""
+        model = model_name(self.model)
+        if self.random_init is not None:
+            model = f"{model}-random{self.random_init}"
+        return self.cache_dir / model / f"{dataset_name(self.dataset)}.h5"
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """Stage 2: train the heads on cached hidden states and score them on held-out speakers."""
+
+    model: tuple[str, ...] = ()
+    """The models, as named at extraction; none or `all`: every one in the cache folder."""
+    dataset: tuple[str, ...] = ()
+    """The corpora, as named at extraction; none or `all`: every one in the cache folder."""
+    head: Literal["linear", "nonlinear", "multilayer", "all"] = "all"
+    """Linear and Non-Linear read one layer, Multi-Layer a learned weighting of all of them."""
+    layer: int | Literal["all"] | None = None
+    """The layer that Linear and Non-Linear read, or all in one sweep; by default the last."""
+    runs: int = 3
+    """Runs with seeds SEED, SEED+1, ...: initialisation, dropout and order of batches."""
+    seed: int = 0
+    """The first seed."""
+    split: str = "auto"
+    """speaker, random, loso, kfold:K, given (the manifest's own), or a JSON file. auto: given where
+    the manifest brings one, else speaker."""
+    split_seed: int = 0
+    """0 is the best split found; others are other good ones."""
+    resplit: bool = False
+    """A new split for every run."""
+    feature_norm: Literal["none", "zscore", "layernorm"] = "none"
+    """What is done to features before the head: nothing (as the paper), standardised per layer and
+    dimension with the training set's statistics, or layer-normalised per vector."""
+    emotions: tuple[str, ...] = ()
+    """Only the utterances of these emotions."""
+    map: tuple[str, ...] = ()
+    """Merge labels, OLD=NEW, before anything else."""
+    cache_dir: Path = Path("cache")
+    """Where extract.py wrote."""
+    results_dir: Path = Path("results")
+    """One record per run is written here."""
+    device: Device = "auto"
+    """Where the heads are trained; auto takes a GPU if there is one."""
+    epochs: int = 30
+    """Passes over the training set."""
+    batch_size: int = 32
+    """Utterances per step."""
+    lr: float = 5e-4
+    """Adam's learning rate."""
+    weight_decay: float = 1e-4
+    """Adam's (coupled) weight decay."""
+    scheduler: Literal["plateau", "cosine", "none"] = "plateau"
+    """plateau: halved after 5 epochs without a better validation loss, not below 5e-5."""
+    class_weights: Literal["balanced", "none"] = "balanced"
+    """Weigh the loss inversely to the training counts of the classes, or not."""
+    epoch_choice: Literal["best", "loss", "last"] = "best"
+    """The epoch that is scored on the test set: best validation macro-F1, lowest loss, or last."""
+    hidden: int = 256
+    """Width of the heads."""
+    dropout: float = 0.1
+    """Dropout of the Non-Linear and Multi-Layer heads."""
+    include_layer_0: bool = False
+    """Let Multi-Layer weigh layer 0 too."""
+    scalar_lr: float | None = None
+    """Another learning rate for Multi-Layer's layer weights."""
+    scalar_weight_decay: float | None = None
+    """Another weight decay for Multi-Layer's layer weights."""
+    force: bool = False
+    """Repeat runs whose record is there already."""
+
+    def __post_init__(self) -> None:
+        for name, least in {
+            "runs": 1,
+            "seed": 0,
+            "split_seed": 0,
+            "epochs": 1,
+            "batch_size": 1,
+            "hidden": 1,
+        }.items():
+            if getattr(self, name) < least:
+                flag = name.replace("_", "-")
+                raise SettingsError(
+                    f"--{flag} is {getattr(self, name)}; expected at least {least}."
+                )
+        if self.lr <= 0:
+            raise SettingsError(f"--lr is {self.lr}; expected more than 0.")
+        if not 0 <= self.dropout < 1:
+            raise SettingsError(f"--dropout is {self.dropout}; expected at least 0 and below 1.")
+        if self.head == "multilayer" and self.layer is not None:
+            raise SettingsError(
+                "--layer does not go with --head multilayer, which reads every layer; drop one."
+            )
+        label_map(self.map)
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Both stages on the embedded corpus and the embedded model, whose weights are random."""
+
+    folder: Path = Path()
+    """data/, cache/ and results/ are written in here."""
+
+
+def model_name(model: str) -> str:
+    """The name under which a model's caches lie: its table name, its id, or its folder's name.
+
+    >>> model_name("wav2vec2-large"), model_name("facebook/hubert-base-ls960")
+    ('wav2vec2-large', 'facebook--hubert-base-ls960')
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder.resolve().name
+    return model.strip("/").replace("/", "--")
+
+
+def dataset_name(dataset: str) -> str:
+    """The name under which a corpus' caches lie; a manifest's own, without the ending.
+
+    >>> dataset_name("emodb"), dataset_name("lists/my.corpus.csv"), dataset_name("folder:clips")
+    ('emodb', 'my.corpus', 'clips')
+    """
+    scheme, colon, where = dataset.partition(":")
+    if colon and re.fullmatch(r"[a-z]+", scheme):
+        return Path(where).expanduser().resolve().name
+    return Path(dataset).name.removesuffix(".csv")
+
+
+def label_map(pairs: tuple[str, ...]) -> dict[str, str]:
+    """`("rage=anger",)` as `{"rage": "anger"}`.
+
+    Raises:
+        SettingsError: a pair is not OLD=NEW, or one label is mapped twice.
+    """
+    merged: dict[str, str] = {}
+    for pair in pairs:
+        old, equals, new = pair.partition("=")
+        if not (old and equals and new):
+            raise SettingsError(f"--map got {pair!r}; expected OLD=NEW, such as rage=anger.")
+        if merged.setdefault(old, new) != new:
+            raise SettingsError(
+                f"--map sends {old!r} to both {merged[old]!r} and {new!r}; keep one."
+            )
+    return merged

@@ -1,0 +1,53 @@
+"""Both stages on the embedded corpus and the embedded model: what `make demo` runs."""
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lsmprobe.analysis import layer_weights
+from lsmprobe.config import DemoConfig, ExtractConfig, ProbeConfig
+from lsmprobe.extraction import extract
+from lsmprobe.probing import probe
+from lsmprobe.report import draw_layer_weights, format_scores
+
+WARNING = """\
+The model `toy` has random weights and the corpus `toy` is synthetic: these scores show that the
+machine runs, not what speech models know. A real run is two lines:
+  python extract.py --model whisper-small --dataset emodb --data-dir FOLDER
+  python probe.py --model whisper-small --dataset emodb --head all"""
+
+
+def run_demo(config: DemoConfig) -> pd.DataFrame:
+    """Extract, probe with three heads and three runs each, print the scores, draw the weights."""
+    summary = extract(
+        ExtractConfig(
+            model="toy",
+            dataset="toy",
+            data_dir=config.folder / "data" / "toy",
+            cache_dir=config.folder / "cache",
+        )
+    )
+    print(summary)
+    results = probe(
+        ProbeConfig(
+            model=("toy",),
+            dataset=("toy",),
+            cache_dir=config.folder / "cache",
+            results_dir=config.folder / "results",
+        )
+    )
+    print(f"\n{format_scores(results)}\n")
+    weights = layer_weights(results)
+    listed = ", ".join(f"layer {w.layer}: {w.weight:.3f}" for w in weights.itertuples())
+    print(f"Multi-Layer's weights (random encoder): {listed}")
+    figure = config.folder / "results" / "toy" / "layer-weights.png"
+    save_figure(draw_layer_weights(weights).figure, figure)
+    print(f"Figure: {figure}\n\n{WARNING}")
+    return results
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as its ending says, sharp enough for a paper."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=200)

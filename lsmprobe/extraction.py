@@ -1,0 +1,333 @@
+"""Stage 1: a corpus through a frozen speech model, once, into a cache file.
+
+Reads aloud in `extract`: utterances, encoder, plan, then batches of waveforms whose hidden states
+are written one utterance at a time. A run that is stopped continues at the next utterance.
+"""
+
+import itertools
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from lsmprobe import __version__
+from lsmprobe.audio import SAMPLE_RATE, Audio, n_samples, read_audio, read_header
+from lsmprobe.cache import CachePlan, CacheWriter
+from lsmprobe.config import ExtractConfig, dataset_name, label_map
+from lsmprobe.corpora import corpus_folder, read_corpus
+from lsmprobe.device import choose_device
+from lsmprobe.errors import AudioError, CorpusError
+from lsmprobe.models import Encoder, largest_difference, load_encoder
+from lsmprobe.toy import write_toy_corpus
+
+DECODERS = 2  # threads that decode ahead of the model
+BATCHES_AHEAD = 4
+
+log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run of stage 1 left behind; its text is the line printed at the end."""
+
+    path: Path
+    n_utterances: int
+    n_done: int
+    skipped: tuple[str, ...]
+    hours: float  # of audio, extracted in this run
+    gigabytes: float  # of the file
+    seconds: float
+
+    def __str__(self) -> str:
+        what = f"{self.path}: {self.n_done} of {self.n_utterances} clips, {self.gigabytes:.3g} GB"
+        if self.hours:
+            speed = self.hours * 3600 / self.seconds
+            what += (
+                f"; {self.hours:.3g} h of audio in {self.seconds:.0f} s, {speed:.3g} x real time"
+            )
+        else:
+            what += "; nothing was left to do"
+        if self.skipped:
+            what += f"; {len(self.skipped)} unreadable and skipped: {', '.join(self.skipped)}"
+        return what
+
+
+def extract(config: ExtractConfig) -> Summary:
+    """Run the model over the corpus and store what it says; continue where an earlier run stopped.
+
+    Raises:
+        LsmprobeError: bad input of any kind; utterances extracted so far are kept.
+    """
+    started = time.monotonic()
+    utterances = planned_utterances(config)
+    encoder = _encoder(config)
+    plan = _plan(config, utterances, encoder)
+    config.cache_path.parent.mkdir(parents=True, exist_ok=True)
+    with CacheWriter.open(config.cache_path, plan) as writer:
+        table = plan.utterances
+        for index in np.flatnonzero(table.samples == 0):
+            writer.skip(int(index))
+        todo = [index for index in writer.remaining if table.samples[index] > 0]
+        todo.sort(key=lambda index: -table.samples[index])
+        hours = 0.0
+        with _Progress(table, todo) as progress, ThreadPoolExecutor(DECODERS) as pool:
+            costs = [encoder.cost_s(n) for n in table.samples]
+            groups = batches(costs, todo, _batch_seconds(config))
+            for group, audios in made_ahead(pool, lambda g: _read(config, table, g), groups):
+                readable = [(i, audio) for i, audio in zip(group, audios, strict=True) if audio]
+                for index in set(group) - {i for i, _ in readable}:
+                    writer.skip(index)
+                states = encoder.hidden_states([audio.waveform for _, audio in readable])
+                for (index, audio), hidden in zip(readable, states, strict=True):
+                    writer.write(index, hidden, audio.sha256)
+                    hours += len(audio.waveform) / SAMPLE_RATE / 3600
+                progress.add(group)
+    return Summary(
+        path=config.cache_path,
+        n_utterances=len(table),
+        n_done=int(writer.done.sum()),
+        skipped=tuple(table.key[writer.skipped]),
+        hours=hours,
+        gigabytes=config.cache_path.stat().st_size / 1e9,
+        seconds=time.monotonic() - started,
+    )
+
+
+def dry_run(config: ExtractConfig) -> str:
+    """What `extract` would do: clips, hours, gigabytes, and the time it would take."""
+    utterances = planned_utterances(config)
+    encoder = _encoder(config)
+    plan = _plan(config, utterances, encoder)
+    table = plan.utterances
+    seconds = _estimated_seconds(config, table, encoder)
+    there = next(p for p in (config.cache_path, *config.cache_path.parents) if p.exists())
+    free = shutil.disk_usage(there).free
+    return "\n".join(
+        [
+            f"{config.cache_path} (nothing was written)",
+            f"  clips      {len(table)}, {int((table.samples == 0).sum())} of them unreadable",
+            f"  audio      {table.seconds.sum() / 3600:.3g} h",
+            f"  layers     0 to {encoder.n_layers}, {encoder.dim} dimensions",
+            f"  frames     {int(table.frames.sum())}",
+            f"  --store frames  {(plan.frames_nbytes + plan.pooled_nbytes) / 1e9:.3g} GB"
+            f" as {config.store_dtype}",
+            f"  --store pooled  {plan.pooled_nbytes / 1e9:.3g} GB",
+            f"  free disk  {free / 1e9:.3g} GB",
+            f"  time       about {seconds / 60:.2g} min on {choose_device(config.device)},"
+            " from a few timed clips",
+        ]
+    )
+
+
+def selftest(config: ExtractConfig) -> str:
+    """Extract a few clips alone and batched, and say how far they differ at the worst layer."""
+    utterances = planned_utterances(config)
+    encoder = _encoder(config)
+    table = utterances[utterances.samples > 0].reset_index(drop=True)
+    audios = _read(config, table, _spread(table, 6))
+    differences = largest_difference(encoder, [audio.waveform for audio in audios if audio])
+    worst = int(np.argmax(differences))
+    versions = f"transformers {version('transformers')}, torch {version('torch')}"
+    how = "batched" if encoder.batches_exactly else "one by one, since batching is not exact for it"
+    return (
+        f"{config.model} on {choose_device(config.device)}, {config.precision}, {versions}: "
+        f"{len(audios)} clips alone and batched differ by at most {differences[worst]:.1e} of the "
+        f"layer's root mean square (layer {worst}); this model runs {how}."
+    )
+
+
+def planned_utterances(config: ExtractConfig) -> pd.DataFrame:
+    """The corpus' utterances, with the samples (at 16 kHz) and seconds that their headers promise.
+
+    Raises:
+        CorpusError: the corpus cannot be read, or some clips cannot and that is not allowed.
+    """
+    if config.dataset == "toy":
+        write_toy_corpus(corpus_folder("toy", config.data_dir))
+    table = read_corpus(
+        config.dataset,
+        config.data_dir,
+        emotions=config.emotions,
+        merge=label_map(config.map),
+        speaker_pattern=config.speaker_pattern,
+    )
+
+    def promised(row: Any) -> int | AudioError:
+        try:
+            header = read_header(row.path)
+            return n_samples(header, row.start_s, row.end_s, config.max_seconds)
+        except AudioError as error:
+            return error
+
+    with ThreadPoolExecutor(DECODERS) as pool:
+        found = list(pool.map(promised, table.itertuples()))
+    unreadable = [what for what in found if isinstance(what, AudioError)]
+    if unreadable and not config.skip_unreadable:
+        count = f"{len(unreadable)} of {len(table)} clips cannot be read; the first: "
+        raise CorpusError(f"{count}{unreadable[0]} --skip-unreadable leaves them out.")
+    if len(unreadable) == len(table):
+        raise CorpusError(f"none of the {len(table)} clips can be read; the first: {unreadable[0]}")
+    for error in unreadable:
+        log.warning("left out: %s", error)
+    samples = [0 if isinstance(what, AudioError) else what for what in found]
+    return table.assign(samples=samples, seconds=np.array(samples) / SAMPLE_RATE)
+
+
+def batches(
+    costs: Sequence[float], order: Iterable[int], max_seconds: float
+) -> Iterator[list[int]]:
+    """Cut `order` into batches of at most `max_seconds`, every utterance counted as the longest.
+
+    Given from long to short, little is padded. An utterance above the bound goes alone.
+
+    >>> list(batches([3.0, 2.0, 2.0, 9.0], [3, 0, 1, 2], max_seconds=6))
+    [[3], [0, 1], [2]]
+    """
+    batch: list[int] = []
+    for index in order:
+        longest = max(costs[i] for i in [*batch, index])
+        if batch and longest * (len(batch) + 1) > max_seconds:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def made_ahead(
+    pool: ThreadPoolExecutor, make: Callable[[Item], Made], items: Iterable[Item]
+) -> Iterator[tuple[Item, Made]]:
+    """Each item with what `make` makes of it in a thread, a few items ahead of the consumer."""
+    waiting: list[tuple[Item, Future[Made]]] = []
+    rest = iter(items)
+    while True:
+        ahead = itertools.islice(rest, BATCHES_AHEAD - len(waiting))
+        waiting += [(item, pool.submit(make, item)) for item in ahead]
+        if not waiting:
+            return
+        item, future = waiting.pop(0)
+        yield item, future.result()
+
+
+def _encoder(config: ExtractConfig) -> Encoder:
+    return load_encoder(
+        config.model,
+        device=choose_device(config.device),
+        precision=config.precision,
+        random_init=config.random_init,
+        revision=config.revision,
+        input_norm=config.input_norm,
+        whisper_context=config.whisper_context,
+    )
+
+
+def _plan(config: ExtractConfig, utterances: pd.DataFrame, encoder: Encoder) -> CachePlan:
+    frames = [encoder.n_frames(n) if n else 0 for n in utterances.samples]
+    return CachePlan(
+        utterances=utterances.assign(frames=frames),
+        n_layers=encoder.n_layers + 1,
+        dim=encoder.dim,
+        store=config.store,
+        dtype=config.store_dtype,
+        identity={
+            **encoder.identity,
+            "corpus": dataset_name(config.dataset),
+            "audio": "mean of the channels, 16 kHz, soxr_hq",
+            "max_seconds": config.max_seconds,
+            "versions": {
+                "lsmprobe": __version__,
+                "librosa": version("librosa"),
+                "soxr": version("soxr"),
+            },
+        },
+    )
+
+
+def _batch_seconds(config: ExtractConfig) -> float:
+    """On two cores small batches of like length are fastest; a GPU wants to be filled."""
+    return config.batch_seconds or (12.0 if choose_device(config.device) == "cpu" else 240.0)
+
+
+def _read(config: ExtractConfig, table: pd.DataFrame, group: Sequence[int]) -> list[Audio | None]:
+    """The audio of a batch; None where a clip turns out unreadable and that is allowed."""
+    audios: list[Audio | None] = []
+    for row in table.iloc[list(group)].itertuples():
+        try:
+            audio = read_audio(
+                row.path, start_s=row.start_s, end_s=row.end_s, max_s=config.max_seconds
+            )
+        except AudioError as error:
+            if not config.skip_unreadable:
+                raise
+            log.warning("left out: %s", error)
+            audios.append(None)
+            continue
+        audios.append(audio)
+    return audios
+
+
+def _spread(table: pd.DataFrame, count: int) -> list[int]:
+    """A few utterances from the shortest to the longest."""
+    order = np.argsort(table.samples.to_numpy(), kind="stable")
+    return [
+        int(order[i])
+        for i in np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
+    ]
+
+
+def _estimated_seconds(config: ExtractConfig, table: pd.DataFrame, encoder: Encoder) -> float:
+    """The time a few clips took, scaled to the seconds of audio that the model really computes."""
+    readable = table[table.samples > 0].reset_index(drop=True)
+    chosen = _spread(readable, 5)
+    waveforms = [audio.waveform for audio in _read(config, readable, chosen) if audio]
+    encoder.hidden_states(waveforms[:1])  # the first call pays for what later ones do not
+    started = time.monotonic()
+    for waveform in waveforms:
+        encoder.hidden_states([waveform])
+    took = time.monotonic() - started
+    timed = sum(encoder.cost_s(len(waveform)) for waveform in waveforms)
+    return took / timed * sum(encoder.cost_s(n) for n in readable.samples)
+
+
+class _Progress:
+    """A bar over seconds of audio: the time left is right although long clips come first."""
+
+    def __init__(self, table: pd.DataFrame, todo: Sequence[int]) -> None:
+        self.seconds = table.seconds.to_numpy()
+        self.n_done = len(table) - len(todo)
+        self.n_all = len(table)
+        self.n_now = 0
+        self.bar = tqdm(
+            total=round(float(self.seconds[list(todo)].sum()), 1),
+            bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
+            mininterval=0.2 if sys.stderr.isatty() else 30,
+            disable=not todo,
+        )
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def add(self, group: Sequence[int]) -> None:
+        self.n_now += len(group)
+        rate = self.n_now / max(self.bar.format_dict["elapsed"], 1e-9)
+        self.bar.set_postfix_str(
+            f"{self.n_done + self.n_now}/{self.n_all} clips, {rate:.3g} clips/s, "
+            f"{(self.bar.n + self.seconds[list(group)].sum()) / 3600:.3f} h",
+            refresh=False,
+        )
+        self.bar.update(float(self.seconds[list(group)].sum()))

@@ -1,0 +1,158 @@
+"""The paper's three heads over packed frames, and the feature normalisations before them.
+
+Nothing is padded: `frames` holds the frames of a batch's utterances one after another, `lengths`
+how many each has. An utterance therefore scores the same alone and in any batch.
+
+Source: D'Asaro et al. 2024 (CLiC-it), section 3; after Pepino et al. 2021, arXiv:2104.03502.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+def mean_per_utterance(
+    frames: Float[Tensor, "frames dim"], lengths: Int[Tensor, " batch"]
+) -> Float[Tensor, "batch dim"]:
+    """Average the frames of each utterance."""
+    return torch.stack([utterance.mean(0) for utterance in frames.split(lengths.tolist())])
+
+
+class LinearHead(nn.Module):
+    """Project, average, classify; no activation (eq. 2).
+
+    It scores what one layer holds linearly. As everything before the last map is affine, it sees no
+    more than the utterance's mean: given the means as utterances of one frame, it scores the same.
+    """
+
+    def __init__(self, dim: int, n_classes: int, *, hidden: int = 256) -> None:
+        super().__init__()
+        self.project = nn.Linear(dim, hidden)
+        self.classify = nn.Linear(hidden, n_classes)
+
+    def forward(
+        self, frames: Float[Tensor, "frames dim"], lengths: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch classes"]:
+        """Logits."""
+        # The mean commutes with an affine map; before it, it leaves one row per utterance to map.
+        return self.classify(self.project(mean_per_utterance(frames, lengths)))
+
+
+class NonLinearHead(nn.Module):
+    """Two hidden layers per frame, average, one hidden layer, classify (eq. 3)."""
+
+    def __init__(
+        self, dim: int, n_classes: int, *, hidden: int = 256, dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.per_frame = nn.Sequential(
+            nn.Linear(dim, hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+        )
+        self.project = nn.Linear(hidden, hidden)
+        self.per_utterance = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU())
+        self.classify = nn.Linear(hidden, n_classes)
+
+    def forward(
+        self, frames: Float[Tensor, "frames dim"], lengths: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch classes"]:
+        """Logits."""
+        # As in LinearHead: `project` is affine, so the mean may come before it.
+        utterances = self.project(mean_per_utterance(self.per_frame(frames), lengths))
+        return self.classify(self.per_utterance(utterances))
+
+
+class MultiLayerHead(nn.Module):
+    """A learned weighting of the layers, then the Non-Linear head (eq. 4 and 5)."""
+
+    def __init__(
+        self, n_layers: int, dim: int, n_classes: int, *, hidden: int = 256, dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.scalars = nn.Parameter(torch.zeros(n_layers))
+        self.nonlinear = NonLinearHead(dim, n_classes, hidden=hidden, dropout=dropout)
+
+    @property
+    def layer_weights(self) -> Float[Tensor, " layers"]:
+        """w_l of eq. 4: positive, summing to one; all equal before training."""
+        return torch.softmax(self.scalars, 0)
+
+    def forward(
+        self, frames: Float[Tensor, "layers frames dim"], lengths: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch classes"]:
+        """Logits."""
+        # h*_t = sum_l w_l h^l_t
+        return self.nonlinear(torch.tensordot(self.layer_weights, frames, dims=1), lengths)
+
+
+class Standardise(nn.Module):
+    """(x - mean) / std per layer and dimension; a dimension that never varies is only centred."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, mean: Float[Tensor, "*layers dim"], std: Float[Tensor, "*layers dim"]
+    ) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", torch.where(std > 0, std, 1.0))
+
+    def forward(
+        self, frames: Float[Tensor, "*layers frames dim"]
+    ) -> Float[Tensor, "*layers frames dim"]:
+        """The standardised frames."""
+        return (frames - self.mean.unsqueeze(-2)) / self.std.unsqueeze(-2)
+
+
+class NormaliseVectors(nn.Module):
+    """Layer normalisation without parameters: each frame gets mean 0, deviation 1 over its dims."""
+
+    def forward(
+        self, frames: Float[Tensor, "*layers frames dim"]
+    ) -> Float[Tensor, "*layers frames dim"]:
+        """The normalised frames."""
+        return nn.functional.layer_norm(frames, frames.shape[-1:])
+
+
+class Probe(nn.Module):
+    """Feature normalisation, then a head: what is trained, scored and saved."""
+
+    def __init__(self, norm: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+        self.head = head
+
+    def forward(
+        self, frames: Float[Tensor, "*layers frames dim"], lengths: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch classes"]:
+        """Logits."""
+        return self.head(self.norm(frames), lengths)
+
+
+def pooled_statistics(
+    means: Float[Tensor, "utterances *layers dim"],
+) -> tuple[Float[Tensor, "*layers dim"], Float[Tensor, "*layers dim"]]:
+    """Mean and deviation over utterances, each counted once: for heads that read pooled means."""
+    wide = means.double()
+    return wide.mean(0).float(), wide.std(0, correction=0).float()
+
+
+def frame_statistics(
+    means: Float[Tensor, "utterances *layers dim"],
+    stds: Float[Tensor, "utterances *layers dim"],
+    lengths: Int[Tensor, " utterances"],
+) -> tuple[Float[Tensor, "*layers dim"], Float[Tensor, "*layers dim"]]:
+    """Mean and deviation over all frames of some utterances, exactly, without reading a frame.
+
+    With n_i frames, mean m_i and deviation s_i of utterance i, and N = sum n_i:
+    m = sum n_i m_i / N and s^2 = sum n_i (s_i^2 + (m_i - m)^2) / N.
+    """
+    share = (lengths.double() / lengths.sum()).view(-1, *[1] * (means.ndim - 1))
+    mean = (share * means.double()).sum(0)
+    variance = (share * (stds.double() ** 2 + (means.double() - mean) ** 2)).sum(0)
+    return mean.float(), variance.sqrt().float()

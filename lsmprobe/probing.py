@@ -1,0 +1,490 @@
+"""Stage 2: train heads on a cache, score them on held-out speakers, keep one record per run.
+
+All runs that read the same features train together from one read. Finished runs are skipped.
+"""
+
+import datetime
+import itertools
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from lsmprobe import __version__
+from lsmprobe.cache import FeatureCache
+from lsmprobe.config import ProbeConfig, dataset_name, label_map, model_name
+from lsmprobe.device import choose_device
+from lsmprobe.errors import CacheError, LsmprobeError, SettingsError, SplitError, nearest
+from lsmprobe.evaluation import bootstrap_interval, macro_f1, scores
+from lsmprobe.heads import (
+    LinearHead,
+    MultiLayerHead,
+    NonLinearHead,
+    NormaliseVectors,
+    Probe,
+    Standardise,
+    frame_statistics,
+    pooled_statistics,
+)
+from lsmprobe.results import record_path, results_table, run_id, save_run
+from lsmprobe.splits import Fold, Split, make_split, save_split, split_hash
+from lsmprobe.training import Fit, FrameFeatures, Member, PooledFeatures, Recipe, fit
+
+LINEAR = (
+    "feature_norm",
+    "epochs",
+    "batch_size",
+    "lr",
+    "weight_decay",
+    "scheduler",
+    "class_weights",
+    "epoch_choice",
+    "hidden",
+)
+NON_LINEAR = (*LINEAR, "dropout")
+MULTI_LAYER = (*NON_LINEAR, "include_layer_0", "scalar_lr", "scalar_weight_decay")
+SETTINGS = {"linear": LINEAR, "nonlinear": NON_LINEAR, "multilayer": MULTI_LAYER}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A cache as a classification task: which utterances, of which classes."""
+
+    cache: FeatureCache
+    model: str
+    corpus: str
+    rows: np.ndarray  # positions in the cache
+    utterances: pd.DataFrame  # those rows, labels merged
+    classes: tuple[str, ...]
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """The class of every utterance, as an index into `classes`."""
+        return np.array([self.classes.index(e) for e in self.utterances.emotion])
+
+    @property
+    def keys(self) -> list[str]:
+        """The key of every utterance."""
+        return list(self.utterances.key)
+
+    @cached_property
+    def pooled(self) -> torch.Tensor:
+        """Mean over the frames: (utterances, layers, dim)."""
+        return torch.from_numpy(np.array(self.cache.pooled[self.rows]))
+
+    @cached_property
+    def pooled_std(self) -> torch.Tensor:
+        """Deviation over the frames: (utterances, layers, dim)."""
+        return torch.from_numpy(np.array(self.cache.pooled_std[self.rows]))
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Frames of every utterance."""
+        return self.utterances.frames.to_numpy()
+
+    def read(self, utterance: int, layer: int) -> np.ndarray:
+        """The frames of one utterance at one layer."""
+        return self.cache.frames(int(self.rows[utterance]), layer)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run that is to be made, and where its record goes."""
+
+    head: str
+    layer: int | None  # None for Multi-Layer
+    seed: int
+    split: Split
+    settings: Mapping[str, Any]
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self.head if self.layer is None else f"{self.head} on layer {self.layer}"
+
+
+def probe(config: ProbeConfig) -> pd.DataFrame:
+    """Train and score what is not there yet; the results of all runs asked for, one row each.
+
+    A cache that fails does not stop the others: the failures are raised together at the end.
+
+    Raises:
+        LsmprobeError: bad input of any kind; finished runs are kept.
+    """
+    paths: list[Path] = []
+    failures: list[LsmprobeError] = []
+    caches = find_caches(config)
+    for model, corpus, path in caches:
+        try:
+            paths += probe_cache(config, model, corpus, path)
+        except LsmprobeError as error:
+            if len(caches) == 1:
+                raise
+            log.error("%s on %s failed: %s", model, corpus, error)
+            failures.append(error)
+    if failures:
+        raise LsmprobeError(
+            f"{len(failures)} of {len(caches)} caches failed (see above); "
+            f"the records of the others are in {config.results_dir}."
+        )
+    return results_table(paths)
+
+
+def find_caches(config: ProbeConfig) -> list[tuple[str, str, Path]]:
+    """(model, corpus, file) of every cache asked for.
+
+    Named ones must be there; with `all`, or nothing named, it is whatever the folder holds.
+
+    Raises:
+        CacheError: a named cache is missing, or the folder holds none.
+    """
+    there = {
+        (path.parent.name, path.stem): path
+        for path in sorted(config.cache_dir.glob("*/*.h5"))
+        if not path.name.startswith(".")
+    }
+    if not there:
+        raise CacheError(
+            f"{config.cache_dir} holds no cache; run extract.py first, or name its --cache-dir."
+        )
+    every_model = sorted({model for model, _ in there})
+    every_corpus = sorted({corpus for _, corpus in there})
+    models = _named(config.model, model_name) or every_model
+    corpora = _named(config.dataset, dataset_name) or every_corpus
+    for kind, names, known in (
+        ("model", models, every_model),
+        ("corpus", corpora, every_corpus),
+    ):
+        for name in names:
+            if name not in known:
+                raise CacheError(
+                    f"{config.cache_dir} holds no cache of {kind} {name!r}; run extract.py first. "
+                    f"Of what is there, {nearest(name, known)}"
+                )
+    wanted = [key for key in itertools.product(models, corpora) if key in there]
+    if _named(config.model, str) and _named(config.dataset, str):
+        for model, corpus in itertools.product(models, corpora):
+            if (model, corpus) not in there:
+                raise CacheError(
+                    f"{config.cache_dir / model / corpus}.h5 is not there; run "
+                    f"extract.py --model {model} --dataset {corpus} first."
+                )
+    return [(model, corpus, there[model, corpus]) for model, corpus in wanted]
+
+
+def probe_cache(config: ProbeConfig, model: str, corpus: str, path: Path) -> list[Path]:
+    """Every run asked for on one cache; the paths of their records."""
+    task = read_task(config, model, corpus, path)
+    runs = planned_runs(config, task)
+    todo = [run for run in runs if config.force or not run.path.exists()]
+    finished = f", {len(runs) - len(todo)} already there" if len(todo) < len(runs) else ""
+    log.info("%s on %s: %d runs%s", model, corpus, len(runs), finished)
+    n_epochs = sum(len(run.split.folds) * config.epochs for run in todo)
+    with tqdm(
+        total=n_epochs,
+        desc=f"{model} {corpus}",
+        unit="epoch",
+        disable=not todo,
+        mininterval=0.2 if sys.stderr.isatty() else 30,
+    ) as bar:
+        for together in _reading_alike(todo):
+            train_runs(config, task, together, on_epoch=lambda: bar.update())
+    return [run.path for run in runs]
+
+
+def read_task(config: ProbeConfig, model: str, corpus: str, path: Path) -> Task:
+    """Open a cache and keep the utterances and labels that are asked for.
+
+    Raises:
+        CacheError: the cache is unfinished, damaged or foreign.
+        SettingsError: --emotions or --map name what the corpus does not have.
+    """
+    cache = FeatureCache(path)
+    merged = label_map(config.map)
+    table = cache.utterances
+    for flag, names in (("--map", merged), ("--emotions", config.emotions)):
+        known = sorted(
+            set(table.emotion) | (set(merged.values()) if flag == "--emotions" else set())
+        )
+        for name in names:
+            if name not in known:
+                raise SettingsError(
+                    f"{flag}: {corpus} has no emotion {name!r}; {nearest(name, known)}"
+                )
+    table = table.assign(emotion=table.emotion.replace(merged))
+    if config.emotions:
+        table = table[table.emotion.isin(config.emotions)]
+    classes = tuple(sorted(set(table.emotion)))
+    if len(classes) < 2:
+        raise SettingsError(
+            f"{corpus} has {len(classes)} emotion to tell apart ({', '.join(classes)}); "
+            "expected two or more."
+        )
+    counts = table.emotion.value_counts()
+    if counts.min() < 2:
+        raise SettingsError(
+            f"{corpus}: emotion {counts.idxmin()!r} occurs once, so it cannot be both learned and "
+            "tested; leave it out with --emotions or merge it with --map."
+        )
+    return Task(cache, model, corpus, table.index.to_numpy(), table.reset_index(drop=True), classes)
+
+
+def planned_runs(config: ProbeConfig, task: Task) -> list[Run]:
+    """Every run that the settings ask for on this cache, finished or not."""
+    seeds = range(config.seed, config.seed + config.runs)
+    splits: dict[int, Split] = {}
+    for split_seed in {config.split_seed + (s - config.seed) * config.resplit for s in seeds}:
+        splits[split_seed] = _split(config, task, split_seed)
+    runs = []
+    for head, layer in _heads_and_layers(config, task):
+        settings = _settings(config, head)
+        for seed in seeds:
+            split = splits[config.split_seed + (seed - config.seed) * config.resplit]
+            identity = {
+                "cache": task.cache.identity_hash,
+                "head": head,
+                "layer": layer,
+                "seed": seed,
+                "split": split_hash(split, task.keys),
+                "settings": settings,
+                "classes": task.classes,
+            }
+            path = record_path(
+                config.results_dir, task.model, task.corpus, head, layer, seed, run_id(identity)
+            )
+            runs.append(Run(head, layer, seed, split, settings, path))
+    return runs
+
+
+def train_runs(config: ProbeConfig, task: Task, runs: Sequence[Run], *, on_epoch: Any) -> None:
+    """Train runs that share features and split from one read, and write their records."""
+    started = time.monotonic()
+    device = choose_device(config.device)
+    split = runs[0].split
+    pooled = runs[0].head == "linear"
+    features = (
+        PooledFeatures(task.pooled.to(device)) if pooled else FrameFeatures(task.read, task.lengths)
+    )
+    recipe = Recipe(
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        scheduler=config.scheduler,
+        class_weights=config.class_weights,
+        epoch_choice=config.epoch_choice,
+        scalar_lr=config.scalar_lr,
+        scalar_weight_decay=config.scalar_weight_decay,
+    )
+    fits: list[list[Fit]] = []
+    for fold in split.folds:
+        members = [_member(config, task, run, fold) for run in runs]
+        fits.append(
+            fit(
+                members,
+                features,
+                task.labels,
+                (fold.train, fold.validation, fold.test),
+                len(task.classes),
+                recipe,
+                score=lambda truth, guess: macro_f1(truth, guess, len(task.classes)),
+                device=device,
+                on_epoch=on_epoch,
+            )
+        )
+    seconds = (time.monotonic() - started) / len(runs)
+    for position, run in enumerate(runs):
+        own = [of_fold[position] for of_fold in fits]
+        heads = {
+            f"{number}.{name}": tensor.cpu().contiguous()
+            for number, one in enumerate(own)
+            for name, tensor in one.member.probe.state_dict().items()
+        }
+        save_run(run.path, _record(task, run, own, seconds, device), heads)
+
+
+def _split(config: ProbeConfig, task: Task, seed: int) -> Split:
+    """The split, told of and saved, so that it can be given back with --split FILE."""
+    split = make_split(config.split, task.utterances, seed=seed)
+    for note in split.notes:
+        log.warning("%s: %s", task.corpus, note)
+    for number, fold in enumerate(split.folds):
+        missing = set(range(len(task.classes))) - set(task.labels[fold.train])
+        if missing:
+            names = ", ".join(task.classes[c] for c in sorted(missing))
+            log.warning("%s: fold %d has no %s to train on", task.corpus, number, names)
+    digest = split_hash(split, task.keys)[:12]
+    kind = split.kind.replace(":", "")
+    path = config.results_dir / "splits" / f"{task.corpus}-{kind}-{digest}.json"
+    if not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_split(path, split, task.keys)
+        except OSError as error:
+            raise SplitError(
+                f"{path}: the split cannot be written ({error.strerror}); choose another "
+                "--results-dir."
+            ) from error
+    return split
+
+
+def _heads_and_layers(config: ProbeConfig, task: Task) -> list[tuple[str, int | None]]:
+    """(head, layer) of every kind of run; the layer is None for Multi-Layer."""
+    last = task.cache.layers[-1]
+    if isinstance(config.layer, int) and config.layer not in task.cache.layers:
+        raise SettingsError(f"--layer {config.layer}: {task.model} has layers 0 to {last}.")
+    layers: Sequence[int] = task.cache.layers
+    if config.layer != "all":
+        layers = [last if config.layer is None else config.layer]
+    heads = ["linear", "nonlinear", "multilayer"] if config.head == "all" else [config.head]
+    if task.cache.store == "pooled" and heads != ["linear"]:
+        if config.head != "all":
+            raise CacheError(
+                f"{task.cache.path} holds pooled means only, and --head {config.head} reads "
+                "frames; use --head linear, or extract again with --store frames."
+            )
+        log.warning("%s holds pooled means only: just the Linear head can read it", task.cache.path)
+        heads = ["linear"]
+    single = [(head, layer) for head in heads if head != "multilayer" for layer in layers]
+    return single + ([("multilayer", None)] if "multilayer" in heads else [])
+
+
+def _settings(config: ProbeConfig, head: str) -> dict[str, Any]:
+    """What decides a run's numbers besides cache, split, layer and seed; kept in the record."""
+    return {name: getattr(config, name) for name in SETTINGS[head]}
+
+
+def _reading_alike(runs: Sequence[Run]) -> list[list[Run]]:
+    """Group the runs that train from one read: same split, from means alike or frames alike."""
+    groups: dict[tuple[int, bool], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((id(run.split), run.head == "linear"), []).append(run)
+    return [sorted(group, key=lambda run: run.seed) for group in groups.values()]
+
+
+def _member(config: ProbeConfig, task: Task, run: Run, fold: Fold) -> Member:
+    """A freshly initialised head, with its normalisation fitted to the training set."""
+    dim, n_classes = task.cache.dim, len(task.classes)
+    layers = [run.layer] if run.layer is not None else list(task.cache.layers)
+    if run.layer is None and not config.include_layer_0:
+        layers = layers[1:]
+    with torch.random.fork_rng():
+        torch.manual_seed(run.seed)
+        head: nn.Module
+        if run.head == "linear":
+            head = LinearHead(dim, n_classes, hidden=config.hidden)
+        elif run.head == "nonlinear":
+            head = NonLinearHead(dim, n_classes, hidden=config.hidden, dropout=config.dropout)
+        else:
+            head = MultiLayerHead(
+                len(layers), dim, n_classes, hidden=config.hidden, dropout=config.dropout
+            )
+    norm = _norm(config, task, run, fold, layers)
+    return Member(f"{run.name}, seed {run.seed}", Probe(norm, head), tuple(layers), run.seed)
+
+
+def _norm(
+    config: ProbeConfig, task: Task, run: Run, fold: Fold, layers: Sequence[int]
+) -> nn.Module:
+    if config.feature_norm == "none":
+        return nn.Identity()
+    if config.feature_norm == "layernorm":
+        return NormaliseVectors()
+    rows = torch.from_numpy(fold.train)
+    which = layers[0] if run.layer is not None else torch.tensor(layers)
+    means = task.pooled[rows][:, which]
+    if run.head == "linear":
+        return Standardise(*pooled_statistics(means))
+    lengths = torch.from_numpy(task.lengths[fold.train])
+    return Standardise(*frame_statistics(means, task.pooled_std[rows][:, which], lengths))
+
+
+def _record(
+    task: Task, run: Run, fits: Sequence[Fit], seconds: float, device: str
+) -> dict[str, Any]:
+    """Everything that is known of a finished run, as plain values."""
+    tested = np.concatenate([fold.test for fold in run.split.folds])
+    probabilities = np.concatenate([one.probabilities for one in fits])
+    guesses = probabilities.argmax(1)
+    truth = task.labels[tested]
+    table = task.utterances.iloc[tested]
+    n_classes = len(task.classes)
+    interval = bootstrap_interval(truth, guesses, table.speaker.to_numpy(), n_classes)
+    weights = [
+        one.member.probe.head.layer_weights.detach().cpu().tolist()
+        for one in fits
+        if isinstance(one.member.probe.head, MultiLayerHead)
+    ]
+    return {
+        "model": task.model,
+        "corpus": task.corpus,
+        "head": run.head,
+        "layer": run.layer,
+        "seed": run.seed,
+        "settings": dict(run.settings),
+        "split": {
+            "kind": run.split.kind,
+            "seed": run.split.seed,
+            "hash": split_hash(run.split, task.keys),
+            "notes": list(run.split.notes),
+        },
+        "cache": {
+            "file": f"{task.model}/{task.corpus}.h5",
+            "hash": task.cache.identity_hash,
+            "identity": task.cache.identity,
+        },
+        "versions": {
+            "lsmprobe": __version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+        "device": device,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
+        "classes": list(task.classes),
+        "layers": list(fits[0].member.layers),
+        "layer_weights": np.mean(weights, 0).tolist() if weights else None,
+        "folds": [
+            {
+                "n_train": len(fold.train),
+                "n_validation": len(fold.validation),
+                "n_test": len(fold.test),
+                "best_epoch": one.best_epoch,
+                "layer_weights": weights[number] if weights else None,
+                "history": one.history,
+            }
+            for number, (fold, one) in enumerate(zip(run.split.folds, fits, strict=True))
+        ],
+        "scores": {
+            **scores(truth, guesses, n_classes),
+            "interval": {"low": interval.low, "high": interval.high, "over": interval.over},
+        },
+        "predictions": [
+            {
+                "key": row.key,
+                "speaker": row.speaker,
+                "emotion": row.emotion,
+                "predicted": task.classes[guess],
+                "probabilities": [round(float(p), 6) for p in chances],
+            }
+            for row, guess, chances in zip(table.itertuples(), guesses, probabilities, strict=True)
+        ],
+    }
+
+
+def _named(names: Sequence[str], name: Any) -> list[str]:
+    """The names asked for, or nothing where `all` or nothing was asked for."""
+    return [] if "all" in names else [name(n) for n in names]

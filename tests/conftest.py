@@ -1,0 +1,113 @@
+"""Tiny inputs, made on the spot; every call into lsmprobe has its types and axes checked."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+from jaxtyping import install_import_hook
+
+install_import_hook("lsmprobe", "beartype.beartype")
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from hypothesis import settings
+
+from lsmprobe.cache import CachePlan, CacheWriter
+
+torch.set_num_threads(1)  # the suite runs in as many processes as there are cores
+settings.register_profile("suite", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002  for libraries that draw from the global generator
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def utterance_table(speakers, emotions, frames, gender=""):
+    """The table of docs/design.md for made-up utterances of 20 ms per frame."""
+    n = len(speakers)
+    keys = [f"{i:03d}.wav" for i in range(n)]
+    return pd.DataFrame(
+        {
+            "key": keys,
+            "path": [f"nowhere/{key}" for key in keys],
+            "emotion": list(emotions),
+            "speaker": list(speakers),
+            "gender": [gender] * n,
+            "start_s": [np.nan] * n,
+            "end_s": [np.nan] * n,
+            "split": [""] * n,
+            "samples": [int(f) * 320 for f in frames],
+            "seconds": [int(f) * 0.02 for f in frames],
+            "frames": [int(f) for f in frames],
+        }
+    )
+
+
+def write_cache(path, table, states, *, store="frames", dtype="float16", identity=None):
+    """A finished cache of given hidden states, one (layers, frames, dim) tensor per utterance."""
+    n_layers, _, dim = states[0].shape
+    plan = CachePlan(
+        utterances=table,
+        n_layers=n_layers,
+        dim=dim,
+        store=store,
+        dtype=dtype,
+        identity=identity or {"model": path.parent.name, "random_init": None},
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with CacheWriter.open(path, plan) as writer:
+        for index, hidden in enumerate(states):
+            writer.write(index, hidden, f"{index:064x}")
+    return path
+
+
+@pytest.fixture
+def planted_cache(tmp_path):
+    """Make a cache in which one layer holds the emotion, linearly, and no other layer holds it.
+
+    10 speakers x 4 emotions x 4 utterances of 5 to 9 frames; layers 0 to 5; unit noise everywhere,
+    and in the planted layer a direction of its own per emotion.
+    """
+
+    def make(layer=3, folder=tmp_path / "cache", strength=2.0, **kwargs):
+        generator = torch.Generator().manual_seed(1)
+        directions = torch.nn.functional.normalize(torch.randn(4, 16, generator=generator))
+        names = ["anger", "happiness", "neutrality", "sadness"]
+        rows = [(f"s{s:02d}", e) for s in range(10) for e in range(4) for _ in range(4)]
+        lengths = torch.randint(5, 10, (len(rows),), generator=generator).tolist()
+        states = []
+        for (_, emotion), length in zip(rows, lengths, strict=True):
+            hidden = torch.randn(6, length, 16, generator=generator)
+            hidden[layer] += strength * directions[emotion]
+            states.append(hidden)
+        table = utterance_table([s for s, _ in rows], [names[e] for _, e in rows], lengths)
+        return write_cache(folder / "planted" / "made.h5", table, states, **kwargs)
+
+    return make
+
+
+@pytest.fixture
+def write_wav():
+    """Write a mono WAV of samples within [-1, 1]."""
+
+    def write(path, samples, sample_rate=16_000):
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, samples, sample_rate, subtype="PCM_16")
+        return path
+
+    return write

@@ -1,0 +1,65 @@
+import pytest
+
+from lsmprobe.config import ExtractConfig, ProbeConfig, label_map, model_name
+from lsmprobe.errors import SettingsError
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "expected"),
+    [
+        ("wav2vec2-large", "demos", "cache/wav2vec2-large/demos.h5"),
+        (
+            "facebook/hubert-base-ls960",
+            "lists/mine.csv",
+            "cache/facebook--hubert-base-ls960/mine.h5",
+        ),
+    ],
+)
+def test_a_cache_is_named_after_its_model_and_corpus(model, dataset, expected):
+    assert ExtractConfig(model=model, dataset=dataset).cache_path.as_posix() == expected
+
+
+def test_a_folder_is_named_after_itself_with_its_dots(tmp_path):
+    (tmp_path / "whisper-tiny.en").mkdir()
+    assert model_name(str(tmp_path / "whisper-tiny.en")) == "whisper-tiny.en"
+    assert model_name(f"{tmp_path}/whisper-tiny.en/") == "whisper-tiny.en"
+
+
+def test_random_weights_never_share_a_name_with_trained_ones():
+    path = ExtractConfig(model="whisper-small", dataset="emodb", random_init=3).cache_path
+    assert path.as_posix() == "cache/whisper-small-random3/emodb.h5"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"runs": 0}, "--runs is 0; expected at least 1"),
+        ({"batch_size": 0}, "--batch-size is 0"),
+        ({"lr": 0.0}, "--lr is 0.0; expected more than 0"),
+        ({"dropout": 1.0}, "below 1"),
+        ({"head": "multilayer", "layer": 3}, "drop one"),
+        ({"map": ("rage",)}, "expected OLD=NEW"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(settings, message):
+    with pytest.raises(SettingsError, match=message):
+        ProbeConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_seconds": 0.0}, "more than 0"),
+        ({"max_seconds": 0.01}, "at least one frame"),
+        ({"random_init": -1}, "a seed of 0 or more"),
+    ],
+)
+def test_extraction_settings_that_cannot_be_meant_are_refused(settings, message):
+    with pytest.raises(SettingsError, match=message):
+        ExtractConfig(model="toy", dataset="toy", **settings)
+
+
+def test_a_label_cannot_be_mapped_to_two():
+    assert label_map(("rage=anger", "joy=happiness")) == {"rage": "anger", "joy": "happiness"}
+    with pytest.raises(SettingsError, match="both"):
+        label_map(("rage=anger", "rage=fear"))

@@ -1,0 +1,143 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from lsmprobe.heads import (
+    LinearHead,
+    MultiLayerHead,
+    NonLinearHead,
+    NormaliseVectors,
+    Probe,
+    Standardise,
+    frame_statistics,
+    mean_per_utterance,
+    pooled_statistics,
+)
+
+HEADS = {
+    "linear": lambda: LinearHead(8, 4),
+    "nonlinear": lambda: NonLinearHead(8, 4),
+    "multilayer": lambda: MultiLayerHead(3, 8, 4),
+}
+
+
+def some_frames(name, n_frames):
+    return torch.randn(3, n_frames, 8) if name == "multilayer" else torch.randn(n_frames, 8)
+
+
+@pytest.mark.parametrize("name", HEADS)
+@given(first=st.integers(1, 12), second=st.integers(1, 12))
+def test_an_utterance_scores_the_same_alone_and_packed(name, first, second):
+    head, frames = HEADS[name]().eval(), some_frames(name, first + second)
+    packed = head(frames, torch.tensor([first, second]))
+    alone = head(frames[..., :first, :], torch.tensor([first]))
+    torch.testing.assert_close(packed[:1], alone)
+
+
+def test_linear_scores_the_same_from_frames_and_from_their_means():
+    head, frames, lengths = LinearHead(64, 7), torch.randn(300, 64), torch.tensor([120, 1, 179])
+    means = torch.stack([u.double().mean(0).float() for u in frames.split([120, 1, 179])])
+    from_frames, from_means = head(frames, lengths), head(means, torch.ones(3, dtype=torch.long))
+    assert (from_frames - from_means).abs().max() < 1e-6
+
+
+def test_linear_is_eq_2_read_literally():
+    head, frames = LinearHead(8, 4).double(), torch.randn(10, 8, dtype=torch.double)
+    projected = frames @ head.project.weight.T + head.project.bias  # every frame
+    expected = projected.mean(0) @ head.classify.weight.T + head.classify.bias
+    torch.testing.assert_close(head(frames, torch.tensor([10]))[0], expected)
+
+
+def test_nonlinear_is_eq_3_read_literally():
+    head, frames = NonLinearHead(8, 4).double().eval(), torch.randn(10, 8, dtype=torch.double)
+    first, second = head.per_frame[0], head.per_frame[3]
+    hidden = torch.relu(second(torch.relu(first(frames))))
+    utterance = head.project(hidden).mean(0)  # the projection per frame, then the mean
+    expected = head.classify(torch.relu(head.per_utterance[0](utterance)))
+    torch.testing.assert_close(head(frames, torch.tensor([10]))[0], expected)
+
+
+def test_nonlinear_has_the_layers_of_the_paper():
+    def maps(module):
+        return [
+            (m.in_features, m.out_features) for m in module.modules() if isinstance(m, nn.Linear)
+        ]
+
+    assert maps(LinearHead(768, 7)) == [(768, 256), (256, 7)]
+    assert maps(NonLinearHead(768, 7)) == [(768, 256), *[(256, 256)] * 3, (256, 7)]
+    assert [m.p for m in NonLinearHead(768, 7).modules() if isinstance(m, nn.Dropout)] == [0.1, 0.1]
+
+
+def test_layer_weights_start_equal_and_always_sum_to_one():
+    head = MultiLayerHead(5, 8, 4)
+    torch.testing.assert_close(head.layer_weights, torch.full((5,), 0.2))
+    head.scalars.data = torch.tensor([3.0, -100.0, 0.0, 50.0, 1.0])
+    assert head.layer_weights.min() >= 0
+    torch.testing.assert_close(head.layer_weights.sum(), torch.tensor(1.0))
+
+
+def test_multilayer_with_all_weight_on_one_layer_is_nonlinear_on_that_layer():
+    head, frames, lengths = (
+        MultiLayerHead(3, 8, 4).eval(),
+        torch.randn(3, 9, 8),
+        torch.tensor([4, 5]),
+    )
+    head.scalars.data = torch.tensor([0.0, 200.0, 0.0])
+    torch.testing.assert_close(head(frames, lengths), head.nonlinear(frames[1], lengths))
+
+
+@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6))
+def test_mean_per_utterance_is_the_mean_of_each(lengths):
+    frames = torch.randn(sum(lengths), 3)
+    means = mean_per_utterance(frames, torch.tensor(lengths))
+    start = 0
+    for mean, length in zip(means, lengths, strict=True):
+        torch.testing.assert_close(mean, frames[start : start + length].sum(0) / length)
+        start += length
+
+
+@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6))
+def test_frame_statistics_are_those_of_all_frames_together(lengths):
+    utterances = [torch.randn(2, n, 3) * 2 + 5 for n in lengths]
+    means = torch.stack([u.mean(1) for u in utterances])
+    stds = torch.stack([u.std(1, correction=0) for u in utterances])
+    mean, std = frame_statistics(means, stds, torch.tensor(lengths))
+    together = torch.cat(utterances, 1)
+    torch.testing.assert_close(mean, together.mean(1))
+    torch.testing.assert_close(std, together.std(1, correction=0), atol=1e-4, rtol=1e-4)
+
+
+def test_pooled_statistics_count_every_utterance_once():
+    mean, std = pooled_statistics(torch.tensor([[1.0, 0.0], [3.0, 0.0]]))
+    assert mean.tolist() == [2.0, 0.0]
+    assert std.tolist() == [1.0, 0.0]
+
+
+def test_standardised_frames_have_mean_0_and_deviation_1_per_layer_and_dimension():
+    frames = torch.randn(2, 50, 3) * torch.tensor([1.0, 10.0, 0.1]) + 7
+    norm = Standardise(frames.mean(1), frames.std(1, correction=0))
+    out = norm(frames)
+    torch.testing.assert_close(out.mean(1), torch.zeros(2, 3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(out.std(1, correction=0), torch.ones(2, 3), atol=1e-4, rtol=0)
+
+
+def test_a_dimension_that_never_varies_stays_finite():
+    frames = torch.full((4, 3), 5.0)
+    assert (
+        Standardise(frames.mean(0), frames.std(0, correction=0))(frames).tolist() == [[0.0] * 3] * 4
+    )
+
+
+def test_normalised_vectors_do_not_know_their_scale():
+    frames = torch.randn(6, 64)
+    torch.testing.assert_close(
+        NormaliseVectors()(frames), NormaliseVectors()(frames * 1000), atol=1e-3, rtol=1e-3
+    )
+
+
+def test_a_probe_normalises_before_its_head():
+    head, frames, lengths = LinearHead(3, 2), torch.randn(5, 3), torch.tensor([5])
+    norm = Standardise(torch.ones(3), torch.full((3,), 2.0))
+    torch.testing.assert_close(Probe(norm, head)(frames, lengths), head((frames - 1) / 2, lengths))

@@ -1,0 +1,209 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import f1_score
+from sklearn.utils.class_weight import compute_class_weight
+from torch import nn
+
+from lsmprobe.heads import LinearHead, MultiLayerHead, NonLinearHead, Probe
+from lsmprobe.training import FrameFeatures, Member, PooledFeatures, Recipe, balanced_weights, fit
+
+N, DIM, CLASSES = 60, 6, 3
+
+
+@pytest.fixture
+def data(rng):
+    """Labels that the means hold, a fold, and the means: (utterances, 2 layers, dim)."""
+    labels = np.arange(N) % CLASSES
+    means = rng.normal(size=(N, 2, DIM)).astype(np.float32)
+    means[:, 1, :CLASSES] += 4 * np.eye(CLASSES, dtype=np.float32)[labels]
+    order = rng.permutation(N)
+    return labels, (order[:40], order[40:50], order[50:]), torch.from_numpy(means)
+
+
+def macro_f1(labels, predictions):
+    return 100 * f1_score(labels, predictions, average="macro", zero_division=0)
+
+
+def member(name="linear", layers=(1,), seed=0, dropout=0.1):
+    torch.manual_seed(seed)
+    head = {
+        "linear": lambda: LinearHead(DIM, CLASSES, hidden=16),
+        "nonlinear": lambda: NonLinearHead(DIM, CLASSES, hidden=16, dropout=dropout),
+        "multilayer": lambda: MultiLayerHead(len(layers), DIM, CLASSES, hidden=16, dropout=dropout),
+    }[name]()
+    return Member(name, Probe(nn.Identity(), head), tuple(layers), seed)
+
+
+def train(members, data, recipe=None, **kwargs):
+    labels, fold, means = data
+    features = kwargs.pop("features", PooledFeatures(means))
+    kwargs.setdefault("score", macro_f1)
+    return fit(members, features, labels, fold, CLASSES, recipe or Recipe(epochs=3), **kwargs)
+
+
+class Recorder:
+    """Features that remember what was asked of them."""
+
+    def __init__(self, features):
+        self.features, self.asked = features, []
+
+    def batch(self, utterances, layers):
+        self.asked.append((frozenset(utterances.tolist()), tuple(layers)))
+        return self.features.batch(utterances, layers)
+
+
+def test_training_is_adam_on_the_weighted_cross_entropy(data):
+    labels, (trained, _, _), means = data
+    recipe = Recipe(
+        epochs=4, batch_size=40, epoch_choice="last"
+    )  # one batch: no order to depend on
+    reference = member().probe
+    optimiser = torch.optim.Adam(
+        reference.parameters(), lr=5e-4, weight_decay=1e-4, betas=(0.9, 0.98), eps=1e-8
+    )
+    weights = compute_class_weight("balanced", classes=np.arange(3), y=labels[trained])
+    loss = nn.CrossEntropyLoss(weight=torch.tensor(weights, dtype=torch.float32))
+    for _ in range(4):
+        optimiser.zero_grad()
+        out = reference(means[trained, 1], torch.ones(40, dtype=torch.long))
+        loss(out, torch.from_numpy(labels[trained])).backward()
+        optimiser.step()
+    [fitted] = train([member()], data, recipe)
+    for ours, theirs in zip(fitted.member.probe.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+
+
+def test_a_member_does_not_depend_on_who_trains_beside_it(data):
+    [alone] = train([member("nonlinear", seed=1)], data)
+    beside = train(
+        [member("linear", seed=0), member("nonlinear", seed=1), member("linear", (0,), 1)], data
+    )
+    np.testing.assert_array_equal(alone.probabilities, beside[1].probabilities)
+    assert alone.history == beside[1].history
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(data):
+    first, again, other = (train([member("nonlinear", seed=s)], data)[0] for s in (0, 0, 1))
+    np.testing.assert_array_equal(first.probabilities, again.probabilities)
+    assert np.abs(first.probabilities - other.probabilities).max() > 1e-4
+
+
+def test_what_trained_before_does_not_matter_to_the_callers_generator(data):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    members = [member("nonlinear")]
+    torch.manual_seed(5)
+    train(members, data)
+    torch.testing.assert_close(torch.rand(3), expected)
+
+
+def test_frames_and_their_means_train_the_linear_head_alike(data, rng):
+    _labels, _fold, _ = data
+    frames = [rng.normal(size=(n, 2, DIM)).astype(np.float32) for n in rng.integers(1, 9, N)]
+    means = torch.tensor(
+        np.stack([f.astype(np.float64).mean(0) for f in frames]), dtype=torch.float32
+    )
+    lengths = np.array([len(f) for f in frames])
+    from_frames = FrameFeatures(lambda u, layer: frames[u][:, layer], lengths)
+    [one] = train([member()], data, features=from_frames)
+    [other] = train([member()], data, features=PooledFeatures(means))
+    np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-6)
+
+
+def test_packed_frames_are_the_utterances_one_after_another_widened_to_float32(rng):
+    frames = [rng.normal(size=(n, 2, DIM)).astype(np.float16) for n in (3, 1, 5)]
+    features = FrameFeatures(lambda u, layer: frames[u][:, layer], np.array([3, 1, 5]))
+    packed, lengths = features.batch(np.array([2, 0]), [1, 0])
+    assert packed.dtype == torch.float32
+    assert lengths.tolist() == [5, 3]
+    expected = np.concatenate([frames[2], frames[0]])[:, [1, 0]].transpose(1, 0, 2)
+    np.testing.assert_array_equal(packed.numpy(), expected.astype(np.float32))
+
+
+def test_a_batch_is_read_once_for_all_members_of_a_seed(data):
+    _labels, _, means = data
+    recorder = Recorder(PooledFeatures(means))
+    members = [member("linear", (0,)), member("linear", (1,)), member("multilayer", (0, 1))]
+    train(members, data, Recipe(epochs=2, batch_size=10), features=recorder)
+    # 4 training batches and 1 of validation per epoch, then 1 of test; all layers at once
+    assert len(recorder.asked) == 2 * (4 + 1) + 1
+    assert {layers for _, layers in recorder.asked} == {(0, 1)}
+
+
+def test_the_test_set_is_read_once_after_everything_else(data):
+    _labels, (_trained, _validation, test), means = data
+    recorder = Recorder(PooledFeatures(means))
+    train([member()], data, features=recorder)
+    touching = [i for i, (asked, _) in enumerate(recorder.asked) if asked & set(test.tolist())]
+    assert touching == [len(recorder.asked) - 1]
+
+
+def test_every_epoch_sees_every_training_utterance_once_in_another_order(data):
+    _labels, (trained, _, _), means = data
+    recorder = Recorder(PooledFeatures(means))
+    train([member()], data, Recipe(epochs=2, batch_size=16), features=recorder)
+    epochs = [recorder.asked[0:3], recorder.asked[4:7]]
+    for epoch in epochs:
+        assert sorted(len(asked) for asked, _ in epoch) == [
+            8,
+            16,
+            16,
+        ]  # the last one is not dropped
+        assert frozenset.union(*(asked for asked, _ in epoch)) == frozenset(trained.tolist())
+    assert epochs[0] != epochs[1]
+
+
+@pytest.mark.parametrize(("choice", "expected"), [("best", 2), ("last", 4)])
+def test_the_epoch_is_the_best_on_validation_and_the_earliest_on_ties(data, choice, expected):
+    values = iter([10.0, 30.0, 30.0, 20.0])
+    [fitted] = train(
+        [member()], data, Recipe(epochs=4, epoch_choice=choice), score=lambda *_: next(values)
+    )
+    assert fitted.best_epoch == expected
+
+
+def test_the_chosen_epochs_head_is_the_one_that_is_tested(data):
+    _labels, (_, _, test), means = data
+    values = iter([1.0, 0.0, 0.0])
+    [chosen] = train([member()], data, Recipe(epochs=3), score=lambda *_: next(values))
+    [first] = train([member()], data, Recipe(epochs=1))
+    np.testing.assert_array_equal(chosen.probabilities, first.probabilities)
+    logits = chosen.member.probe(means[test, 1], torch.ones(len(test), dtype=torch.long))
+    np.testing.assert_allclose(chosen.probabilities, torch.softmax(logits, 1).detach(), atol=1e-6)
+
+
+def test_the_plateau_scheduler_halves_after_five_epochs_without_progress_and_stops_at_its_floor(
+    data,
+):
+    _labels, _fold, means = data
+    still = PooledFeatures(torch.zeros_like(means))  # nothing to learn: the loss rises or stays
+    [fitted] = train([member()], data, Recipe(epochs=60, lr=4e-4), features=still)
+    rates = sorted({epoch["lr"] for epoch in fitted.history}, reverse=True)
+    assert rates[:2] == [4e-4, 2e-4]
+    assert rates[-1] >= 5e-5
+
+
+def test_the_scalars_can_learn_at_their_own_rate(data):
+    still = Recipe(epochs=3, scalar_lr=0.0)
+    [fitted] = train([member("multilayer", (0, 1))], data, still)
+    assert fitted.member.probe.head.scalars.tolist() == [0.0, 0.0]
+    [fitted] = train([member("multilayer", (0, 1))], data)
+    assert fitted.member.probe.head.scalars.abs().max() > 0
+
+
+def test_balanced_weights_are_those_of_scikit_learn_and_an_absent_class_weighs_nothing():
+    targets = torch.tensor([0, 0, 0, 1, 1, 2])
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=targets.numpy())
+    torch.testing.assert_close(balanced_weights(targets, 3), torch.tensor(expected).float())
+    assert balanced_weights(targets, 4)[3] == 0
+
+
+def test_heads_learn_what_the_layer_holds_and_nothing_where_it_holds_nothing(data):
+    labels, (_, _, test), _ = data
+    held, empty = train(
+        [member(layers=(1,)), member(layers=(0,))], data, Recipe(epochs=30, lr=5e-3)
+    )
+    assert (held.probabilities.argmax(1) == labels[test]).mean() >= 0.8
+    assert (empty.probabilities.argmax(1) == labels[test]).mean() <= 0.7
