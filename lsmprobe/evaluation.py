@@ -1,0 +1,160 @@
+"""Scores of predictions, in percent, and how far they can be trusted.
+
+Everything is read off the confusion matrix (true class x predicted class), so that thousands of
+resamples cost one pass; the tests hold each score to scikit-learn's.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+ScoreName = Literal["macro_f1", "uar", "accuracy"]
+
+
+class Scores(TypedDict):
+    """Percent, 0 to 100; `confusion[true][predicted]` counts utterances.
+
+    `constant_f1` is the macro-F1 of the best constant answer: what a head scores that learned
+    nothing but the most frequent emotion of this test set.
+    """
+
+    macro_f1: float
+    uar: float
+    accuracy: float
+    constant_f1: float
+    per_class_f1: list[float]
+    confusion: list[list[int]]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Percent; `over` is "speakers, then utterances" or "utterances only": what was drawn anew."""
+
+    low: float
+    high: float
+    over: str
+
+
+def scores(
+    labels: Int[np.ndarray, " utterances"],
+    predictions: Int[np.ndarray, " utterances"],
+    n_classes: int,
+) -> Scores:
+    """Every score of one set of predictions; classes are numbered 0 to `n_classes - 1`.
+
+    - macro-F1 is the mean over all classes of the corpus. A class that is neither in the test set
+      nor predicted counts 0, as scikit-learn's f1_score(labels=range(k), zero_division=0).
+    - UAR, unweighted average recall, is the mean over the classes that the test set has.
+    """
+    confusion = _confusion(labels, predictions, n_classes)
+    majority = np.full_like(labels, np.bincount(labels).argmax())
+    return Scores(
+        macro_f1=float(_macro_f1(confusion)[0]),
+        uar=float(_uar(confusion)[0]),
+        accuracy=float(_accuracy(confusion)[0]),
+        constant_f1=macro_f1(labels, majority, n_classes),
+        per_class_f1=_per_class_f1(confusion)[0].tolist(),
+        confusion=confusion[0].tolist(),
+    )
+
+
+def macro_f1(
+    labels: Int[np.ndarray, " utterances"],
+    predictions: Int[np.ndarray, " utterances"],
+    n_classes: int,
+) -> float:
+    """Macro-F1 in percent, as in `scores`."""
+    return float(_macro_f1(_confusion(labels, predictions, n_classes))[0])
+
+
+def bootstrap_interval(
+    labels: Int[np.ndarray, " utterances"],
+    predictions: Int[np.ndarray, " utterances"],
+    speakers: Shaped[np.ndarray, " utterances"],
+    n_classes: int,
+    *,
+    score: ScoreName = "macro_f1",
+    n_resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Percentile bootstrap over speakers, then over the utterances of each speaker drawn.
+
+    One or two speakers say nothing about others: then only utterances are drawn, and `over` says
+    so. A class that a resample happens to miss is left out of its mean; one that the test set
+    itself lacks counts as in `scores`.
+
+    Source: Efron and Tibshirani 1993, chapter 13; Davison and Hinkley 1997, section 3.8.
+    """
+    rng = np.random.default_rng(seed)
+    cells = labels * n_classes + predictions
+    names, speaker_of = np.unique(speakers, return_inverse=True)
+    by_speaker = len(names) > 2
+    if not by_speaker:
+        names, speaker_of = names[:1], np.zeros_like(speaker_of)
+    n_drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_resamples)
+    flat = np.zeros((n_resamples, n_classes**2), dtype=np.int64)
+    for speaker, times in enumerate(n_drawn.T):
+        # Utterances of a speaker drawn m times are one multinomial draw of m times as many.
+        own, counts = np.unique(cells[speaker_of == speaker], return_counts=True)
+        flat[:, own] += rng.multinomial(times * counts.sum(), counts / counts.sum())
+    confusion = flat.reshape(n_resamples, n_classes, n_classes)
+    present = _occurring(_confusion(labels, predictions, n_classes))
+    if score == "macro_f1":
+        missed = (present & ~_occurring(confusion)).sum(axis=-1)
+        resampled = _per_class_f1(confusion).sum(axis=-1) / (n_classes - missed)
+    else:
+        resampled = {"uar": _uar, "accuracy": _accuracy}[score](confusion)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(resampled, [tail, 1 - tail])
+    over = "speakers, then utterances" if by_speaker else "utterances only"
+    return Interval(float(low), float(high), over)
+
+
+def _confusion(
+    labels: Int[np.ndarray, " utterances"],
+    predictions: Int[np.ndarray, " utterances"],
+    n_classes: int,
+) -> Int[np.ndarray, "1 classes classes"]:
+    assert labels.shape == predictions.shape, "one prediction per label"
+    assert len(labels), "scores need utterances"
+    assert min(labels.min(), predictions.min()) >= 0, "classes are numbered from 0"
+    assert max(labels.max(), predictions.max()) < n_classes, "classes end at n_classes - 1"
+    cells = np.bincount(labels * n_classes + predictions, minlength=n_classes**2)
+    return cells.reshape(1, n_classes, n_classes)
+
+
+def _occurring(
+    confusion: Int[np.ndarray, "matrices classes classes"],
+) -> Bool[np.ndarray, "matrices classes"]:
+    return confusion.sum(axis=-1) + confusion.sum(axis=-2) > 0
+
+
+def _per_class_f1(
+    confusion: Int[np.ndarray, "matrices classes classes"],
+) -> Float[np.ndarray, "matrices classes"]:
+    """2 true positives / (utterances of the class + predictions of it); 0 where there are none."""
+    right = np.diagonal(confusion, axis1=-2, axis2=-1)
+    total = confusion.sum(axis=-1) + confusion.sum(axis=-2)
+    return 100 * 2 * right / np.maximum(total, 1)
+
+
+def _macro_f1(
+    confusion: Int[np.ndarray, "matrices classes classes"],
+) -> Float[np.ndarray, " matrices"]:
+    return _per_class_f1(confusion).mean(axis=-1)
+
+
+def _uar(confusion: Int[np.ndarray, "matrices classes classes"]) -> Float[np.ndarray, " matrices"]:
+    right = np.diagonal(confusion, axis1=-2, axis2=-1)
+    support = confusion.sum(axis=-1)
+    return 100 * (right / np.maximum(support, 1)).sum(axis=-1) / (support > 0).sum(axis=-1)
+
+
+def _accuracy(
+    confusion: Int[np.ndarray, "matrices classes classes"],
+) -> Float[np.ndarray, " matrices"]:
+    right = np.diagonal(confusion, axis1=-2, axis2=-1).sum(axis=-1)
+    return 100 * right / confusion.sum(axis=(-2, -1))

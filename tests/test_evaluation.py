@@ -1,0 +1,152 @@
+"""Scores against scikit-learn and by hand; intervals against a plain loop and by coverage."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
+
+from lsmprobe.evaluation import Interval, bootstrap_interval, macro_f1, scores
+
+SCORES = ["macro_f1", "uar", "accuracy"]
+
+
+@st.composite
+def answers(draw):
+    n_classes = draw(st.integers(2, 8))
+    classes = st.integers(0, n_classes - 1)
+    pairs = draw(st.lists(st.tuples(classes, classes), min_size=1, max_size=40))
+    labels, predictions = np.array(pairs).T
+    return labels, predictions, n_classes
+
+
+def noisy_answers(n, n_classes, right, seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(n_classes, size=n)
+    return labels, np.where(rng.random(n) < right, labels, rng.integers(n_classes, size=n))
+
+
+@given(answers())
+def test_scores_agree_with_scikit_learn(answers):
+    labels, predictions, n_classes = answers
+    found, classes = scores(labels, predictions, n_classes), range(n_classes)
+    f1 = f1_score(labels, predictions, labels=classes, average=None, zero_division=0)
+    recall = recall_score(labels, predictions, labels=np.unique(labels), average="macro")
+    np.testing.assert_allclose(found["per_class_f1"], 100 * f1)
+    assert found["macro_f1"] == pytest.approx(100 * f1.mean())
+    assert found["macro_f1"] == macro_f1(labels, predictions, n_classes)
+    assert found["uar"] == pytest.approx(100 * recall)
+    assert found["accuracy"] == pytest.approx(100 * accuracy_score(labels, predictions))
+    assert found["confusion"] == confusion_matrix(labels, predictions, labels=classes).tolist()
+
+
+@given(answers())
+def test_no_constant_answer_beats_the_best_constant_answer(answers):
+    labels, predictions, n_classes = answers
+    constants = np.repeat(np.arange(n_classes)[:, None], len(labels), axis=1)
+    best = max(
+        f1_score(labels, constant, labels=range(n_classes), average="macro", zero_division=0)
+        for constant in constants
+    )
+    assert scores(labels, predictions, n_classes)["constant_f1"] == pytest.approx(100 * best)
+
+
+def test_scores_worked_by_hand():
+    found = scores(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), n_classes=3)
+    assert found["per_class_f1"] == pytest.approx([100 * 2 / 3, 80, 0])
+    assert found["macro_f1"] == pytest.approx((200 / 3 + 80) / 3)  # class 2, absent, counts 0
+    assert found["uar"] == pytest.approx(75)  # class 2, absent, does not count
+    assert found["accuracy"] == 75
+    assert found["constant_f1"] == pytest.approx(200 / 9)
+
+
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("n_speakers", [1, 2, 3, 10])
+def test_a_perfect_answer_is_certain_even_where_resamples_miss_a_rare_class(score, n_speakers):
+    labels = np.array([5] + [0, 1, 2, 3, 4] * 6)
+    speakers = np.arange(len(labels)) % n_speakers
+    interval = bootstrap_interval(labels, labels, speakers, 6, score=score)
+    assert (interval.low, interval.high) == (100, 100)
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_an_answer_that_is_always_wrong_is_certain(score):
+    labels = np.arange(30) % 3
+    interval = bootstrap_interval(labels, (labels + 1) % 3, np.arange(30) % 5, 3, score=score)
+    assert (interval.low, interval.high) == (0, 0)
+
+
+def test_a_constant_answer_has_its_recall_whatever_is_drawn():
+    labels = np.arange(400) % 4
+    constant = np.zeros_like(labels)
+    interval = bootstrap_interval(labels, constant, np.arange(400) % 10, 4, score="uar")
+    assert (interval.low, interval.high) == (25, 25)
+
+
+@pytest.mark.parametrize("n_speakers", [1, 2])
+def test_one_or_two_speakers_give_an_interval_over_utterances(n_speakers):
+    labels, predictions = noisy_answers(60, 4, right=0.6, seed=0)
+    interval = bootstrap_interval(labels, predictions, np.arange(60) % n_speakers, 4)
+    assert interval.over == "utterances only"
+    assert interval == bootstrap_interval(labels, predictions, np.zeros(60), 4)
+
+
+@given(st.permutations(range(30)))
+def test_the_order_of_utterances_does_not_matter(order):
+    labels, predictions = noisy_answers(30, 3, right=0.6, seed=0)
+    speakers = np.array(list("abcde") * 6)
+    shuffled = [array[list(order)] for array in (labels, predictions, speakers)]
+    once = bootstrap_interval(labels, predictions, speakers, 3, n_resamples=50)
+    assert bootstrap_interval(*shuffled, 3, n_resamples=50) == once
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_the_interval_is_that_of_a_plain_loop(score):
+    labels, predictions = noisy_answers(120, 3, right=0.6, seed=1)
+    speakers = np.repeat(np.arange(6), [5, 10, 15, 20, 30, 40])
+    rng = np.random.default_rng(1)
+    resampled = []
+    for _ in range(2000):
+        rows = [
+            rng.choice(np.flatnonzero(speakers == speaker), size=(speakers == speaker).sum())
+            for speaker in rng.choice(6, size=6)
+        ]
+        drawn = np.concatenate(rows)
+        resampled.append(scores(labels[drawn], predictions[drawn], 3)[score])
+    expected = np.quantile(resampled, [0.025, 0.975])
+    found = bootstrap_interval(labels, predictions, speakers, 3, score=score)
+    assert found.over == "speakers, then utterances"
+    np.testing.assert_allclose([found.low, found.high], expected, atol=1.5)
+
+
+def test_the_interval_covers_the_truth_where_speakers_differ():
+    """Speakers are recognised with a skill of their own; the truth is the mean skill, 60 %."""
+    rng = np.random.default_rng(0)
+    n_speakers, each, trials = 15, 20, 150
+    labels, one_speaker = np.zeros(n_speakers * each, dtype=int), np.zeros(n_speakers * each)
+    speakers = np.repeat(np.arange(n_speakers), each)
+    intervals: dict[str, list[Interval]] = {"speakers": [], "utterances": []}
+    for trial in range(trials):
+        skill = rng.uniform(0.3, 0.9, size=n_speakers)
+        wrong = (rng.random(len(labels)) > skill[speakers]).astype(int)
+        for name, groups in {"speakers": speakers, "utterances": one_speaker}.items():
+            intervals[name].append(
+                bootstrap_interval(
+                    labels, wrong, groups, 2, score="accuracy", n_resamples=400, seed=trial
+                )
+            )
+    coverage = {
+        name: np.mean([one.low <= 60 <= one.high for one in found])
+        for name, found in intervals.items()
+    }
+    assert 0.9 <= coverage["speakers"] <= 1
+    assert coverage["utterances"] < 0.85  # it takes utterances of one speaker for independent
+
+
+def test_confidence_widens_and_the_seed_repeats():
+    labels, predictions = noisy_answers(100, 4, right=0.5, seed=0)
+    speakers = np.arange(100) % 7
+    narrow = bootstrap_interval(labels, predictions, speakers, 4, confidence=0.5)
+    wide = bootstrap_interval(labels, predictions, speakers, 4, confidence=0.99)
+    assert wide.low < narrow.low < macro_f1(labels, predictions, 4) < narrow.high < wide.high
+    assert wide == bootstrap_interval(labels, predictions, speakers, 4, confidence=0.99)
