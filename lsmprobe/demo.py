@@ -33,6 +33,7 @@ def run_demo(config: DemoConfig) -> pd.DataFrame:
         ProbeConfig(
             model=("toy",),
             dataset=("toy",),
+            hidden=64,  # a quarter of the paper's width, to be quick
             cache_dir=config.folder / "cache",
             results_dir=config.folder / "results",
         )

@@ -302,15 +302,15 @@ def _estimated_seconds(config: ExtractConfig, table: pd.DataFrame, encoder: Enco
 
 
 class _Progress:
-    """A bar over seconds of audio: the time left is right although long clips come first."""
+    """A bar over samples of audio: the time left is right although long clips come first."""
 
     def __init__(self, table: pd.DataFrame, todo: Sequence[int]) -> None:
-        self.seconds = table.seconds.to_numpy()
+        self.samples = table.samples.to_numpy()
         self.n_done = len(table) - len(todo)
         self.n_all = len(table)
         self.n_now = 0
         self.bar = tqdm(
-            total=round(float(self.seconds[list(todo)].sum()), 1),
+            total=int(self.samples[list(todo)].sum()),
             bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
             mininterval=0.2 if sys.stderr.isatty() else 30,
             disable=not todo,
@@ -325,9 +325,10 @@ class _Progress:
     def add(self, group: Sequence[int]) -> None:
         self.n_now += len(group)
         rate = self.n_now / max(self.bar.format_dict["elapsed"], 1e-9)
+        samples = int(self.samples[list(group)].sum())
         self.bar.set_postfix_str(
             f"{self.n_done + self.n_now}/{self.n_all} clips, {rate:.3g} clips/s, "
-            f"{(self.bar.n + self.seconds[list(group)].sum()) / 3600:.3f} h",
+            f"{(self.bar.n + samples) / SAMPLE_RATE / 3600:.3f} h",
             refresh=False,
         )
-        self.bar.update(float(self.seconds[list(group)].sum()))
+        self.bar.update(samples)

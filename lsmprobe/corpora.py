@@ -1,0 +1,833 @@
+"""The corpora table; a corpus folder or a manifest -> its utterances.
+
+A corpus is a row: what differs between two corpora is a field. Labels, speakers and keys come from
+the file names, wherever in the folder the files lie, because folders are renamed, doubled by an
+unzip or mis-decoded, and file names are not. No audio is opened here.
+"""
+
+import csv
+import importlib
+import importlib.resources
+import logging
+import math
+import os
+import re
+import unicodedata
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lsmprobe.errors import CorpusError, nearest
+
+EMOTIONS = (
+    "anger",
+    "disgust",
+    "fear",
+    "happiness",
+    "surprise",
+    "sadness",
+    "neutrality",
+    "boredom",
+    "guilt",
+)
+COLUMNS = ("key", "path", "emotion", "speaker", "gender", "start_s", "end_s", "split")
+GENDERS = {"f": "female", "m": "male"}
+SPLITS = ("train", "validation", "test")
+AS_IN_THE_PAPER = "as in the paper"
+AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Release:
+    """One of several published forms of a corpus, told apart by where its files lie."""
+
+    name: str
+    path: str  # a regular expression searched in the path
+    n_utterances: int
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A row of the table."""
+
+    name: str
+    title: str
+    language: str
+    file_name: str
+    """What a path ends in, as a regular expression; what it matches is the key of the utterance.
+    Groups: emotion (a code of `labels`), speaker, and gender where the name says it."""
+    example: str  # of a file name
+    labels: Mapping[str, str]
+    """Code in the file name -> emotion; a clip whose code is not here is not of this corpus."""
+    n_utterances: int  # compared with the folder, so that a half-copied corpus is noticed
+    n_speakers: int
+    licence: str
+    obtain: str
+    source: str
+    women: frozenset[str] = frozenset()  # speakers, where the file names do not say
+    men: frozenset[str] = frozenset()
+    variant_of: str = ""  # the row that shares this one's files
+    releases: tuple[Release, ...] = ()  # of those in a folder, the first is read
+    spelling: Mapping[str, str] = field(default_factory=dict)
+    """Regular expression -> replacement, where releases spell an utterance's name differently."""
+    left_out: str = ""  # a list in lsmprobe/data of clips that are not of this corpus
+    damaged: frozenset[str] = frozenset()  # clips that nobody can read, as they are published
+    zenodo: str = ""  # the record to download, where licence and an open link allow it
+    archives: str = r"\.zip$"  # a regular expression: which of the record's files
+    paper_n: int = 0  # utterances in the paper's Table 1; 0 if the corpus is not in it
+    paper_emotions: tuple[str, ...] = ()  # in Table 1, where they are not those of `labels`
+    paper_note: str = ""  # why Table 1 has that number, where it is not the corpus's
+
+    def match(self, path: str) -> re.Match[str] | None:
+        """The end of a path that names a clip of this corpus, whatever its label."""
+        stem, dot, suffix = path.rpartition(".")
+        return re.search(rf"(?:^|(?<=/))(?:{self.file_name})$", stem + dot + suffix.lower())
+
+    def key(self, match: re.Match[str]) -> str:
+        """The utterance's name, the same in every release and layout."""
+        key = match[0]
+        for pattern, replacement in self.spelling.items():
+            key = re.sub(pattern, replacement, key)
+        return key
+
+    def emotion(self, match: re.Match[str]) -> str:
+        """The utterance's emotion; empty if the clip is not of this corpus."""
+        code = match["emotion"]
+        return self.labels.get(code, self.labels.get(code.lower(), ""))
+
+    def gender(self, match: re.Match[str]) -> str:
+        """`female`, `male`, or empty where it is not known."""
+        if "gender" in match.re.groupindex:
+            return GENDERS[match["gender"][0].lower()]
+        speaker = match["speaker"]
+        return "female" if speaker in self.women else "male" if speaker in self.men else ""
+
+    def release(self, paths: Sequence[str]) -> Release:
+        """The first release that any of the paths belongs to; if there is but one, the corpus."""
+        there = (r for r in self.releases if any(re.search(r.path, path) for path in paths))
+        return next(there, Release("", "", self.n_utterances))
+
+    def beside_the_paper(self, release: Release) -> str:
+        """How what is published of the corpus compares with the paper's Table 1."""
+        if not self.paper_n:
+            return "not in the paper"
+        if self.paper_n == release.n_utterances and not self.paper_note:
+            return AS_IN_THE_PAPER
+        return f"the paper has {self.paper_n}" + (f": {self.paper_note}" if self.paper_note else "")
+
+
+_SEVEN = EMOTIONS[:7]  # the "big six" and neutrality
+_FRENCH = dict(zip("CDPJSTN", _SEVEN, strict=True))
+_ITALIAN = dict(zip(("rab", "dis", "pau", "gio", "sor", "tri", "neu"), _SEVEN, strict=True))
+_SPANISH = ("ira", "asco", "miedo", "alegria", "sorpresa", "tristeza", "neutro")
+_PERSIAN = {
+    "A": "anger",
+    "F": "fear",
+    "H": "happiness",
+    "W": "surprise",
+    "S": "sadness",
+    "N": "neutrality",
+}
+
+
+def _numbers(*numbers: int) -> frozenset[str]:
+    return frozenset(f"{number:02}" for number in numbers)
+
+
+_AESDD = Corpus(
+    name="aesdd",
+    title="AESDD",
+    language="Greek",
+    file_name=r"(?P<emotion>[adfhs])\d\d \(0?(?P<speaker>[1-9])\)[a-z]?\.wav",
+    example="a01 (1).wav",
+    labels={"a": "anger", "d": "disgust", "f": "fear", "h": "happiness", "s": "sadness"},
+    n_utterances=605,
+    n_speakers=6,
+    damaged=frozenset({"s05 (3).wav"}),
+    paper_n=500,
+    paper_note="5 actors x 5 emotions x 20 sentences of version 1.0, without second takes and the "
+    "sixth actor",
+    licence="not stated",
+    obtain="download from m3c.web.auth.gr/research/aesdd-speech-emotion-recognition",
+    source="Vryzas et al. 2018, doi:10.17743/jaes.2018.0036",
+)
+_DEMOS = Corpus(
+    name="demos",
+    title="DEMoS",
+    language="Italian",
+    file_name=r"(?:(?:NP|PR)_)?(?P<gender>[fm])_(?P<speaker>\d\d)"
+    r"_(?P<emotion>col|dis|gio|neu|pau|rab|sor|tri)\d\d[a-z]\.wav",
+    example="NP_f_01_rab07b.wav",
+    labels=_ITALIAN,  # without the corpus's eighth, col: guilt
+    n_utterances=8568,
+    n_speakers=68,
+    paper_n=9697,
+    paper_note="that takes the 1129 clips of guilt, which is none of its seven emotions",
+    licence="end-user licence agreement, academic",
+    obtain="ask at zenodo.org/records/2544829, from an institutional address, with the "
+    "agreement signed by a permanent member of a university",
+    source="Parada-Cabaleiro et al. 2020, doi:10.1007/s10579-019-09450-y",
+)
+_SHEMO = Corpus(
+    name="shemo",
+    title="ShEMO",
+    language="Persian",
+    file_name=r"(?P<speaker>(?P<gender>[FM])\d\d)(?P<emotion>[AFHNSW])\d\d\.wav",
+    example="F01A01.wav",
+    labels=_PERSIAN,
+    n_utterances=3000,
+    n_speakers=87,
+    paper_n=400,
+    paper_emotions=("anger", "happiness", "sadness", "neutrality"),
+    paper_note="four emotions and 400 clips match nothing in this corpus, but the URDU dataset; "
+    "the paper's text has 3000",
+    licence="free for academic use",
+    obtain="download from github.com/pariajm/sharif-emotional-speech-dataset",
+    source="Mohamad Nezami et al. 2019, doi:10.1007/s10579-018-9427-x",
+)
+_ROWS = (
+    _AESDD,
+    replace(
+        _AESDD,
+        name="aesdd-v1",  # the five actors of version 1.0
+        file_name=_AESDD.file_name.replace("[1-9]", "[1-5]"),
+        n_utterances=505,
+        n_speakers=5,
+        paper_note="5 actors x 5 emotions x 20 sentences, without second takes",
+        variant_of="aesdd",
+    ),
+    Corpus(
+        name="cafe",
+        title="CaFE",
+        language="Canadian French",
+        file_name=r"(?P<speaker>0[1-9]|1[0-2])-(?P<emotion>[CDJNPST])-(?:[12]-)?[1-6]\.(?:wav|aiff)",
+        example="01-C-1-1.wav",
+        labels=_FRENCH,
+        n_utterances=936,
+        n_speakers=12,
+        women=_numbers(*range(2, 13, 2)),
+        men=_numbers(*range(1, 12, 2)),
+        spelling={r"-N-(?=[1-6]\.)": "-N-1-", r"\.aiff$": ".wav"},
+        releases=(Release("CaFE_48k", r"\.wav$", 936), Release("CaFE_192k", r"\.aiff$", 936)),
+        paper_n=936,
+        zenodo="1478765",
+        archives=r"^CaFE_48k\.zip$",
+        licence="CC BY-NC-SA 4.0",
+        obtain="download from zenodo.org/records/1478765",
+        source="Gournay et al. 2018, doi:10.1145/3204949.3208121",
+    ),
+    _DEMOS,
+    replace(
+        _DEMOS,
+        name="demos-8",  # the number of clips in the paper needs the eighth label
+        labels=_ITALIAN | {"col": "guilt"},
+        n_utterances=9697,
+        variant_of="demos",
+    ),
+    Corpus(
+        name="emodb",
+        title="EmoDB",
+        language="German",
+        # Version 2 has laryngograms of the same names beside the speech.
+        file_name=r"(?<!laryngo/)(?<!wav_laryng/)"
+        r"(?P<speaker>03|08|09|1[0-6])[ab]\d\d(?P<emotion>[AEFLNTW])[a-z]\.wav",
+        example="03a01Fa.wav",
+        labels={  # initials of the German words
+            "W": "anger",
+            "E": "disgust",
+            "A": "fear",
+            "F": "happiness",
+            "T": "sadness",
+            "N": "neutrality",
+            "L": "boredom",
+        },
+        n_utterances=535,
+        n_speakers=10,
+        women=_numbers(8, 9, 13, 14, 16),
+        men=_numbers(3, 10, 11, 12, 15),
+        left_out="emodb-2-extra.txt",  # version 2 adds what fewer than 80 % of listeners recognised
+        paper_n=535,
+        zenodo="17651657",
+        licence="CC0 1.0 (classic), CC BY 4.0 (version 2)",
+        obtain="download from emodb.bilderbar.info, or version 2 at zenodo.org/records/17651657",
+        source="Burkhardt et al. 2005, doi:10.21437/Interspeech.2005-446",
+    ),
+    Corpus(
+        name="emomatch",
+        title="EmoMatchSpanishDB",
+        language="Spanish",
+        file_name=r"(?P<speaker>\d\d)_+"
+        r"(?P<emotion>(?i:alegria|asco|ira|miedo|neutro|sorpresa|tristeza))(?:_+\d{1,2})?_*\.wav",
+        example="37_Ira_06.WAV",
+        labels=dict(zip(_SPANISH, _SEVEN, strict=True)),
+        n_utterances=2005,
+        n_speakers=50,
+        women=_numbers(3, 4, 6, 7, 8, 10, 11, 20, 25, 29, 33, 40, 41, 45, 46, 49),
+        men=_numbers(1, 2, 5, 9, 12, 13, 22, 23, 31, 35, 36, 37, 43),  # of the others, not known
+        paper_n=2005,
+        licence="academic; ask",
+        obtain="ask the authors, oa.upm.es/80921",
+        source="García-Cuesta et al. 2024, doi:10.1007/s11042-023-15959-w",
+    ),
+    Corpus(
+        name="emovo",
+        title="EMOVO",
+        language="Italian",
+        file_name=r"(?P<emotion>dis|gio|neu|pau|rab|sor|tri)-(?P<speaker>(?P<gender>[fm])[1-3])"
+        r"-(?:b[1-3]|l[1-4]|n[1-5]|d[12])\.wav",
+        example="rab-f1-b1.wav",
+        labels=_ITALIAN,
+        n_utterances=588,
+        n_speakers=6,
+        paper_n=588,
+        licence="not stated; said to be CC BY-NC-SA 4.0, restricted",
+        obtain="ask at voice.fub.it/EMOVO",
+        source="Costantini et al. 2014, LREC, pp. 3501-3504",
+    ),
+    Corpus(
+        name="eyase",
+        title="EYASE",
+        language="Egyptian Arabic",
+        # The folder is part of the name: every file of Female02 is named like one of Female01.
+        file_name=r"(?P<speaker>(?P<gender>Female|Male)0[1-3])"
+        r"/(?:fm|ml)\d\d_(?P<emotion>ang|hap|neu|sad) \(\d{1,2}\)\.wav",
+        example="Female01/fm01_ang (1).wav",
+        labels={"ang": "anger", "hap": "happiness", "neu": "neutrality", "sad": "sadness"},
+        n_utterances=579,
+        n_speakers=6,
+        paper_n=579,
+        licence="end-user licence agreement, no redistribution",
+        obtain="ask at researchgate.net/publication/341001383_EYASE_Database",
+        source="Abdel-Hamid 2020, doi:10.1016/j.specom.2020.04.005",
+    ),
+    Corpus(
+        name="oreau",
+        title="Oréau",
+        language="French",
+        file_name=r"(?P<speaker>\d\d)[a-z]\d\d(?P<emotion>[CDJNPST])[a-z]\.wav",
+        example="10a01Ca.wav",
+        labels=_FRENCH,
+        n_utterances=502,
+        n_speakers=32,
+        women=_numbers(10, 11, 13, 21, 24, 37, 42),
+        men=_numbers(7, 8, 9, 12, 14, 16, 18, 19, 20, 22, 23, *range(25, 34), 36, *range(38, 42)),
+        releases=(
+            Release("version 1", r"^(?!.*(?i:or[^/]*fr_?02)/)", 502),
+            Release("version 2", r"(?i:or[^/]*fr_?02)/", 434),
+        ),
+        paper_n=502,
+        zenodo="4405783",
+        licence="CC BY 4.0, according to its record",
+        obtain="download from zenodo.org/records/4405783",
+        source="Oréau 2021, doi:10.5281/zenodo.4405783",
+    ),
+    _SHEMO,
+    replace(
+        _SHEMO,
+        name="shemo-4",  # the four emotions of the paper's Table 1
+        labels={code: _PERSIAN[code] for code in "AHNS"},
+        n_utterances=2737,
+        variant_of="shemo",
+    ),
+    Corpus(
+        name="toy",
+        title="the embedded toy corpus",
+        language="none",
+        file_name=r"(?P<speaker>s\d\d)_(?P<emotion>anger|happiness|neutrality|sadness)_\d\d\.wav",
+        example="s01_anger_01.wav",
+        labels={name: name for name in ("anger", "happiness", "neutrality", "sadness")},
+        n_utterances=300,
+        n_speakers=15,
+        women=frozenset(f"s{number:02}" for number in range(1, 16, 2)),
+        men=frozenset(f"s{number:02}" for number in range(2, 16, 2)),
+        licence="MIT",
+        obtain="made from a seed by lsmprobe",
+        source="lsmprobe",
+    ),
+)
+CORPORA: dict[str, Corpus] = {corpus.name: corpus for corpus in _ROWS}
+
+
+def read_corpus(
+    name: str,
+    data_dir: str | Path | None = None,
+    *,
+    emotions: Sequence[str] = (),
+    merge: Mapping[str, str] | None = None,
+    speaker_pattern: str = "",
+) -> pd.DataFrame:
+    """The table of utterances (docs/design.md), sorted by key.
+
+    Args:
+        name: a row of `CORPORA`; or a manifest `FILE.csv`, `folder:DIR` with a sub-folder per
+            emotion, an audformat database `audformat:DIR`, a Hugging Face dataset `hf:ID`.
+        data_dir: where a row's files lie, see `corpus_folder`; for a manifest, where its paths are
+            looked for before its own folder; for `hf:ID`, where its audio is written to.
+        emotions: only these, as they are called after merging.
+        merge: label -> the label that it becomes.
+        speaker_pattern: for `folder:DIR`, a regular expression searched in the path inside DIR,
+            with a group named speaker.
+
+    Raises:
+        CorpusError: the corpus is missing, ambiguous, another one, or contradicts itself.
+    """
+    kind, _, place = name.partition(":")
+    if speaker_pattern and kind != "folder":
+        raise CorpusError(
+            f"a speaker pattern is for folder:DIR; {name!r} needs none, leave it out."
+        )
+    if data_dir is not None and kind in ("folder", "audformat"):
+        raise CorpusError(f"{name!r} says where it lies; leave the data folder out.")
+    if name in CORPORA:
+        table = _read_row(CORPORA[name], corpus_folder(name, data_dir))
+    elif kind == "folder":
+        table = _read_sorted_folder(Path(place).expanduser(), speaker_pattern)
+    elif kind == "audformat":
+        table = _read_audformat(Path(place).expanduser())
+    elif kind == "hf":
+        table = _read_hugging_face(place, Path(data_dir or Path("data") / place.replace("/", "--")))
+    elif name.lower().endswith(".csv"):
+        table = _read_manifest(Path(name).expanduser(), data_dir)
+    else:
+        raise CorpusError(
+            f"there is no corpus {name!r}; {nearest(name, CORPORA)} One of your own is a manifest, "
+            "FILE.csv, or folder:DIR with a sub-folder per emotion."
+        )
+    labels = set(CORPORA[name].labels.values()) if name in CORPORA else set(table.emotion)
+    return _select(table, name, labels, emotions, merge or {})
+
+
+def known_corpus(name: str) -> Corpus:
+    """The row of that name."""
+    if name not in CORPORA:
+        raise CorpusError(f"there is no corpus {name!r}; {nearest(name, CORPORA)}")
+    return CORPORA[name]
+
+
+def corpus_folder(name: str, data_dir: str | Path | None = None) -> Path:
+    """Where a row's files lie: data_dir, else $LSMPROBE_DATA/name, else data/name.
+
+    A variant may lie where its corpus does: demos-8 in demos. Where nothing lies yet, the first.
+    """
+    if data_dir is not None:
+        return Path(data_dir).expanduser()
+    roots = [root for root in (os.environ.get("LSMPROBE_DATA"), "data") if root]
+    names = (name, known_corpus(name).variant_of or name)
+    places = [Path(root).expanduser() / each for root in roots for each in names]
+    return next((place for place in places if os.access(place, os.F_OK)), places[0])
+
+
+def _read_row(corpus: Corpus, folder: Path) -> pd.DataFrame:
+    if not os.access(folder, os.F_OK):
+        raise CorpusError(
+            f"{str(folder)!r} is not there; expected {corpus.title} in a data folder that you "
+            f"name, in $LSMPROBE_DATA/{corpus.name} or in data/{corpus.name}. To get it: "
+            f"{corpus.obtain}."
+        )
+    files = _files_named_from(folder)
+    _refuse_another(corpus, folder, [inside for inside, _ in files])
+    found = [(match, path) for inside, path in files if (match := corpus.match(inside))]
+    release = corpus.release([match.string for match, _ in found])
+    left_out = _names_in(corpus.left_out)
+    rows = [
+        {
+            "key": corpus.key(match),
+            "path": path,
+            "emotion": corpus.emotion(match),
+            "speaker": match["speaker"],
+            "gender": corpus.gender(match),
+        }
+        for match, path in found
+        if re.search(release.path, match.string) and corpus.key(match) not in left_out
+    ]
+    rows = [row for row in rows if row["emotion"]]
+    if corpus.releases:
+        level = logging.INFO if release is corpus.releases[0] else logging.WARNING
+        log.log(level, "%s: reading %s, %d clips", corpus.title, release.name, release.n_utterances)
+    if len(rows) != release.n_utterances:
+        said = "%s: found %d of %d clips; `lsmprobe corpora check %s` says what is missing"
+        log.warning(said, corpus.title, len(rows), release.n_utterances, corpus.name)
+    return _table(rows)
+
+
+def release_in(corpus: Corpus, folder: Path) -> Release:
+    """What `read_corpus` reads in a folder."""
+    inside = [path for path, _ in _files_named_from(folder)]
+    return corpus.release([path for path in inside if corpus.match(path)])
+
+
+def _files_named_from(folder: Path) -> list[tuple[str, str]]:
+    """As `_files_below`, with the folder's name: it may be EYASE's speaker or Oréau's version."""
+    return [(f"{folder.resolve().name}/{inside}", path) for inside, path in _files_below(folder)]
+
+
+def _refuse_another(corpus: Corpus, folder: Path, paths: Sequence[str]) -> None:
+    """Short names fit several corpora, EmoDB's are partly Oréau's: the best fit must be ours."""
+    n_found = sum(1 for path in paths if corpus.match(path))
+    others = [row for row in CORPORA.values() if not row.variant_of and row.title != corpus.title]
+    fits = {row.title: sum(1 for path in paths if row.match(path)) for row in others}
+    other = max(fits, key=lambda title: fits[title])
+    if fits[other] > n_found:
+        raise CorpusError(
+            f"{str(folder)!r} has {n_found} file names of {corpus.title}; this looks like {other} "
+            f"({fits[other]} names). Name a folder that holds {corpus.title} alone."
+        )
+    if not n_found:
+        raise CorpusError(
+            f"{str(folder)!r} has no clip of {corpus.title} among its {len(paths)} files; expected "
+            f"names like {corpus.example!r}. Unpack the archive there, or name another folder."
+        )
+
+
+def _names_in(file: str) -> frozenset[str]:
+    """The lines of a list in lsmprobe/data."""
+    if not file:
+        return frozenset()
+    data = importlib.resources.files("lsmprobe") / "data"
+    return frozenset((data / file).read_text("utf-8").splitlines())
+
+
+def _read_sorted_folder(folder: Path, speaker_pattern: str) -> pd.DataFrame:
+    """A folder with a sub-folder per emotion."""
+    try:
+        speaker = re.compile(speaker_pattern)
+    except re.error as error:
+        raise CorpusError(f"the speaker pattern {speaker_pattern!r} is wrong: {error}.") from error
+    if "speaker" not in speaker.groupindex:
+        raise CorpusError(
+            f"the speaker pattern of folder:DIR is {speaker_pattern!r}; expected a regular "
+            r"expression with a group named speaker, such as '/(?P<speaker>s\d+)_'."
+        )
+    rows = []
+    for key, path in _files_below(folder):
+        if Path(key).suffix.lower() not in AUDIO_SUFFIXES:
+            continue
+        emotion, _, rest = key.partition("/")
+        match = speaker.search(key)
+        if not rest:
+            raise CorpusError(f"{path!r} lies in no emotion's folder; expected DIR/EMOTION/FILE.")
+        if not (match and match["speaker"]):
+            raise CorpusError(
+                f"the speaker pattern {speaker_pattern!r} finds no speaker in {key!r}."
+            )
+        rows.append({"key": key, "path": path, "emotion": emotion, "speaker": match["speaker"]})
+    if not rows:
+        raise CorpusError(f"{str(folder)!r} has no audio file; expected DIR/EMOTION/FILE.wav.")
+    return _table(rows)
+
+
+def _files_below(folder: Path) -> list[tuple[str, str]]:
+    """Every file below a folder: its path inside, written as in a key, and its path on the disk.
+
+    Hidden files and `__MACOSX` are left out. Links are followed, after everything else, and no
+    folder is entered twice, so links in a circle end.
+    """
+    top = folder.absolute()
+    waiting, entered, found = [top], set(), []
+    while waiting:
+        place = waiting.pop()
+        try:
+            status = place.stat()
+            if (status.st_dev, status.st_ino) in entered:
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            with os.scandir(place) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name)
+        except OSError as error:
+            raise CorpusError(
+                f"cannot read {str(place)!r}: {error.strerror}; expected a folder you may enter."
+            ) from error
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name == "__MACOSX":
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(place / entry.name)
+            elif entry.is_symlink() and (place / entry.name).is_dir():
+                waiting.insert(0, place / entry.name)
+            else:
+                found.append((_portable(os.path.relpath(entry.path, top)), entry.path))
+    return found
+
+
+def _portable(path: str) -> str:
+    """A path as every machine writes it: composed Unicode, escapes for bytes that are no text."""
+    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return unicodedata.normalize("NFC", text)
+
+
+def _read_manifest(manifest: Path, data_dir: str | Path | None) -> pd.DataFrame:
+    """A CSV with one line per utterance."""
+    homes = [Path(os.path.normpath(manifest.parent.absolute()))]
+    if data_dir is not None:
+        homes.insert(0, Path(os.path.normpath(Path(data_dir).expanduser().absolute())))
+    rows = []
+    for line, cells in _csv_lines(manifest):
+        where = f"{str(manifest)!r}, line {line}"
+        for column, allowed in {"gender": GENDERS.values(), "split": SPLITS}.items():
+            if cells.get(column) and cells[column] not in allowed:
+                expected = f"expected {', '.join(allowed)} or nothing"
+                raise CorpusError(f"{where}: the {column} is {cells[column]!r}; {expected}.")
+        for column in ("path", "emotion", "speaker"):
+            if not cells[column]:
+                raise CorpusError(f"{where}: the {column} is empty; every utterance needs one.")
+        key, path = _locate(cells["path"], where, homes)
+        start_s, end_s = _part(cells.get("start", ""), cells.get("end", ""), where)
+        rows.append(
+            {
+                "key": key if math.isnan(start_s) else f"{key}#{start_s}-{end_s}",
+                "path": path,
+                "emotion": cells["emotion"],
+                "speaker": cells["speaker"],
+                "gender": cells.get("gender", ""),
+                "start_s": start_s,
+                "end_s": end_s,
+                "split": cells.get("split", ""),
+                "where": f"line {line}",
+            }
+        )
+    return _table(rows)
+
+
+def _csv_lines(manifest: Path) -> list[tuple[int, dict[str, str]]]:
+    """Line number and cells of every utterance; only in paths do blanks around a cell count."""
+    try:
+        with manifest.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or ()]
+            lines = [(reader.line_num, cells) for cells in reader]
+    except OSError as error:
+        raise CorpusError(
+            f"cannot read the manifest {str(manifest)!r}: {error.strerror}."
+        ) from error
+    except UnicodeDecodeError as error:
+        said = f"the manifest {str(manifest)!r} is not UTF-8 (byte {error.start}); save it as that."
+        raise CorpusError(said) from error
+    except csv.Error as error:
+        raise CorpusError(f"the manifest {str(manifest)!r} is no CSV: {error}.") from error
+    missing = [column for column in ("path", "emotion", "speaker") if column not in columns]
+    if missing or len(set(columns)) < len(columns):
+        fault = f"lacks the column {missing[0]}" if missing else "names a column twice"
+        raise CorpusError(
+            f"the manifest {str(manifest)!r} {fault}; found {columns}, expected path, emotion, "
+            "speaker and, where known, gender, start, end, split, with commas between."
+        )
+    if not lines:
+        raise CorpusError(f"the manifest {str(manifest)!r} names no utterance, only its columns.")
+    for line, cells in lines:
+        if None in cells or None in cells.values():
+            where = f"{str(manifest)!r}, line {line}"
+            raise CorpusError(f"{where}: expected {len(columns)} cells, one for each of {columns}.")
+    return [
+        (line, {name: cell if name == "path" else cell.strip() for name, cell in cells.items()})
+        for line, cells in lines
+    ]
+
+
+def _locate(written: str, where: str, homes: Sequence[Path]) -> tuple[str, str]:
+    """Key and place of a file that a manifest names; it must lie within one of the homes."""
+    # The name may be composed in the manifest and decomposed on the disk, or the other way round.
+    forms = dict.fromkeys([written, *(unicodedata.normalize(f, written) for f in ("NFC", "NFD"))])
+    places = [(Path(os.path.normpath(base / form)), base) for base in homes for form in forms]
+    inside = [
+        (place, home)
+        for place, base in places
+        for home in (base, *homes)
+        if place.is_relative_to(home)
+    ]
+    there = " or ".join(repr(str(home)) for home in homes)
+    if not inside:
+        raise CorpusError(
+            f"{where}: {written!r} leaves the folder; expected a path within {there}."
+        )
+    for place, home in inside:
+        try:
+            if place.is_file():
+                return _portable(place.relative_to(home).as_posix()), str(place)
+        except OSError as error:
+            raise CorpusError(f"{where}: cannot read {written!r}: {error.strerror}.") from error
+    raise CorpusError(f"{where}: there is no file {written!r} in {there}.")
+
+
+def _part(start: str, end: str, where: str) -> tuple[float, float]:
+    """The part of the file in seconds; NaN twice for the whole."""
+    if not start and not end:
+        return math.nan, math.nan
+    try:
+        start_s, end_s = float(start), float(end)
+    except ValueError:
+        start_s = end_s = math.nan
+    if not 0 <= start_s < end_s < math.inf:
+        raise CorpusError(
+            f"{where}: start and end are {start!r} and {end!r}; expected seconds, start before end,"
+            " or nothing in both."
+        )
+    return start_s, end_s
+
+
+def _read_audformat(folder: Path) -> pd.DataFrame:
+    """A database with the schemes emotion and speaker; speakers' labels may say their gender."""
+    audformat = _extra("audformat")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the library's own affairs
+            database = audformat.Database.load(str(folder))
+            columns = [
+                each for table in database.tables.values() for each in table.columns.values()
+            ]
+            # Database.get would join the two, but it mixes up the speakers of segments.
+            emotions, speakers = (
+                [
+                    item
+                    for each in columns
+                    if each.scheme_id == scheme
+                    for item in each.get().items()
+                ]
+                for scheme in ("emotion", "speaker")
+            )
+            people = database.schemes["speaker"].labels
+    except Exception as error:
+        said = f"{str(folder)!r} is no audformat database with the schemes emotion and speaker"
+        raise CorpusError(f"{said}: {_reason(error)}.") from error
+    speaker_of = {index if isinstance(index, str) else index[0]: name for index, name in speakers}
+    rows = []
+    for index, emotion in emotions:
+        file, start, end = (index, pd.NaT, pd.NaT) if isinstance(index, str) else index
+        speaker = speaker_of.get(file)
+        if pd.isna(emotion) or pd.isna(speaker) or not (folder / file).is_file():
+            raise CorpusError(
+                f"{str(folder)!r} lacks the emotion, the speaker or the file of {file!r}."
+            )
+        start_s, end_s = (pd.Timedelta(time).total_seconds() for time in (start, end))
+        whole = math.isnan(end_s)
+        about = people.get(speaker) if isinstance(people, dict) else None
+        rows.append(
+            {
+                "key": _portable(file) + ("" if whole else f"#{start_s}-{end_s}"),
+                "path": str(folder.absolute() / file),
+                "emotion": str(emotion),
+                "speaker": str(speaker),
+                "gender": _known_gender(about and about.get("gender")),
+                "start_s": math.nan if whole else start_s,
+                "end_s": end_s,
+            }
+        )
+    if not rows:
+        raise CorpusError(f"{str(folder)!r} labels no file with an emotion.")
+    return _table(rows)
+
+
+def _read_hugging_face(place: str, folder: Path) -> pd.DataFrame:
+    """A dataset with the columns audio, emotion (or label), speaker and, where known, gender.
+
+    Audio that lies inside the dataset is written to the folder once.
+    """
+    datasets = _extra("datasets")
+    try:
+        parts = datasets.load_dataset(place)
+    except Exception as error:
+        raise CorpusError(f"cannot load the dataset {place!r}: {_reason(error)}.") from error
+    rows = []
+    for split, part in parts.items():
+        columns = part.column_names
+        emotion = next((name for name in ("emotion", "label") if name in columns), None)
+        if emotion is None or not {"audio", "speaker"} <= set(columns):
+            raise CorpusError(
+                f"the dataset {place!r} has the columns {columns}; expected audio, emotion (or "
+                "label), speaker. Rename them in a copy of your own, or write a manifest."
+            )
+        names = getattr(part.features[emotion], "names", None)
+        for number, record in enumerate(part.cast_column("audio", datasets.Audio(decode=False))):
+            suffix = Path(record["audio"]["path"] or "").suffix.lower()
+            key = f"{split}/{number:06}{suffix if suffix in AUDIO_SUFFIXES else '.wav'}"
+            label = record[emotion]
+            rows.append(
+                {
+                    "key": key,
+                    "path": _written(record["audio"], folder / key),
+                    "emotion": names[label] if names else str(label),
+                    "speaker": str(record["speaker"]),
+                    "gender": _known_gender(record.get("gender")),
+                    "split": split if set(SPLITS) <= set(parts) else "",
+                }
+            )
+    return _table(rows)
+
+
+def _written(audio: Mapping[str, Any], file: Path) -> str:
+    """Where the audio lies, after it was written there if it lay inside the dataset."""
+    if audio["bytes"] is None:
+        return str(audio["path"])
+    if not file.exists():
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            beside = file.with_name(f".{file.name}")
+            beside.write_bytes(audio["bytes"])
+            beside.rename(file)
+        except OSError as error:
+            raise CorpusError(f"cannot write {str(file)!r}: {error.strerror}.") from error
+    return str(file.absolute())
+
+
+def _known_gender(written: Any) -> str:
+    return written if written in GENDERS.values() else ""
+
+
+def _extra(package: str) -> Any:
+    """A library that only this kind of corpus needs."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise CorpusError(
+            f"{package} is not installed; say: pip install 'lsmprobe[{package}]'."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What another library says, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows, sorted by key; what a row does not say is not known."""
+    first: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        other = first.setdefault(row["key"], row)
+        if other is not row:
+            places = [each.get("where", repr(each["path"])) for each in (other, row)]
+            raise CorpusError(
+                f"utterance {row['key']!r} is there twice: {places[0]} and {places[1]}; expected "
+                "it once. Remove one, or name the folder that holds one."
+            )
+    unknown = {"gender": "", "start_s": math.nan, "end_s": math.nan, "split": ""}
+    ordered = [unknown | dict(first[key]) for key in sorted(first)]
+    columns = {column: [row[column] for row in ordered] for column in COLUMNS}
+    # A path may hold bytes that are no text, which not every string column of pandas takes.
+    return pd.DataFrame(columns | {"path": pd.Series(columns["path"], dtype=object)})
+
+
+def _select(
+    table: pd.DataFrame,
+    name: str,
+    labels: set[str],
+    emotions: Sequence[str],
+    merge: Mapping[str, str],
+) -> pd.DataFrame:
+    """Merge labels, then keep the emotions asked for."""
+    for asked, known in (
+        (merge, labels),
+        (emotions, {merge.get(label, label) for label in labels}),
+    ):
+        for emotion in asked:
+            if emotion not in known:
+                raise CorpusError(f"{name!r} has no emotion {emotion!r}; {nearest(emotion, known)}")
+    table = table.assign(emotion=[merge.get(emotion, emotion) for emotion in table.emotion])
+    kept = table[table.emotion.isin(emotions or set(table.emotion))]
+    if kept.empty:
+        raise CorpusError(f"{name!r} has no clip of {', '.join(emotions)} in this copy.")
+    return kept.reset_index(drop=True)

@@ -1,0 +1,658 @@
+import csv
+import logging
+import os
+import sys
+import unicodedata
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lsmprobe.corpora import COLUMNS, CORPORA, EMOTIONS, corpus_folder, read_corpus
+from lsmprobe.errors import CorpusError
+
+HERE = Path(__file__).parent
+SHARED = HERE.parent.parent / "shared"
+THE_NINE = ["aesdd", "cafe", "demos", "emodb", "emomatch", "emovo", "eyase", "oreau", "shemo"]
+TINY_WAV = (
+    b"RIFF\x28\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x80\x3e\0\0\0\x7d\0\0\2\0\x10\0data\4\0\0\0\1\0\2\0"
+)
+
+
+def listed(name):
+    """Path, emotion, speaker and gender of every clip, from a corpus's real file list."""
+    places = [HERE / "names" / f"{name}.tsv", SHARED / "names" / f"{name}.tsv"]
+    place = next((place for place in places if place.exists()), None)
+    if place is None:
+        pytest.skip(f"the file list of {name} is not there")
+    with place.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def paths_of(name):
+    """Paths as they lie in the corpus's archive; where no file list is known, from its grammar."""
+    if name == "emovo":
+        return [
+            f"EMOVO/{speaker}/{emotion}-{speaker}-{kind}{sentence}.wav"
+            for speaker in ("f1", "f2", "f3", "m1", "m2", "m3")
+            for emotion in ("dis", "gio", "neu", "pau", "rab", "sor", "tri")
+            for kind, count in {"b": 3, "l": 4, "n": 5, "d": 2}.items()
+            for sentence in range(1, count + 1)
+        ]
+    if name == "eyase":
+        prefixes = {"Female01": "fm01", "Female02": "fm01", "Female03": "fm03"} | {
+            f"Male0{number}": f"ml0{number}" for number in (1, 2, 3)
+        }
+        fewer = {"Male01": {"sad": 27}, "Male02": {"hap": 20}, "Male03": {"hap": 22}}
+        return [
+            f"EYASE/{speaker}/{prefix}_{emotion} ({number}).wav"
+            for speaker, prefix in prefixes.items()
+            for emotion in ("ang", "hap", "neu", "sad")
+            for number in range(1, (20 if "F" in speaker else fewer[speaker].get(emotion, 30)) + 1)
+        ]
+    if name == "emomatch":
+        return [
+            f"{speaker:02}_{emotion}_{number:02}.WAV"
+            for speaker in range(1, 51)
+            for emotion in ("Alegria", "Asco", "Ira", "Miedo", "Neutro", "Sorpresa", "Tristeza")
+            for number in range(1, 5)
+        ]
+    if name == "toy":
+        return [
+            f"s{speaker:02}_{emotion}_{number:02}.wav"
+            for speaker in range(1, 16)
+            for emotion in ("anger", "happiness", "neutrality", "sadness")
+            for number in range(1, 6)
+        ]
+    return [row["path"] for row in listed(name)]
+
+
+def tree(folder, paths):
+    """The files, tiny and all alike; a path may be bytes."""
+    for path in paths:
+        file = folder / os.fsdecode(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(TINY_WAV)
+    return folder
+
+
+def manifest(folder, *lines, header="path,emotion,speaker", name="mine.csv"):
+    file = folder / name
+    file.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    return str(file)
+
+
+def refused(name, *args, **kwargs):
+    """The message of the refusal, which is one line."""
+    with pytest.raises(CorpusError) as caught:
+        read_corpus(name, *args, **kwargs)
+    message = str(caught.value)
+    assert "\n" not in message
+    message.encode()  # and it can be printed
+    return message
+
+
+# The table of corpora
+
+
+@pytest.mark.parametrize("corpus", CORPORA.values(), ids=CORPORA)
+def test_a_row_is_whole_and_keeps_to_the_known_emotions(corpus):
+    assert set(corpus.labels.values()) <= set(EMOTIONS)
+    assert corpus.match(corpus.example), "its own example"
+    assert not corpus.women & corpus.men
+    assert len(corpus.women | corpus.men) <= corpus.n_speakers
+    assert corpus.language and corpus.licence and corpus.obtain and corpus.source
+    assert not corpus.releases or corpus.releases[0].n_utterances == corpus.n_utterances
+    if corpus.variant_of:
+        assert corpus.title == CORPORA[corpus.variant_of].title
+
+
+def test_the_nine_and_their_variants_are_there():
+    assert set(CORPORA) == {*THE_NINE, "demos-8", "shemo-4", "aesdd-v1", "toy"}
+
+
+@pytest.mark.parametrize("name", [*THE_NINE, "toy"])
+def test_one_function_reads_every_row(name, tmp_path):
+    table = read_corpus(name, tree(tmp_path, paths_of(name)))
+    assert tuple(table.columns) == COLUMNS
+    assert table.key.is_unique
+    assert list(table.key) == sorted(table.key)
+    assert list(table.index) == list(range(len(table)))
+    assert set(table.emotion) == set(CORPORA[name].labels.values())
+    assert set(table.gender) <= {"female", "male", ""}
+    assert table.groupby("speaker").gender.nunique().max() == 1
+    assert table.start_s.isna().all() and table.end_s.isna().all() and not table.split.any()
+    assert all(Path(path).is_file() for path in table.path)
+    if name not in ("emomatch", "oreau"):  # whose lists are not known, or of version 2
+        assert len(table) == CORPORA[name].n_utterances
+        assert table.speaker.nunique() == CORPORA[name].n_speakers
+
+
+@pytest.mark.parametrize("name", ["aesdd", "cafe", "demos-8", "emodb", "oreau", "shemo"])
+def test_every_real_file_name_says_what_the_file_list_says(name, tmp_path):
+    rows = listed(CORPORA[name].variant_of or name)
+    table = read_corpus(name, tree(tmp_path, [row["path"] for row in rows]))
+    said = zip(table.path, table.emotion, table.speaker, table.gender, strict=True)
+    assert {(str(Path(path).relative_to(tmp_path)), *rest) for path, *rest in said} == {
+        (row["path"], row["emotion"], row["speaker"], row["gender"]) for row in rows
+    }
+
+
+def test_counts_are_those_that_the_corpora_publish(tmp_path):
+    aesdd = read_corpus("aesdd", tree(tmp_path / "a", paths_of("aesdd")))
+    assert dict(Counter(aesdd.speaker)) == dict(
+        zip("123456", (100, 100, 99, 99, 107, 100), strict=True)
+    )
+    cafe = read_corpus("cafe", tree(tmp_path / "c", paths_of("cafe")))
+    assert set(Counter(cafe.emotion).values()) == {144, 72}
+    eyase = read_corpus("eyase", tree(tmp_path / "e", paths_of("eyase")))
+    assert Counter(eyase.emotion) == {"anger": 150, "happiness": 132, "neutrality": 150} | {
+        "sadness": 147
+    }
+    assert Counter(eyase.speaker)["Female02"] == 80
+    shemo = read_corpus("shemo", tree(tmp_path / "s", paths_of("shemo")))
+    assert shemo.groupby("gender").speaker.nunique().to_dict() == {"female": 31, "male": 56}
+
+
+def test_demos_has_seven_emotions_and_an_eighth(tmp_path):
+    tree(tmp_path, paths_of("demos"))
+    assert len(read_corpus("demos", tmp_path)) == 8568
+    eight = read_corpus("demos-8", tmp_path)
+    assert len(eight) == 9697 and Counter(eight.emotion)["guilt"] == 1129
+
+
+def test_shemo_4_has_the_four_emotions_of_the_paper(tmp_path):
+    four = read_corpus("shemo-4", tree(tmp_path, paths_of("shemo")))
+    assert Counter(four.emotion) == {"anger": 1059, "happiness": 201} | {
+        "sadness": 449,
+        "neutrality": 1028,
+    }
+
+
+def test_aesdd_v1_has_the_first_five_actors(tmp_path):
+    five = read_corpus("aesdd-v1", tree(tmp_path, paths_of("aesdd")))
+    assert len(five) == 505 and set(five.speaker) == set("12345")
+
+
+# Layouts: the keys are the same in all of them
+
+
+def nested(paths):
+    return [f"archive/archive/{path}" for path in paths]
+
+
+def flat(paths):
+    return [path.rpartition("/")[2] for path in paths]
+
+
+def without_the_top_folder(paths):
+    return [path.partition("/")[2] for path in paths]
+
+
+def shouted(paths):
+    return [path.replace(".wav", ".WAV") for path in paths]
+
+
+def zipped_on_a_mac(paths):
+    return [*paths, *(f"__MACOSX/{path}" for path in paths), *(f"a/._{p}" for p in flat(paths))]
+
+
+def with_other_things(paths):
+    return [*paths, "readme.txt", "transcript/final text/F01A01.ort", "notes.wav", "more.zip"]
+
+
+LAYOUTS = [nested, flat, without_the_top_folder, shouted, zipped_on_a_mac, with_other_things]
+IMPOSSIBLE = {
+    ("eyase", flat),  # the folders are the speakers
+    ("emomatch", without_the_top_folder),
+    ("toy", without_the_top_folder),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        (name, layout)
+        for name in [*THE_NINE, "toy"]
+        for layout in LAYOUTS
+        if (name, layout) not in IMPOSSIBLE
+    ],
+)
+def test_every_layout_gives_the_same_utterances(name, layout, tmp_path):
+    paths = paths_of(name)[::11]
+    plain = read_corpus(name, tree(tmp_path / "plain", paths)).drop(columns="path")
+    other = read_corpus(name, tree(tmp_path / "other", layout(paths))).drop(columns="path")
+    assert plain.equals(other)
+
+
+@pytest.mark.parametrize(
+    "mangle",
+    [
+        lambda path: unicodedata.normalize("NFD", path),
+        lambda path: path.encode("cp850").decode("cp1252"),
+        lambda path: path.encode("cp850"),
+    ],
+    ids=["decomposed", "mis-decoded", "undecodable bytes"],
+)
+@pytest.mark.parametrize("name", ["cafe", "oreau"])
+def test_accents_in_folder_names_do_not_matter(name, mangle, tmp_path):
+    paths = paths_of(name)
+    plain = read_corpus(name, tree(tmp_path / "plain", paths)).drop(columns="path")
+    other = read_corpus(name, tree(tmp_path / "other", map(mangle, paths)))
+    assert plain.equals(other.drop(columns="path"))
+    assert all(Path(path).is_file() for path in other.path)
+
+
+def test_emodb_2_gives_the_classic_535(tmp_path, caplog):
+    classic = paths_of("emodb")
+    extra = [row["path"] for row in listed("emodb-2-extra")]
+    assert len(set(classic + extra)) == 816
+    laryngograms = [path.replace("wav/", "laryngo/", 1) for path in classic + extra]
+    old_laryngograms = [f"wav_laryng/{path[4:-4]}xx.wav" for path in classic]
+    new = tree(tmp_path / "new", [*classic, *extra, *laryngograms, *old_laryngograms])
+    old = tree(tmp_path / "old", classic)
+    assert read_corpus("emodb", new).key.equals(read_corpus("emodb", old).key)
+    assert not caplog.records
+
+
+def test_cafe_is_the_same_at_48_and_at_192_khz(tmp_path):
+    paths = paths_of("cafe")
+    low = tree(tmp_path / "CaFE_48k", paths)
+    slow = [path.replace("-N-1-", "-N-").replace(".wav", ".aiff") for path in paths]
+    parts = [f"CaFE_192k_{1 if path.rpartition('/')[2] < '07' else 2}/{path}" for path in slow]
+    high = tree(tmp_path / "high", parts)
+    columns = ["key", "emotion", "speaker", "gender"]
+    assert read_corpus("cafe", low)[columns].equals(read_corpus("cafe", high)[columns])
+    both = read_corpus("cafe", tmp_path)
+    assert len(both) == 936 and all(path.endswith(".wav") for path in both.path)
+
+
+@pytest.mark.parametrize("name", ["OréauFR_0", "OreauFR_0", "OrÃ©auFR_0", "ORÉAUFR_0"])
+def test_oreau_is_version_1_where_it_is_and_says_which(name, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    second = [path.replace("OréauFR_0", name) for path in paths_of("oreau")]
+    first = [path.replace("_02/", "_01/") for path in second]
+    first += [f"{name}1/m/sessc/07a{number:02}Cb.wav" for number in range(68)]
+    assert len(read_corpus("oreau", tree(tmp_path / "one", second))) == 434
+    assert "reading version 2, 434 clips" in caplog.text
+    caplog.clear()
+    assert len(read_corpus("oreau", tree(tmp_path / "one", first))) == 502
+    assert "reading version 1, 502 clips" in caplog.text
+    assert len(read_corpus("oreau", tmp_path / "one" / f"{name}2")) == 434
+
+
+def test_irregular_names_of_aesdd(tmp_path):
+    names = ["d03 (01).wav", "s01 (5)a.wav", "s01 (5)b.wav", "a06 (5)b.wav"]
+    table = read_corpus("aesdd", tree(tmp_path, names)).set_index("key")
+    assert table.speaker.to_dict() == dict(zip(names, "1555", strict=True))
+    assert table.emotion["d03 (01).wav"] == "disgust"
+
+
+def test_irregular_names_of_emomatch(tmp_path):
+    names = [
+        "37_Ira_06.WAV",
+        "37_Tristeza__3.WAV",
+        "36_Ira_5_.WAV",
+        "50_Neutro.wav",
+        "03_MIEDO_1.wav",
+    ]
+    table = read_corpus("emomatch", tree(tmp_path, [*names, "37_Ira_06.WAV_segment_0.wav"]))
+    assert list(table.emotion) == ["fear", "anger", "anger", "sadness", "neutrality"]
+    assert list(table.gender) == ["female", "male", "male", "male", ""]
+
+
+def test_eyase_takes_the_speaker_from_the_folder(tmp_path):
+    same = ["Female01/fm01_ang (1).wav", "Female02/fm01_ang (1).wav"]
+    table = read_corpus("eyase", tree(tmp_path / "both", same))
+    assert list(table.key) == same
+    assert list(table.speaker) == ["Female01", "Female02"]
+    tree(tmp_path / "flat", ["fm01_ang (1).wav"])
+    assert "expected names like 'Female01/fm01_ang (1).wav'" in refused("eyase", tmp_path / "flat")
+    alone = read_corpus("eyase", tmp_path / "both" / "Female02")
+    assert list(alone.key) == same[1:]
+
+
+@pytest.mark.skipif(not (SHARED / "emodb").exists(), reason="the audio of EmoDB is not there")
+def test_the_real_emodb(caplog):
+    table = read_corpus("emodb", SHARED / "emodb")
+    assert len(table) == 535 and not caplog.records
+    assert Counter(table.emotion) == Counter(
+        anger=127, boredom=81, neutrality=79, happiness=71, fear=69, sadness=62, disgust=46
+    )
+    assert set(table[table.gender == "female"].speaker) == {"08", "09", "13", "14", "16"}
+
+
+# A folder that is not what it should be
+
+
+def test_an_unknown_corpus_names_its_neighbours():
+    assert "did you mean emodb" in refused("emodbb")
+    assert "did you mean emodb" in refused("EmoDB")
+    assert "known are" in refused("x" * 200)
+    refused("name with\nnewline and 'quotes'")
+    refused("")
+
+
+def test_a_missing_folder_names_every_place(tmp_path):
+    message = refused("cafe", tmp_path / "nowhere")
+    for place in ("nowhere", "$LSMPROBE_DATA/cafe", "data/cafe", "zenodo.org/records/1478765"):
+        assert place in message
+
+
+def test_where_a_corpus_is_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LSMPROBE_DATA", raising=False)
+    assert corpus_folder("demos") == Path("data/demos")
+    Path("data/demos").mkdir(parents=True)
+    assert corpus_folder("demos-8") == Path("data/demos")
+    monkeypatch.setenv("LSMPROBE_DATA", str(tmp_path / "all"))
+    assert corpus_folder("demos") == Path("data/demos")
+    (tmp_path / "all" / "demos").mkdir(parents=True)
+    assert corpus_folder("demos") == tmp_path / "all" / "demos"
+    assert corpus_folder("demos", "elsewhere") == Path("elsewhere")
+
+
+def test_an_empty_folder_or_a_file_is_refused(tmp_path):
+    assert "no clip of EmoDB among its 0 files" in refused("emodb", tmp_path)
+    (tmp_path / "emodb.zip").touch()
+    assert "Unpack the archive" in refused("emodb", tmp_path)
+    assert "Not a directory" in refused("emodb", tmp_path / "emodb.zip")
+
+
+@pytest.mark.parametrize("there", THE_NINE)
+def test_another_corpus_is_recognised(there, tmp_path):
+    tree(tmp_path, paths_of(there)[:300])
+    for wanted in THE_NINE:
+        if wanted != there:
+            assert f"this looks like {CORPORA[there].title}" in refused(wanted, tmp_path)
+
+
+def test_half_a_copy_is_read_and_logged(tmp_path, caplog):
+    table = read_corpus("emodb", tree(tmp_path, paths_of("emodb")[:300]))
+    assert len(table) == 300
+    assert "found 300 of 535 clips; `lsmprobe corpora check emodb` says" in caplog.text
+
+
+def test_the_same_utterance_twice_is_refused(tmp_path):
+    tree(tmp_path, ["wav/03a01Fa.wav", "wav/03a01Nc.wav", "copy/03a01Fa.wav"])
+    message = refused("emodb", tmp_path)
+    assert "'03a01Fa.wav' is there twice" in message
+    assert "wav/03a01Fa.wav" in message and "copy/03a01Fa.wav" in message
+
+
+def test_a_folder_without_permission(tmp_path, monkeypatch):
+    tree(tmp_path, ["wav/03a01Fa.wav"])
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert "Permission denied" in refused("emodb", tmp_path)
+
+
+def test_links_are_followed_once_and_circles_end(tmp_path):
+    tree(tmp_path / "disk", ["wav/03a01Fa.wav"])
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "audio").symlink_to(tmp_path / "disk", target_is_directory=True)
+    (corpus / "again").symlink_to(tmp_path / "disk" / "wav", target_is_directory=True)
+    (tmp_path / "disk" / "round").symlink_to(corpus, target_is_directory=True)
+    (corpus / "self").symlink_to(corpus / "self")
+    (corpus / "dead").symlink_to(corpus / "nothing")
+    assert list(read_corpus("emodb", corpus).key) == ["03a01Fa.wav"]
+
+
+# Emotions and merging
+
+
+def test_emotions_keep_a_subset_and_merge_joins_labels(tmp_path):
+    folder = tree(tmp_path, paths_of("emodb"))
+    kept = read_corpus("emodb", folder, emotions=("anger", "sadness"))
+    assert Counter(kept.emotion) == {"anger": 127, "sadness": 62}
+    assert list(kept.index) == list(range(189))
+    merged = read_corpus("emodb", folder, merge={"boredom": "neutrality"})
+    assert Counter(merged.emotion)["neutrality"] == 160 and len(merged) == 535
+    both = read_corpus("emodb", folder, emotions=["calm"], merge={"boredom": "calm"})
+    assert Counter(both.emotion) == {"calm": 81}
+    swapped = read_corpus("emodb", folder, merge={"fear": "anger", "anger": "fear"})
+    assert Counter(swapped.emotion)["fear"] == 127
+
+
+def test_an_emotion_that_the_corpus_lacks_is_refused(tmp_path):
+    folder = tree(tmp_path, ["03a01Fa.wav"])
+    assert "no emotion 'angr'; did you mean anger" in refused("emodb", folder, emotions=["angr"])
+    assert "no emotion 'guilt'" in refused("emodb", folder, merge={"guilt": "sadness"})
+    assert "no emotion 'fear'" in refused(
+        "emodb", folder, emotions=["fear"], merge={"fear": "anger"}
+    )
+    assert "no clip of anger" in refused("emodb", folder, emotions=["anger"])
+
+
+# A folder with a sub-folder per emotion
+
+
+def test_a_folder_per_emotion(tmp_path):
+    tree(tmp_path, ["joy/a b/s1_1.wav", "joy/s2_1.FLAC", "rage/s1_1.wav", "rage/notes.txt"])
+    name = f"folder:{tmp_path}"
+    table = read_corpus(name, speaker_pattern=r"(?P<speaker>s\d)_")
+    assert list(table.key) == ["joy/a b/s1_1.wav", "joy/s2_1.FLAC", "rage/s1_1.wav"]
+    assert list(table.emotion) == ["joy", "joy", "rage"]
+    assert list(table.speaker) == ["s1", "s2", "s1"]
+    assert set(table.gender) == {""}
+    assert len(read_corpus(name, speaker_pattern=r"(?P<speaker>s\d)_", emotions=["joy"])) == 2
+
+
+def test_a_folder_per_emotion_that_cannot_be_read(tmp_path):
+    name, pattern = f"folder:{tmp_path}", r"(?P<speaker>s\d)_"
+    assert "no audio file" in refused(name, speaker_pattern=pattern)
+    assert "a group named speaker" in refused(name)
+    assert "a group named speaker" in refused(name, speaker_pattern="s1")
+    assert "is wrong" in refused(name, speaker_pattern="(")
+    assert "No such file" in refused(f"{name}/nowhere", speaker_pattern=pattern)
+    assert "leave the data folder out" in refused(name, tmp_path, speaker_pattern=pattern)
+    assert "is for folder:DIR" in refused("emodb", tmp_path, speaker_pattern=pattern)
+    tree(tmp_path, ["joy/x.wav"])
+    assert "finds no speaker in 'joy/x.wav'" in refused(name, speaker_pattern=pattern)
+    assert "finds no speaker" in refused(name, speaker_pattern=r"(?P<speaker>s\d)?")
+    tree(tmp_path, ["s1_1.wav"])
+    assert "lies in no emotion's folder" in refused(name, speaker_pattern=r"(?P<speaker>\w)")
+
+
+# A manifest
+
+
+def test_a_manifest_in_full(tmp_path):
+    tree(tmp_path, ["wav/a.wav", "wav/b.wav", "c.wav"])
+    mine = manifest(
+        tmp_path,
+        "wav/b.wav,joy,s1,female,,,train",
+        "./wav/a.wav,rage,s2,,0.5,1.25,test",
+        "wav/a.wav,joy,s2,,2,3,",
+        f"{tmp_path}/c.wav , calm , s3 ,male,,,validation".replace(".wav ", ".wav"),
+        header="path,emotion,speaker,gender,start,end,split",
+    )
+    table = read_corpus(mine)
+    assert list(table.key) == ["c.wav", "wav/a.wav#0.5-1.25", "wav/a.wav#2.0-3.0", "wav/b.wav"]
+    assert list(table.emotion) == ["calm", "rage", "joy", "joy"]
+    assert list(table.speaker) == ["s3", "s2", "s2", "s1"]
+    assert list(table.gender) == ["male", "", "", "female"]
+    assert list(table.split) == ["validation", "test", "", "train"]
+    assert table.start_s.isna().tolist() == [True, False, False, True]
+    assert table.end_s[1] == 1.25
+    assert table.path[3] == str(tmp_path / "wav/b.wav")
+
+
+def test_paths_are_looked_for_in_the_data_folder_then_beside_the_manifest(tmp_path):
+    tree(tmp_path, ["audio/a.wav", "audio/b.wav", "lists/b.wav"])
+    mine = manifest(tmp_path / "lists", "a.wav,joy,s1", "b.wav,joy,s2")
+    table = read_corpus(mine, tmp_path / "audio")
+    assert list(table.path) == [str(tmp_path / "audio/a.wav"), str(tmp_path / "audio/b.wav")]
+    assert "line 2: there is no file 'a.wav'" in refused(mine)
+    up = manifest(tmp_path / "lists", "../audio/a.wav,joy,s1", name="up.csv")
+    assert list(read_corpus(up, tmp_path).key) == ["audio/a.wav"]
+    assert "'../audio/a.wav' leaves the folder" in refused(up)
+
+
+def test_the_columns_may_stand_in_any_order_after_a_byte_order_mark(tmp_path):
+    tree(tmp_path, ["a.wav"])
+    mine = tmp_path / "MINE.CSV"
+    mine.write_bytes(b"\xef\xbb\xbfspeaker, note ,path,emotion\r\ns1,x,a.wav,joy\r\n\r\n")
+    assert read_corpus(str(mine)).loc[0, ["key", "speaker", "emotion"]].tolist() == [
+        "a.wav",
+        "s1",
+        "joy",
+    ]
+
+
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    name=st.text(
+        st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=40
+    ).filter(lambda name: name.strip(".") and len(name.encode()) < 200)
+)
+def test_any_file_name_can_stand_in_a_manifest(name, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("any")
+    (folder / name).write_bytes(TINY_WAV)
+    with (folder / "mine.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["path", "emotion", "speaker"], [name, "joy", "s1"]])
+    table = read_corpus(str(folder / "mine.csv"))
+    assert list(table.key) == [unicodedata.normalize("NFC", name)]
+    assert Path(table.path[0]).samefile(folder / name)
+
+
+def test_a_name_may_be_composed_here_and_decomposed_there(tmp_path):
+    tree(tmp_path, [unicodedata.normalize("NFD", "café.wav")])
+    table = read_corpus(manifest(tmp_path, "café.wav,joy,s1"))
+    assert table.key[0] == "café.wav" and Path(table.path[0]).is_file()
+
+
+HEADER = "path,emotion,speaker,gender,start,end,split"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("b.wav,joy,s1,,,,", "line 2: there is no file 'b.wav'"),
+        (".,joy,s1,,,,", "line 2: there is no file '.'"),
+        ("../a.wav,joy,s1,,,,", "line 2: '../a.wav' leaves the folder"),
+        ("/etc/hostname,joy,s1,,,,", "line 2: '/etc/hostname' leaves the folder"),
+        ("sub/../../a.wav,joy,s1,,,,", "leaves the folder"),
+        (f"{'x' * 300}.wav,joy,s1,,,,", "line 2: cannot read"),
+        ("a.wav,,s1,,,,", "line 2: the emotion is empty"),
+        ("a.wav,joy, ,,,,", "line 2: the speaker is empty"),
+        (",joy,s1,,,,", "line 2: the path is empty"),
+        ("a.wav,joy,s1,f,,,", "the gender is 'f'; expected female, male or nothing"),
+        ("a.wav,joy,s1,,,,dev", "the split is 'dev'; expected train, validation, test or nothing"),
+        ("a.wav,joy,s1,,1,,", "start and end are '1' and ''"),
+        ("a.wav,joy,s1,,2,1,", "start and end are '2' and '1'; expected seconds"),
+        ("a.wav,joy,s1,,1,1,", "expected seconds, start before end"),
+        ("a.wav,joy,s1,,-1,1,", "expected seconds"),
+        ("a.wav,joy,s1,,0,inf,", "expected seconds"),
+        ("a.wav,joy,s1,,nan,1,", "expected seconds"),
+        ('a.wav,joy,s1,,"0,5",1,', "expected seconds"),
+        ("a.wav,joy", "line 2: expected 7 cells"),
+        ("a.wav,joy,s1,,,,,x", "line 2: expected 7 cells"),
+        ("a.wav,joy,s1,,,,\n./a.wav,joy,s1,,,,", "'a.wav' is there twice: line 2 and line 3"),
+        ('"a.wav,joy,s1,,,,', "is no CSV"),
+    ],
+)
+def test_a_line_that_cannot_be_meant_is_named(line, said, tmp_path):
+    tree(tmp_path, ["a.wav"])
+    assert said in refused(manifest(tmp_path, line, header=HEADER))
+
+
+def test_a_manifest_that_cannot_be_read(tmp_path):
+    tree(tmp_path, ["a.wav"])
+    assert "No such file" in refused(str(tmp_path / "nowhere.csv"))
+    assert "lacks the column speaker" in refused(manifest(tmp_path, header="path,emotion"))
+    assert "with commas between" in refused(manifest(tmp_path, header="path;emotion;speaker"))
+    assert "names a column twice" in refused(manifest(tmp_path, header="path,path,emotion,speaker"))
+    assert "names no utterance" in refused(manifest(tmp_path))
+    (tmp_path / "mine.csv").write_text("path,emotion,speaker\na.wav,Ärger,s1", encoding="latin-1")
+    assert "is not UTF-8" in refused(str(tmp_path / "mine.csv"))
+    (tmp_path / "mine.csv").write_bytes(b"")
+    assert "lacks the column path" in refused(str(tmp_path / "mine.csv"))
+    (tmp_path / "folder.csv").mkdir()
+    assert "Is a directory" in refused(str(tmp_path / "folder.csv"))
+
+
+# The formats of others, each with an extra
+
+
+def test_an_extra_that_is_not_installed_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "audformat", None)
+    assert "pip install 'lsmprobe[audformat]'" in refused(f"audformat:{tmp_path}")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    assert "pip install 'lsmprobe[datasets]'" in refused("hf:someone/something")
+
+
+@pytest.mark.filterwarnings("ignore")  # audformat's own
+def test_an_audformat_database(tmp_path):
+    audformat = pytest.importorskip("audformat")
+    tree(tmp_path, ["wav/a.wav", "wav/b.wav", "wav/c.wav"])
+    database = audformat.Database("mini")
+    database.schemes["emotion"] = audformat.Scheme("str", labels=["joy", "rage"])
+    people = {3: {"gender": "female"}, 8: {"gender": "other"}}
+    database.schemes["speaker"] = audformat.Scheme("int", labels=people)
+
+    def column(table, index, name, values):
+        database[table] = audformat.Table(index)
+        database[table][name] = audformat.Column(scheme_id=name)
+        database[table][name].set(values)
+
+    files = ["wav/a.wav", "wav/b.wav", "wav/c.wav"]
+    column("files", audformat.filewise_index(files), "speaker", [3, 8, 3])
+    column("whole", audformat.filewise_index(files[:2]), "emotion", ["joy", "rage"])
+    twice = audformat.segmented_index([files[2]] * 2, ["0s", "1.5s"], ["1s", "2s"])
+    column("parts", twice, "emotion", ["rage", "joy"])
+    database.save(str(tmp_path))
+    table = read_corpus(f"audformat:{tmp_path}")
+    assert list(table.key) == [*files[:2], "wav/c.wav#0.0-1.0", "wav/c.wav#1.5-2.0"]
+    assert list(table.emotion) == ["joy", "rage", "rage", "joy"]
+    assert list(table.speaker) == ["3", "8", "3", "3"]
+    assert list(table.gender) == ["female", "", "female", "female"]
+    assert table.start_s.isna().tolist() == [True, True, False, False] and table.end_s[3] == 2
+    assert table.path[0] == str(tmp_path / "wav/a.wav")
+    (tmp_path / "wav/b.wav").unlink()
+    assert "lacks the emotion, the speaker or the file of 'wav/b.wav'" in refused(
+        f"audformat:{tmp_path}"
+    )
+    assert "is no audformat database" in refused(f"audformat:{tmp_path / 'wav'}")
+
+
+@pytest.mark.filterwarnings("ignore")  # datasets' own
+def test_a_hugging_face_dataset(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    features = datasets.Features(
+        {
+            "audio": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")},
+            "emotion": datasets.ClassLabel(names=["joy", "rage"]),
+            "speaker": datasets.Value("int64"),
+        }
+    )
+    rows = {
+        "audio": [{"bytes": TINY_WAV, "path": f"{n}.wav"} for n in range(3)],
+        "emotion": [0, 1, 0],
+        "speaker": [1, 1, 2],
+    }
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    dataset = datasets.Dataset.from_dict(rows, features=features)
+    for split in ("train", "validation", "test"):
+        dataset.to_parquet(str(mine / f"{split}.parquet"))
+    table = read_corpus(f"hf:{mine}", tmp_path / "audio")
+    assert list(table.key[:4]) == [*(f"test/00000{n}.wav" for n in range(3)), "train/000000.wav"]
+    assert list(table.emotion[:3]) == ["joy", "rage", "joy"]
+    assert list(table.speaker[:3]) == ["1", "1", "2"]
+    assert Counter(table.split) == {"train": 3, "validation": 3, "test": 3}
+    assert all(Path(path).read_bytes() == TINY_WAV for path in table.path)
+    dataset.rename_column("speaker", "who").to_parquet(str(mine / "train.parquet"))
+    for split in ("validation", "test"):
+        (mine / f"{split}.parquet").unlink()
+    assert "expected audio, emotion (or label), speaker" in refused(
+        f"hf:{mine}", tmp_path / "audio"
+    )
+    assert "cannot load the dataset" in refused(f"hf:{tmp_path / 'nowhere'}")

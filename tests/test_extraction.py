@@ -1,0 +1,274 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lsmprobe import extraction
+from lsmprobe.analysis import layer_weights
+from lsmprobe.cache import FeatureCache
+from lsmprobe.config import ExtractConfig, ProbeConfig
+from lsmprobe.errors import CacheError, CorpusError, LsmprobeError
+from lsmprobe.extraction import batches, dry_run, extract, made_ahead, selftest
+from lsmprobe.models import Encoder, load_encoder
+from lsmprobe.probing import probe
+
+ROOT = Path(__file__).parents[1]
+EMOTIONS = {"anger": 250.0, "happiness": 500.0, "neutrality": 1000.0, "sadness": 2000.0}  # Hz
+
+
+@pytest.fixture
+def manifest(tmp_path, write_wav, rng):
+    """A corpus of tones in noise: 6 speakers x 4 emotions x 2 clips of 0.1 to 0.5 s; a tone's
+    frequency is its emotion."""
+
+    def make(speakers=6, takes=2, folder=tmp_path / "tones"):
+        rows = []
+        for speaker in range(speakers):
+            for emotion, frequency in EMOTIONS.items():
+                for take in range(takes):
+                    seconds = rng.uniform(0.1, 0.5)
+                    t = np.arange(int(16_000 * seconds)) / 16_000
+                    tone = np.sin(2 * np.pi * frequency * t) * rng.uniform(0.1, 0.5)
+                    name = f"s{speaker}-{emotion}-{take}.wav"
+                    write_wav(folder / name, tone + rng.normal(size=len(t)) * 0.02)
+                    rows.append({"path": name, "emotion": emotion, "speaker": f"s{speaker}"})
+        path = folder / "tones.csv"
+        pd.DataFrame(rows).to_csv(path, index=False)
+        return path
+
+    return make
+
+
+def config(tmp_path, manifest, **settings):
+    return ExtractConfig(
+        **{
+            "model": "toy",
+            "dataset": str(manifest),
+            "cache_dir": tmp_path / "cache",
+            "device": "cpu",
+            "store_dtype": "float32",
+            **settings,
+        }
+    )
+
+
+def test_the_cache_holds_what_the_model_gives_for_each_utterance_alone(tmp_path, manifest):
+    from lsmprobe.audio import read_audio
+
+    summary = extract(config(tmp_path, manifest(speakers=2), batch_seconds=2.0))
+    assert (summary.n_done, summary.n_utterances) == (16, 16)
+    cache, encoder = FeatureCache(summary.path), load_encoder("toy")
+    for i, path in enumerate(cache.utterances.path):
+        [alone] = encoder.hidden_states([read_audio(path).waveform])
+        for layer in cache.layers:
+            scale = float(alone[layer].square().mean().sqrt())
+            difference = np.abs(cache.frames(i, layer) - alone[layer].numpy()).max()
+            assert difference <= 1e-5 * scale
+        torch.testing.assert_close(
+            torch.tensor(np.array(cache.pooled[i])), alone.mean(1), atol=1e-5, rtol=1e-4
+        )
+
+
+def test_extracting_again_does_nothing(tmp_path, manifest):
+    settings = config(tmp_path, manifest(speakers=1))
+    path = extract(settings).path
+    before = path.read_bytes()
+    again = extract(settings)
+    assert again.hours == 0
+    assert "nothing was left to do" in str(again)
+    assert path.read_bytes() == before
+
+
+def test_other_settings_are_refused_with_what_differs(tmp_path, manifest):
+    path = manifest(speakers=1)
+    extract(config(tmp_path, path))
+    with pytest.raises(CacheError, match="input_norm"):
+        extract(config(tmp_path, path, input_norm="zscore"))
+    with pytest.raises(CacheError, match="max_seconds"):
+        extract(config(tmp_path, path, max_seconds=0.2))
+
+
+def test_a_longer_utterance_is_cut_at_max_seconds(tmp_path, manifest):
+    cache = FeatureCache(extract(config(tmp_path, manifest(speakers=1), max_seconds=0.2)).path)
+    assert cache.utterances.seconds.max() == 0.2
+    assert cache.utterances.frames.max() <= 10
+
+
+def test_parts_of_a_file_are_utterances_of_their_own(tmp_path, write_wav, rng):
+    samples = rng.normal(size=16_000) * 0.1
+    write_wav(tmp_path / "long.wav", samples)
+    (tmp_path / "parts.csv").write_text(
+        "path,emotion,speaker,start,end\nlong.wav,anger,a,0,0.5\nlong.wav,sadness,b,0.5,1.0\n"
+    )
+    cache = FeatureCache(extract(config(tmp_path, tmp_path / "parts.csv")).path)
+    assert cache.utterances.seconds.tolist() == [0.5, 0.5]
+    assert np.abs(cache.frames(0, 0) - cache.frames(1, 0)).max() > 0.1
+
+
+def test_an_unreadable_clip_stops_before_anything_is_done_or_is_skipped_on_purpose(
+    tmp_path, manifest, caplog
+):
+    path = manifest(speakers=1)
+    (path.parent / "s0-anger-0.wav").write_bytes(b"")
+    with pytest.raises(CorpusError, match=r"1 of 8 clips.*s0-anger-0\.wav.*--skip-unreadable"):
+        extract(config(tmp_path, path))
+    assert not (tmp_path / "cache").exists()
+    summary = extract(config(tmp_path, path, skip_unreadable=True))
+    assert summary.skipped == ("s0-anger-0.wav",)
+    assert "1 unreadable and skipped: s0-anger-0.wav" in str(summary)
+    cache = FeatureCache(summary.path)
+    assert len(cache.utterances) == 7
+    assert cache.missing.key.tolist() == ["s0-anger-0.wav"]
+
+
+def test_a_clip_that_fails_on_the_way_keeps_what_was_done(tmp_path, manifest):
+    path = manifest(speakers=1)
+    silent = path.parent / "s0-anger-0.wav"
+    silent.write_bytes(silent.read_bytes()[:44] + bytes(silent.stat().st_size - 44))
+    with pytest.raises(LsmprobeError, match=r"s0-anger-0\.wav"):
+        extract(config(tmp_path, path, batch_seconds=0.01))
+    [cache] = (tmp_path / "cache").rglob("*.h5")
+    done = FeatureCache(cache, allow_unfinished=True)
+    assert not done.is_finished
+    summary = extract(config(tmp_path, path, skip_unreadable=True))
+    assert summary.skipped == ("s0-anger-0.wav",)
+    assert FeatureCache(cache).is_finished
+
+
+def test_a_dry_run_tells_the_size_and_writes_nothing(tmp_path, manifest):
+    path = manifest(speakers=1)
+    text = dry_run(config(tmp_path, path))
+    assert not (tmp_path / "cache").exists()
+    summary = extract(config(tmp_path, path))
+    frames = int(FeatureCache(summary.path).utterances.frames.sum())
+    assert f"frames     {frames}" in text
+    stored = 5 * 64 * frames * 4  # layers x dimensions x frames x bytes
+    pooled = 2 * 5 * 64 * 8 * 4
+    assert f"--store frames  {(stored + pooled) / 1e9:.3g} GB" in text
+    assert f"--store pooled  {pooled / 1e9:.3g} GB" in text
+    assert "clips      8" in text
+    assert "min on cpu" in text
+
+
+def test_the_selftest_prints_the_largest_difference(tmp_path, manifest):
+    text = selftest(config(tmp_path, manifest(speakers=1)))
+    assert "6 clips alone and batched differ by at most" in text
+    largest = float(text.split("at most ")[1].split(" ")[0])
+    assert 0 <= largest <= 1e-5
+    assert not (tmp_path / "cache").exists()
+
+
+class PlantedBackbone:
+    """A frozen model whose layer 2 is a spectrum and whose other layers are noise."""
+
+    n_layers, dim, pads = 4, 32, True
+
+    def n_frames(self, samples):
+        return samples // 320
+
+    def cost_s(self, samples):
+        return samples / 16_000
+
+    def features(self, waveform):
+        frames = waveform[: len(waveform) // 320 * 320].view(-1, 320)
+        power = torch.fft.rfft(frames * torch.hann_window(320)).abs().square()[:, :160]
+        return [torch.log(power.view(-1, 32, 5).mean(2) + 1e-6)]
+
+    def states(self, batch, real):
+        noise = torch.randn(5, 1000, 32, generator=torch.Generator().manual_seed(0))
+        shift = batch.sum((1, 2)).long() % 1000  # another stretch of noise for each utterance
+        layers = [torch.stack([n.roll(int(s), 0)[: batch.shape[1]] for s in shift]) for n in noise]
+        return [*layers[:2], batch, *layers[3:]]
+
+
+def test_the_whole_machine_finds_the_layer_that_hears_the_emotion(tmp_path, manifest, monkeypatch):
+    planted = Encoder(PlantedBackbone(), False, {"model": "planted", "random_init": None})
+    monkeypatch.setattr(extraction, "load_encoder", lambda *_, **__: planted)
+    extract(config(tmp_path, manifest(speakers=8, takes=3), model="planted"))
+    settings = {
+        "cache_dir": tmp_path / "cache",
+        "results_dir": tmp_path / "results",
+        "device": "cpu",
+        "split": "kfold:4",
+        "runs": 1,
+        "feature_norm": "zscore",
+        "lr": 5e-3,
+        "hidden": 32,
+    }
+    curve = probe(ProbeConfig(head="linear", layer="all", epochs=10, **settings))
+    f1 = curve.set_index("layer").macro_f1
+    assert f1.idxmax() == 2
+    assert f1[2] > 90
+    assert abs(f1[4] - 25) < 15  # chance is 25
+    weights = layer_weights(
+        probe(ProbeConfig(head="multilayer", scalar_lr=0.05, epochs=10, **settings))
+    )
+    assert weights.layer[weights.weight.idxmax()] == 2
+
+
+@given(costs=st.lists(st.floats(0.1, 40), min_size=1, max_size=30), bound=st.floats(1, 60))
+def test_batches_hold_everyone_once_within_the_bound(costs, bound):
+    order = sorted(range(len(costs)), key=lambda i: -costs[i])
+    made = list(batches(costs, order, bound))
+    assert [i for batch in made for i in batch] == order
+    for batch in made:
+        assert len(batch) == 1 or max(costs[i] for i in batch) * len(batch) <= bound
+
+
+def test_made_ahead_keeps_the_order_and_stays_a_few_ahead():
+    from concurrent.futures import ThreadPoolExecutor
+
+    made = []
+
+    def make(item):
+        made.append(item)
+        return item * item
+
+    with ThreadPoolExecutor(2) as pool:
+        for n, (item, value) in enumerate(made_ahead(pool, make, range(50))):
+            assert (item, value) == (n, n * n)
+            assert len(made) <= n + 1 + extraction.BATCHES_AHEAD
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_run_continues_where_it_was(tmp_path, manifest, number):
+    path = manifest(speakers=20, takes=5)
+    command = [
+        sys.executable,
+        str(ROOT / "extract.py"),
+        *("--model", "toy", "--dataset", str(path), "--cache-dir", str(tmp_path / "cache")),
+        *("--device", "cpu", "--batch-seconds", "0.1", "--store-dtype", "float32"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    file = tmp_path / "cache" / "toy" / "tones.h5"
+    while process.poll() is None:
+        if file.exists() and FeatureCache(file, allow_unfinished=True).utterances.shape[0] > 0:
+            process.send_signal(number)
+            break
+        time.sleep(0.01)
+    asked = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    if number != signal.SIGKILL:
+        assert time.monotonic() - asked < 5
+        assert process.returncode == 130, errors
+        assert "the same command continues" in errors
+    done = len(FeatureCache(file, allow_unfinished=True).utterances)
+    assert 0 < done < 400
+    rest = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "400 of 400 clips" in rest.stdout
+    resumed = FeatureCache(file)
+    whole = FeatureCache(extract(config(tmp_path / "whole", path, batch_seconds=0.1)).path)
+    for i in range(0, 400, 37):
+        np.testing.assert_allclose(resumed.frames(i, 4), whole.frames(i, 4), atol=1e-4)
