@@ -36,7 +36,8 @@ from lsmprobe.errors import CacheError
 FORMAT = "lsmprobe-cache"
 VERSION = 1
 
-TEXT = ("key", "path", "emotion", "speaker", "gender", "split")  # UTF-8, as wide as the longest
+# UTF-8, as wide as the longest
+TEXT = ("key", "path", "emotion", "speaker", "gender", "sentence", "split")
 NUMBERS = {"start_s": "<f8", "end_s": "<f8", "seconds": "<f8", "samples": "<i8", "frames": "<i8"}
 PLANNED = (*TEXT, *NUMBERS, "offset")  # columns that never change
 WRITTEN = {"sha256": "S64", "checksum": "<u8", "done": "u1", "skipped": "u1"}  # with each utterance

@@ -8,14 +8,31 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import field, fields, make_dataclass
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any
 
 import tyro
 
-from lsmprobe.config import DemoConfig, ExtractConfig, ProbeConfig
+from lsmprobe.config import (
+    AuditConfig,
+    CheckCorpusConfig,
+    DemoConfig,
+    ExtractConfig,
+    GetCorpusConfig,
+    ListCorporaConfig,
+    MakeSplitConfig,
+    ProbeConfig,
+    SplitConfig,
+    Table1Config,
+    label_map,
+)
 from lsmprobe.errors import LsmprobeError
 
-FLAGS = (tyro.conf.FlagCreatePairsOff,)  # --force, and no --no-force
+# --force and no --no-force; `check emodb` and no `command:check emodb`
+FLAGS = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes)
+LEAKS = {"speaker": "speakers", "sentence": "sentences", "sha256": "identical audio"}
 INTERRUPTED = 130  # what shells expect after Ctrl-C
 
 
@@ -47,19 +64,135 @@ def demo_command(config: DemoConfig) -> None:
     run_demo(config)
 
 
-COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
+def list_corpora_command(_: ListCorporaConfig) -> None:
+    """Print the table of corpora."""
+    from lsmprobe.corpus_check import list_corpora
+
+    for row in list_corpora().itertuples():
+        print(f"{row.name:9} {row.language}, {row.clips} clips, {row.speakers} speakers")
+        for line in (row.emotions, f"{row.licence}; {row.obtain}"):
+            print(f"          {line}")
+
+
+def check_corpus_command(config: CheckCorpusConfig) -> int:
+    """Print what a copy holds; 0 if it is complete."""
+    from lsmprobe.corpus_check import check_corpus
+
+    report = check_corpus(config.name, config.data_dir)
+    print(*report.lines(), sep="\n")
+    if config.json:
+        config.json.write_text(report.to_json() + "\n", encoding="utf-8")
+    return 0 if report.is_complete else 1
+
+
+def get_corpus_command(config: GetCorpusConfig) -> None:
+    """Download a corpus, or say how it is obtained."""
+    from lsmprobe.corpora import corpus_folder, known_corpus
+    from lsmprobe.download import download_record
+
+    corpus = known_corpus(config.name)
+    if corpus.zenodo:
+        folder = corpus_folder(config.name, config.data_dir)
+        for unpacked in download_record(corpus.zenodo, corpus.archives, folder):
+            print(unpacked)
+        print(f"licence: {corpus.licence}; cite: {corpus.source}")
+    else:
+        print(f"{corpus.title} cannot be fetched by a program: {corpus.obtain}")
+
+
+def table1_command(_: Table1Config) -> None:
+    """Print Table 1, the paper's numbers beside those of the copies."""
+    from lsmprobe.corpus_check import table1
+
+    table = table1()
+    shown = table[["dataset", "language"]].assign(
+        clips=table.clips.map(lambda n: n or "-"), paper=table.paper_clips
+    )
+    print(shown.to_string(index=False), end="\n\n")
+    for row in table.itertuples():
+        print(f"{row.dataset}: {row.note}. Emotions: {row.emotions or '-'}.", end=" ")
+        print(f"In the paper: {row.paper_emotions}.")
+
+
+def audit_command(config: AuditConfig) -> int:
+    """Print what the parts of a split share; 0 if no speaker and no audio leaks."""
+    from lsmprobe.corpus_check import audit_split
+
+    table = audit_split(config.split, _utterances(config), seed=config.split_seed)
+    for column, what in LEAKS.items():
+        shared = table[(table.column == column) & (table.shared > 0)]
+        print(f"{what} in more than one part: {'yes' if len(shared) else 'none'}")
+        for row in shared.itertuples():
+            shown = ", ".join(row.values[:3]) + (", ..." if row.shared > 3 else "")
+            print(f"  fold {row.fold}, {row.parts}: {row.shared} ({shown})")
+    leaks = table[(table.column != "sentence") & (table.shared > 0)]
+    print("this split leaks" if len(leaks) else "no speaker and no audio is in two parts")
+    return 1 if len(leaks) else 0
+
+
+def make_split_command(config: MakeSplitConfig) -> None:
+    """Save a split and print its sizes."""
+    from lsmprobe.splits import make_split, save_split
+
+    utterances = _utterances(config)
+    split = make_split(config.split, utterances, seed=config.split_seed)
+    for number, fold in enumerate(split.folds):
+        parts = {"train": fold.train, "validation": fold.validation, "test": fold.test}
+        sizes = ", ".join(
+            f"{part} {len(rows)} clips by {utterances.speaker.iloc[rows].nunique()} speakers"
+            for part, rows in parts.items()
+        )
+        print(f"fold {number}: {sizes}" if len(split.folds) > 1 else sizes)
+    print(*split.notes, sep="\n")
+    save_split(config.out, split, utterances.key)
+    print(config.out)
+
+
+def _utterances(config: SplitConfig) -> Any:
+    from lsmprobe.corpora import read_corpus
+
+    return read_corpus(
+        config.dataset,
+        config.data_dir,
+        emotions=config.emotions,
+        merge=label_map(config.map),
+        speaker_pattern=config.speaker_pattern,
+    )
+
+
+Run = Callable[[Any], int | None]
+COMMANDS: dict[str, tuple[type, Run]] = {
     "extract": (ExtractConfig, extract_command),
     "probe": (ProbeConfig, probe_command),
     "demo": (DemoConfig, demo_command),
+}
+GROUPS: dict[str, tuple[str, dict[str, tuple[type, Run]]]] = {
+    "corpora": (
+        "The corpora: list them, check a copy, download one, compare with the paper's Table 1.",
+        {
+            "list": (ListCorporaConfig, list_corpora_command),
+            "check": (CheckCorpusConfig, check_corpus_command),
+            "get": (GetCorpusConfig, get_corpus_command),
+            "table1": (Table1Config, table1_command),
+        },
+    ),
+    "splits": (
+        "Splits: make and save one, or ask what train, validation and test share.",
+        {
+            "audit": (AuditConfig, audit_command),
+            "make": (MakeSplitConfig, make_split_command),
+        },
+    ),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """`lsmprobe COMMAND ...`."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    commands: dict[str, Any] = {name: config for name, (config, _) in COMMANDS.items()}
+    commands |= {name: _group(*group) for name, group in GROUPS.items()}
     _exit_with(
         lambda: tyro.extras.subcommand_cli_from_dict(
-            {name: config for name, (config, _) in COMMANDS.items()},
+            commands,
             prog="lsmprobe",
             description="What a frozen large speech model knows about emotion, layer by layer.",
             args=arguments,
@@ -74,6 +207,19 @@ def run_script(command: str) -> None:
     _exit_with(lambda: tyro.cli(config, prog=f"{command}.py", config=FLAGS))
 
 
+def _group(description: str, commands: dict[str, tuple[type, Run]]) -> type:
+    """A command with commands of its own, the first of which is the default if it takes nothing."""
+    kinds: list[Any] = [
+        Annotated[config, tyro.conf.subcommand(name), tyro.conf.PositionalRequiredArgs]
+        for name, (config, _) in commands.items()
+    ]
+    first, _ = next(iter(commands.values()))
+    default = field(default_factory=first) if not fields(first) else field()
+    return make_dataclass(
+        "Group", [("command", reduce(or_, kinds), default)], namespace={"__doc__": description}
+    )
+
+
 def _exit_with(read_flags: Callable[[], Any]) -> None:
     """Run the command whose config the flags make; leave with its exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -81,10 +227,12 @@ def _exit_with(read_flags: Callable[[], Any]) -> None:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     # A scheduler's SIGTERM stops a run as Ctrl-C does: what is done is kept.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    every = [COMMANDS, *(commands for _, commands in GROUPS.values())]
+    runs = {config: run for commands in every for config, run in commands.values()}
     try:
         config = read_flags()
-        run = next(command for kind, command in COMMANDS.values() if type(config) is kind)
-        run(config)
+        config = getattr(config, "command", config)
+        sys.exit(runs[type(config)](config) or 0)
     except LsmprobeError as error:
         sys.exit(f"lsmprobe: {error}")
     except KeyboardInterrupt:

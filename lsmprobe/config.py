@@ -177,6 +177,74 @@ class DemoConfig:
     """data/, cache/ and results/ are written in here."""
 
 
+@dataclass(frozen=True)
+class ListCorporaConfig:
+    """List the corpora: language, licence, how to obtain each, expected counts."""
+
+
+@dataclass(frozen=True)
+class CheckCorpusConfig:
+    """Check a copy of a corpus; exit status 0 only if it is complete."""
+
+    name: str
+    """A corpus of the table."""
+    data_dir: Path | None = None
+    """Where it lies; otherwise $LSMPROBE_DATA/NAME, then data/NAME."""
+    json: Path | None = None
+    """Write the findings here too."""
+
+
+@dataclass(frozen=True)
+class GetCorpusConfig:
+    """Download and unpack a corpus, or say where and how to ask for it."""
+
+    name: str
+    """A corpus of the table."""
+    data_dir: Path | None = None
+    """Where to put it; otherwise $LSMPROBE_DATA/NAME, else data/NAME."""
+
+
+@dataclass(frozen=True)
+class Table1Config:
+    """Print the paper's Table 1 from the copies that are there, beside the paper's own rows."""
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """A split of a corpus."""
+
+    split: str
+    """speaker, random, loso, kfold:K, given, or a JSON file."""
+    dataset: str
+    """As at extraction: a corpus, a manifest, folder:DIR."""
+    data_dir: Path | None = None
+    """Where the corpus lies; otherwise $LSMPROBE_DATA/NAME, then data/NAME."""
+    split_seed: int = 0
+    """0 is the best split found; others are other good ones."""
+    emotions: tuple[str, ...] = ()
+    """Only the utterances of these emotions."""
+    map: tuple[str, ...] = ()
+    """Merge labels, OLD=NEW, before anything else."""
+    speaker_pattern: str = ""
+    """For folder:DIR, a regular expression over the path with a group named speaker."""
+
+    def __post_init__(self) -> None:
+        label_map(self.map)
+
+
+@dataclass(frozen=True)
+class AuditConfig(SplitConfig):
+    """Say what the parts of a split share; exit status 0 only if no speaker or audio is shared."""
+
+
+@dataclass(frozen=True)
+class MakeSplitConfig(SplitConfig):
+    """Make a split, say how it came out, and save it for `probe.py --split FILE`."""
+
+    out: Path = Path("split.json")
+    """Where it is written."""
+
+
 def model_name(model: str) -> str:
     """The name under which a model's caches lie: its table name, its id, or its folder's name.
 

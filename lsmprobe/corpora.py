@@ -34,7 +34,8 @@ EMOTIONS = (
     "boredom",
     "guilt",
 )
-COLUMNS = ("key", "path", "emotion", "speaker", "gender", "start_s", "end_s", "split")
+TEXT = ("key", "path", "emotion", "speaker", "gender", "sentence", "split")
+COLUMNS = (*TEXT[:-1], "start_s", "end_s", "split")
 GENDERS = {"f": "female", "m": "male"}
 SPLITS = ("train", "validation", "test")
 AS_IN_THE_PAPER = "as in the paper"
@@ -61,7 +62,8 @@ class Corpus:
     language: str
     file_name: str
     """What a path ends in, as a regular expression; what it matches is the key of the utterance.
-    Groups: emotion (a code of `labels`), speaker, and gender where the name says it."""
+    Groups: emotion (a code of `labels`), speaker, and where the name says it gender and sentence:
+    equal codes, equal words. What each actor makes up is no sentence."""
     example: str  # of a file name
     labels: Mapping[str, str]
     """Code in the file name -> emotion; a clip whose code is not here is not of this corpus."""
@@ -144,7 +146,8 @@ _AESDD = Corpus(
     name="aesdd",
     title="AESDD",
     language="Greek",
-    file_name=r"(?P<emotion>[adfhs])\d\d \(0?(?P<speaker>[1-9])\)[a-z]?\.wav",
+    # 19 utterances are the same in every emotion; the 20th is improvised, another one every time.
+    file_name=r"(?P<emotion>[adfhs])(?:20|(?P<sentence>\d\d)) \(0?(?P<speaker>[1-9])\)[a-z]?\.wav",
     example="a01 (1).wav",
     labels={"a": "anger", "d": "disgust", "f": "fear", "h": "happiness", "s": "sadness"},
     n_utterances=605,
@@ -206,7 +209,8 @@ _ROWS = (
         name="cafe",
         title="CaFE",
         language="Canadian French",
-        file_name=r"(?P<speaker>0[1-9]|1[0-2])-(?P<emotion>[CDJNPST])-(?:[12]-)?[1-6]\.(?:wav|aiff)",
+        file_name=r"(?P<speaker>0[1-9]|1[0-2])-(?P<emotion>[CDJNPST])-(?:[12]-)?"
+        r"(?P<sentence>[1-6])\.(?:wav|aiff)",
         example="01-C-1-1.wav",
         labels=_FRENCH,
         n_utterances=936,
@@ -236,7 +240,7 @@ _ROWS = (
         language="German",
         # Version 2 has laryngograms of the same names beside the speech.
         file_name=r"(?<!laryngo/)(?<!wav_laryng/)"
-        r"(?P<speaker>03|08|09|1[0-6])[ab]\d\d(?P<emotion>[AEFLNTW])[a-z]\.wav",
+        r"(?P<speaker>03|08|09|1[0-6])(?P<sentence>[ab]\d\d)(?P<emotion>[AEFLNTW])[a-z]\.wav",
         example="03a01Fa.wav",
         labels={  # initials of the German words
             "W": "anger",
@@ -263,7 +267,8 @@ _ROWS = (
         title="EmoMatchSpanishDB",
         language="Spanish",
         file_name=r"(?P<speaker>\d\d)_+"
-        r"(?P<emotion>(?i:alegria|asco|ira|miedo|neutro|sorpresa|tristeza))(?:_+\d{1,2})?_*\.wav",
+        r"(?P<emotion>(?i:alegria|asco|ira|miedo|neutro|sorpresa|tristeza))"
+        r"(?:_+0?(?P<sentence>\d{1,2}))?_*\.wav",
         example="37_Ira_06.WAV",
         labels=dict(zip(_SPANISH, _SEVEN, strict=True)),
         n_utterances=2005,
@@ -280,7 +285,7 @@ _ROWS = (
         title="EMOVO",
         language="Italian",
         file_name=r"(?P<emotion>dis|gio|neu|pau|rab|sor|tri)-(?P<speaker>(?P<gender>[fm])[1-3])"
-        r"-(?:b[1-3]|l[1-4]|n[1-5]|d[12])\.wav",
+        r"-(?P<sentence>b[1-3]|l[1-4]|n[1-5]|d[12])\.wav",
         example="rab-f1-b1.wav",
         labels=_ITALIAN,
         n_utterances=588,
@@ -310,7 +315,9 @@ _ROWS = (
         name="oreau",
         title="Oréau",
         language="French",
-        file_name=r"(?P<speaker>\d\d)[a-z]\d\d(?P<emotion>[CDJNPST])[a-z]\.wav",
+        # Each emotion has its own sentences, numbered from a01; what a20, z03, z04 are, is not said.
+        file_name=r"(?P<speaker>\d\d)(?=(?P<sentence>a[01]\d[CDJNPST])|)"
+        r"[a-z]\d\d(?P<emotion>[CDJNPST])[a-z]\.wav",
         example="10a01Ca.wav",
         labels=_FRENCH,
         n_utterances=502,
@@ -442,6 +449,7 @@ def _read_row(corpus: Corpus, folder: Path) -> pd.DataFrame:
             "emotion": corpus.emotion(match),
             "speaker": match["speaker"],
             "gender": corpus.gender(match),
+            "sentence": match.groupdict("").get("sentence", ""),
         }
         for match, path in found
         if re.search(release.path, match.string) and corpus.key(match) not in left_out
@@ -585,6 +593,7 @@ def _read_manifest(manifest: Path, data_dir: str | Path | None) -> pd.DataFrame:
                 "emotion": cells["emotion"],
                 "speaker": cells["speaker"],
                 "gender": cells.get("gender", ""),
+                "sentence": cells.get("sentence", ""),
                 "start_s": start_s,
                 "end_s": end_s,
                 "split": cells.get("split", ""),
@@ -615,7 +624,7 @@ def _csv_lines(manifest: Path) -> list[tuple[int, dict[str, str]]]:
         fault = f"lacks the column {missing[0]}" if missing else "names a column twice"
         raise CorpusError(
             f"the manifest {str(manifest)!r} {fault}; found {columns}, expected path, emotion, "
-            "speaker and, where known, gender, start, end, split, with commas between."
+            "speaker and, where known, gender, sentence, start, end, split, with commas between."
         )
     if not lines:
         raise CorpusError(f"the manifest {str(manifest)!r} names no utterance, only its columns.")
@@ -797,6 +806,9 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """The rows, sorted by key; what a row does not say is not known."""
     first: dict[str, Mapping[str, Any]] = {}
     for row in rows:
+        if any("\0" in row.get(column, "") for column in TEXT):
+            place = row.get("where", repr(row["path"]))
+            raise CorpusError(f"{place}: found a NUL character; expected text. Remove it.")
         other = first.setdefault(row["key"], row)
         if other is not row:
             places = [each.get("where", repr(each["path"])) for each in (other, row)]
@@ -804,7 +816,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
                 f"utterance {row['key']!r} is there twice: {places[0]} and {places[1]}; expected "
                 "it once. Remove one, or name the folder that holds one."
             )
-    unknown = {"gender": "", "start_s": math.nan, "end_s": math.nan, "split": ""}
+    unknown = dict.fromkeys(TEXT, "") | {"start_s": math.nan, "end_s": math.nan}
     ordered = [unknown | dict(first[key]) for key in sorted(first)]
     columns = {column: [row[column] for row in ordered] for column in COLUMNS}
     # A path may hold bytes that are no text, which not every string column of pandas takes.

@@ -1,6 +1,7 @@
 """The doctor of a copy: a corpus folder beside what is published of the corpus, and the paper.
 
-Every clip is decoded once; the findings end in one verdict.
+Every clip is decoded once; the findings end in one verdict. Also the audit of a split, which asks
+the audio whether two parts share any.
 """
 
 import hashlib
@@ -29,6 +30,7 @@ from lsmprobe.corpora import (
     release_in,
 )
 from lsmprobe.errors import AudioError
+from lsmprobe.splits import audit, make_split
 
 SHOWN = 5  # of a list, in the lines; the JSON has them all
 
@@ -161,10 +163,20 @@ def check_corpus(name: str, data_dir: str | Path | None = None) -> CorpusReport:
     """
     corpus, folder = known_corpus(name), corpus_folder(name, data_dir)
     utterances = read_corpus(name, folder)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        heard = pool.map(_listen, utterances.path)
-        clips = list(tqdm(heard, total=len(utterances), unit=" clips", disable=None))
+    clips = _listen_to_all(utterances)
     return _report(corpus, folder, release_in(corpus, folder), utterances, clips)
+
+
+def audit_split(split: str, utterances: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """Which speakers, sentences and identical audio the parts of a split share; see `splits.audit`.
+
+    Args:
+        split: a kind of split or a JSON file, see `splits.make_split`.
+        utterances: what `read_corpus` gave; every clip is decoded.
+        seed: of the split.
+    """
+    audio = [clip.audio_hash for clip in _listen_to_all(utterances)]
+    return audit(make_split(split, utterances, seed=seed), utterances.assign(sha256=audio))
 
 
 @dataclass(frozen=True)
@@ -175,11 +187,17 @@ class _Clip:
     fault: str = ""
 
 
-def _listen(path: str) -> _Clip:
+def _listen_to_all(utterances: pd.DataFrame) -> list[_Clip]:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        heard = pool.map(_listen, utterances.path, utterances.start_s, utterances.end_s)
+        return list(tqdm(heard, total=len(utterances), unit=" clips", disable=None))
+
+
+def _listen(path: str, start_s: float, end_s: float) -> _Clip:
     header = None
     try:
         header = read_header(path)
-        audio = read_audio(path)
+        audio = read_audio(path, start_s=start_s, end_s=end_s)
     except AudioError as error:
         return _Clip(header, fault=str(error))
     # Of the waveform, not the file: a header may differ between two copies of the same audio.

@@ -1,15 +1,12 @@
 """Both stages on the embedded corpus and the embedded model: what `make demo` runs."""
 
-from pathlib import Path
-
 import pandas as pd
-from matplotlib.figure import Figure
 
 from lsmprobe.analysis import layer_weights
 from lsmprobe.config import DemoConfig, ExtractConfig, ProbeConfig
 from lsmprobe.extraction import extract
 from lsmprobe.probing import probe
-from lsmprobe.report import draw_layer_weights, format_scores
+from lsmprobe.report import draw_layer_weights, format_scores, save_figure
 
 WARNING = """\
 The model `toy` has random weights and the corpus `toy` is synthetic: these scores show that the
@@ -43,12 +40,6 @@ def run_demo(config: DemoConfig) -> pd.DataFrame:
     listed = ", ".join(f"layer {w.layer}: {w.weight:.3f}" for w in weights.itertuples())
     print(f"Multi-Layer's weights (random encoder): {listed}")
     figure = config.folder / "results" / "toy" / "layer-weights.png"
-    save_figure(draw_layer_weights(weights).figure, figure)
+    save_figure(draw_layer_weights(weights), figure)
     print(f"Figure: {figure}\n\n{WARNING}")
     return results
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as its ending says, sharp enough for a paper."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=200)

@@ -77,8 +77,8 @@ def extract(config: ExtractConfig) -> Summary:
     config.cache_path.parent.mkdir(parents=True, exist_ok=True)
     with CacheWriter.open(config.cache_path, plan) as writer:
         table = plan.utterances
-        for index in np.flatnonzero(table.samples == 0):
-            writer.skip(int(index))
+        for unreadable in np.flatnonzero(table.samples == 0):
+            writer.skip(int(unreadable))
         todo = [index for index in writer.remaining if table.samples[index] > 0]
         todo.sort(key=lambda index: -table.samples[index])
         hours = 0.0

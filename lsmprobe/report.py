@@ -1,5 +1,9 @@
 """Results as tables and figures."""
 
+from pathlib import Path
+from typing import cast
+
+import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -76,10 +80,8 @@ def draw_layer_weights(weights: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """
     table = weights.pivot_table(index=["model", "corpus"], columns="layer", values="weight")
     if ax is None:
-        ax = Figure(
-            figsize=(1.5 + 0.55 * max(len(table.columns), 6), 1.4 + 0.45 * len(table)),
-            layout="constrained",
-        ).add_subplot()
+        size = 1.5 + 0.55 * max(len(table.columns), 6), 1.4 + 0.45 * len(table)  # inches
+        _, ax = plt.subplots(figsize=size, layout="constrained")
     ax.imshow(table, cmap="Greys", vmin=0, vmax=2 * table.max(axis=None), aspect="auto")
     for row, values in enumerate(table.to_numpy()):
         for column, value in enumerate(values):
@@ -90,3 +92,11 @@ def draw_layer_weights(weights: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("layer")
     ax.set_title("Multi-Layer's layer weights", fontsize=10)
     return ax
+
+
+def save_figure(ax: Axes, path: Path) -> None:
+    """Write the figure that holds `ax`, as the path's ending says, sharp enough for a paper."""
+    figure = cast(Figure, ax.figure)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=200)
+    plt.close(figure)

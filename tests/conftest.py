@@ -47,6 +47,7 @@ def utterance_table(speakers, emotions, frames, gender=""):
             "emotion": list(emotions),
             "speaker": list(speakers),
             "gender": [gender] * n,
+            "sentence": [""] * n,
             "start_s": [np.nan] * n,
             "end_s": [np.nan] * n,
             "split": [""] * n,

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -64,3 +65,84 @@ def test_a_flag_that_does_not_exist_is_refused(tmp_path):
     done = run(ROOT / "probe.py", "--haed", "linear", cwd=tmp_path)
     assert done.returncode == 2
     assert "--haed" in done.stderr
+
+
+def lsmprobe(*arguments, cwd=None):
+    return run("-c", "from lsmprobe.cli import main; main()", *arguments, cwd=cwd)
+
+
+def test_corpora_are_listed_with_language_licence_and_how_to_get_them():
+    done = lsmprobe("corpora")
+    assert done.returncode == 0
+    for name, language in {"aesdd": "Greek", "shemo": "Persian", "eyase": "Arabic"}.items():
+        [line] = [line for line in done.stdout.splitlines() if line.startswith(f"{name} ")]
+        assert language in line
+    assert "ask at" in done.stdout
+    assert "CC BY-NC-SA 4.0" in done.stdout
+
+
+@pytest.fixture
+def few_clips(tmp_path, write_wav, rng):
+    """A folder with five clips of EmoDB, and a manifest of 4 speakers x 2 emotions x 2 clips."""
+    for name in ("03a01Wa", "03a01Fa", "08a01Na", "09a01Ta", "10a01Ea"):
+        write_wav(tmp_path / "emodb" / "wav" / f"{name}.wav", rng.normal(size=8000) * 0.1)
+    rows = ["path,emotion,speaker"]
+    for speaker in "abcd":
+        for clip in range(4):
+            name = f"{speaker}{clip}.wav"
+            write_wav(tmp_path / "own" / name, rng.normal(size=8000) * 0.1)
+            rows.append(f"{name},{'anger' if clip % 2 else 'sadness'},{speaker}")
+    (tmp_path / "own" / "own.csv").write_text("\n".join(rows))
+    return tmp_path
+
+
+def test_half_a_copy_fails_the_check_and_the_findings_are_json(few_clips):
+    done = lsmprobe(
+        *("corpora", "check", "emodb", "--data-dir", few_clips / "emodb"),
+        *("--json", few_clips / "found.json"),
+    )
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1].startswith("incomplete: 5 of 535 clips")
+    assert json.loads((few_clips / "found.json").read_text())["complete"] is False
+
+
+def test_a_corpus_that_cannot_be_fetched_says_where_to_ask():
+    done = lsmprobe("corpora", "get", "demos")
+    assert done.returncode == 0
+    assert "zenodo.org/records/2544829" in done.stdout
+
+
+def test_table_1_stands_beside_the_papers(tmp_path):
+    done = lsmprobe("corpora", "table1", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "9697" in done.stdout
+    assert "no copy in 'data/demos'" in done.stdout
+
+
+def test_the_audit_says_what_leaks_and_its_exit_status_too(few_clips):
+    own = few_clips / "own" / "own.csv"
+    clean = lsmprobe("splits", "audit", "speaker", own)
+    assert clean.returncode == 0, clean.stderr
+    assert "speakers in more than one part: none" in clean.stdout
+    leaking = lsmprobe("splits", "audit", "random", own)
+    assert leaking.returncode == 1
+    assert "this split leaks" in leaking.stdout
+
+
+def test_the_audit_hears_identical_audio(few_clips):
+    own = few_clips / "own"
+    for clip in range(4):
+        (own / f"b{clip}.wav").write_bytes((own / f"a{clip}.wav").read_bytes())
+        (own / f"c{clip}.wav").write_bytes((own / f"a{clip}.wav").read_bytes())
+        (own / f"d{clip}.wav").write_bytes((own / f"a{clip}.wav").read_bytes())
+    done = lsmprobe("splits", "audit", "speaker", own / "own.csv")
+    assert done.returncode == 1
+    assert "identical audio in more than one part: yes" in done.stdout
+
+
+def test_a_split_can_be_made_and_audited(few_clips):
+    own = few_clips / "own" / "own.csv"
+    made = lsmprobe("splits", "make", "loso", own, "--out", few_clips / "loso.json")
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.count("by 1 speaker") >= 4
+    assert lsmprobe("splits", "audit", few_clips / "loso.json", own).returncode == 0

@@ -34,6 +34,7 @@ def main() -> None:
             "emotion": ["anger", "sadness", "anger", "sadness"],
             "speaker": ["s1", "s2", "s2", "s1"],
             "gender": ["female", "male", "male", ""],
+            "sentence": ["b1", "Für wen?", "b1", ""],
             "start_s": [np.nan] * 3 + [1.5],
             "end_s": [np.nan] * 3 + [1.54],
             "split": [""] * n,
