@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check format bench docs clean
+.PHONY: demo test check format bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/lsmprobe demo
@@ -21,6 +21,10 @@ check: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: $(INSTALLED)
+	mkdir -p benchmarks/results
+	$(BIN)/python benchmarks/batching.py --json benchmarks/results/batching.json
 
 # A folder without the stamp is an install that was cut short: it is made anew.
 $(INSTALLED): pyproject.toml constraints.txt

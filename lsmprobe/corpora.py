@@ -34,8 +34,17 @@ EMOTIONS = (
     "boredom",
     "guilt",
 )
-TEXT = ("key", "path", "emotion", "speaker", "gender", "sentence", "split")
-COLUMNS = (*TEXT[:-1], "start_s", "end_s", "split")
+COLUMNS = (
+    "key",
+    "path",
+    "emotion",
+    "speaker",
+    "gender",
+    "sentence",
+    "start_s",
+    "end_s",
+    "split",
+)
 GENDERS = {"f": "female", "m": "male"}
 SPLITS = ("train", "validation", "test")
 AS_IN_THE_PAPER = "as in the paper"
@@ -62,8 +71,8 @@ class Corpus:
     language: str
     file_name: str
     """What a path ends in, as a regular expression; what it matches is the key of the utterance.
-    Groups: emotion (a code of `labels`), speaker, and where the name says it gender and sentence:
-    equal codes, equal words. What each actor makes up is no sentence."""
+    Groups: emotion (a code of `labels`), speaker, and where the name says them gender and sentence
+    (clips of equal codes say the same words, whoever speaks)."""
     example: str  # of a file name
     labels: Mapping[str, str]
     """Code in the file name -> emotion; a clip whose code is not here is not of this corpus."""
@@ -146,7 +155,7 @@ _AESDD = Corpus(
     name="aesdd",
     title="AESDD",
     language="Greek",
-    # 19 utterances are the same in every emotion; the 20th is improvised, another one every time.
+    # 19 sentences are the same for every actor and emotion; the 20th utterance is improvised.
     file_name=r"(?P<emotion>[adfhs])(?:20|(?P<sentence>\d\d)) \(0?(?P<speaker>[1-9])\)[a-z]?\.wav",
     example="a01 (1).wav",
     labels={"a": "anger", "d": "disgust", "f": "fear", "h": "happiness", "s": "sadness"},
@@ -315,7 +324,7 @@ _ROWS = (
         name="oreau",
         title="Oréau",
         language="French",
-        # Each emotion has its own sentences, numbered from a01; what a20, z03, z04 are, is not said.
+        # Each emotion has its own sentences, from a01 on; nobody says what a20, z03 and z04 are.
         file_name=r"(?P<speaker>\d\d)(?=(?P<sentence>a[01]\d[CDJNPST])|)"
         r"[a-z]\d\d(?P<emotion>[CDJNPST])[a-z]\.wav",
         example="10a01Ca.wav",
@@ -806,9 +815,10 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """The rows, sorted by key; what a row does not say is not known."""
     first: dict[str, Mapping[str, Any]] = {}
     for row in rows:
-        if any("\0" in row.get(column, "") for column in TEXT):
-            place = row.get("where", repr(row["path"]))
-            raise CorpusError(f"{place}: found a NUL character; expected text. Remove it.")
+        for column in COLUMNS:
+            if "\0" in str(row.get(column, "")):
+                found = f"utterance {row['key']!r}: the {column} is {row[column]!r}"
+                raise CorpusError(f"{found}; expected text without null characters.")
         other = first.setdefault(row["key"], row)
         if other is not row:
             places = [each.get("where", repr(each["path"])) for each in (other, row)]
@@ -816,7 +826,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
                 f"utterance {row['key']!r} is there twice: {places[0]} and {places[1]}; expected "
                 "it once. Remove one, or name the folder that holds one."
             )
-    unknown = dict.fromkeys(TEXT, "") | {"start_s": math.nan, "end_s": math.nan}
+    unknown = {"gender": "", "sentence": "", "start_s": math.nan, "end_s": math.nan, "split": ""}
     ordered = [unknown | dict(first[key]) for key in sorted(first)]
     columns = {column: [row[column] for row in ordered] for column in COLUMNS}
     # A path may hold bytes that are no text, which not every string column of pandas takes.

@@ -26,8 +26,8 @@ from lsmprobe.cache import CachePlan, CacheWriter
 from lsmprobe.config import ExtractConfig, dataset_name, label_map
 from lsmprobe.corpora import corpus_folder, read_corpus
 from lsmprobe.device import choose_device
+from lsmprobe.encoders import Encoder, largest_difference, load_encoder
 from lsmprobe.errors import AudioError, CorpusError
-from lsmprobe.models import Encoder, largest_difference, load_encoder
 from lsmprobe.toy import write_toy_corpus
 
 DECODERS = 2  # threads that decode ahead of the model
@@ -182,6 +182,7 @@ def planned_utterances(config: ExtractConfig) -> pd.DataFrame:
     for error in unreadable:
         log.warning("left out: %s", error)
     samples = [0 if isinstance(what, AudioError) else what for what in found]
+    log.info("%s: %d clips, %.3g h", config.dataset, len(table), sum(samples) / SAMPLE_RATE / 3600)
     return table.assign(samples=samples, seconds=np.array(samples) / SAMPLE_RATE)
 
 

@@ -258,6 +258,7 @@ def test_the_golden_file_of_version_1():
     cache = FeatureCache(GOLDEN / "cache-v1.h5")
     assert cache.utterances["key"].tolist() == ["a.wav", "für Elise/b\n'2'.wav", "d.wav#1.5-1.54"]
     assert os.fsencode(cache.utterances["path"][2]) == b"clips/d\xe9.wav"
+    assert cache.utterances["sentence"].tolist() == ["b1", "Für wen?", ""]
     assert cache.utterances["start_s"].isna().tolist() == [True, True, False]
     assert cache.utterances["samples"].tolist() == [960, 320, 640]
     assert cache.missing[["key", "skipped"]].to_numpy().tolist() == [["c.wav", True]]
@@ -530,6 +531,7 @@ def reidentified(plan, **identity):
         (plan_of(FRAMES[:-2]), "utterances: 2 gone"),
         (plan_of([4, *FRAMES[1:]]), "utterances: 1 changed"),
         (plan_of(emotion=["anger", "fear", *["anger"] * 4]), "utterances: 1 changed"),
+        (plan_of(sentence=["", "b1", *[""] * 4]), "utterances: 1 changed"),
         (plan_of(key=["001.wav", "000.wav", *(f"00{i}.wav" for i in range(2, 6))]), "2 changed"),
     ],
 )

@@ -6,6 +6,8 @@ import unicodedata
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,6 +18,14 @@ from lsmprobe.errors import CorpusError
 HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared"
 THE_NINE = ["aesdd", "cafe", "demos", "emodb", "emomatch", "emovo", "eyase", "oreau", "shemo"]
+SENTENCES = {  # as the corpora's own descriptions count them; EmoMatchSpanishDB's are not published
+    "aesdd": 19,
+    "cafe": 6,
+    "emodb": 10,
+    "emomatch": None,
+    "emovo": 14,
+    "oreau": 79,
+}
 TINY_WAV = (
     b"RIFF\x28\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x80\x3e\0\0\0\x7d\0\0\2\0\x10\0data\4\0\0\0\1\0\2\0"
 )
@@ -123,6 +133,7 @@ def test_one_function_reads_every_row(name, tmp_path):
     assert set(table.emotion) == set(CORPORA[name].labels.values())
     assert set(table.gender) <= {"female", "male", ""}
     assert table.groupby("speaker").gender.nunique().max() == 1
+    assert bool(table.sentence.any()) == (name in SENTENCES)
     assert table.start_s.isna().all() and table.end_s.isna().all() and not table.split.any()
     assert all(Path(path).is_file() for path in table.path)
     if name not in ("emomatch", "oreau"):  # whose lists are not known, or of version 2
@@ -154,6 +165,48 @@ def test_counts_are_those_that_the_corpora_publish(tmp_path):
     assert Counter(eyase.speaker)["Female02"] == 80
     shemo = read_corpus("shemo", tree(tmp_path / "s", paths_of("shemo")))
     assert shemo.groupby("gender").speaker.nunique().to_dict() == {"female": 31, "male": 56}
+
+
+@pytest.mark.parametrize("name", ["aesdd", "cafe", "emodb", "emovo", "oreau"])
+def test_a_sentence_is_said_by_several_speakers_and_in_every_emotion_it_is_for(name, tmp_path):
+    table = read_corpus(name, tree(tmp_path, paths_of(name)))
+    said = table[table.sentence != ""].groupby("sentence")
+    assert len(said) == SENTENCES[name]
+    emotions = 1 if name == "oreau" else len(CORPORA[name].labels)
+    assert set(said.emotion.nunique()) == {emotions}
+    assert said.speaker.nunique().max() > len(set(table.speaker)) / 4
+
+
+def test_sentences_are_what_the_corpora_say(tmp_path):
+    aesdd = read_corpus("aesdd", tree(tmp_path / "a", paths_of("aesdd"))).set_index("key")
+    assert set(aesdd.sentence) == {*(f"{number:02}" for number in range(1, 20)), ""}
+    improvised = aesdd[aesdd.sentence == ""]
+    assert len(improvised) == 6 * 5 and all(key[1:3] == "20" for key in improvised.index)
+    assert aesdd.sentence["a01 (1).wav"] == aesdd.sentence["s01 (5)b.wav"] == "01"
+    oreau = read_corpus("oreau", tree(tmp_path / "o", paths_of("oreau"))).set_index("key")
+    written = oreau[oreau.sentence != ""].groupby("emotion").sentence.nunique()
+    assert (written.min(), written.max()) == (10, 13)
+    assert oreau.sentence["10a01Ca.wav"] == "a01C"
+    unexplained = {key[2:5] for key in oreau.index[oreau.sentence == ""]}
+    assert unexplained == {"a20", "z03", "z04"}
+    names = ["37_Ira_06.WAV", "37_Tristeza__6.WAV", "36_Ira_12_.WAV", "50_Neutro.wav"]
+    emomatch = read_corpus("emomatch", tree(tmp_path / "e", names)).set_index("key")
+    assert [emomatch.sentence[Path(name).stem + ".wav"] for name in names] == ["6", "6", "12", ""]
+
+
+@pytest.mark.skipif(not (SHARED / "names").exists(), reason="the lengths of clips are not there")
+@pytest.mark.parametrize("name", ["aesdd", "cafe", "emodb", "oreau"])
+def test_equal_codes_take_equally_long_to_say(name, rng):
+    """Speaker and emotion set apart, a clip is as long as its sentence, and as no other one."""
+    clips = pd.read_csv(SHARED / "names" / f"{name}.tsv", sep="\t").dropna(subset="samples")
+    codes = np.array([CORPORA[name].match(path).groupdict("")["sentence"] for path in clips.path])
+    length = np.log(clips.samples / clips.sample_rate)
+    for known in [clips.speaker, clips.emotion] * 10:
+        length -= length.groupby(known).transform("mean")
+    length, codes = length[codes != ""], codes[codes != ""]
+    explained = length.groupby(codes).transform("mean").var()
+    shuffled = [length.groupby(rng.permutation(codes)).transform("mean").var() for _ in range(99)]
+    assert explained > 2 * max(shuffled)
 
 
 def test_demos_has_seven_emotions_and_an_eighth(tmp_path):
@@ -467,17 +520,18 @@ def test_a_manifest_in_full(tmp_path):
     tree(tmp_path, ["wav/a.wav", "wav/b.wav", "c.wav"])
     mine = manifest(
         tmp_path,
-        "wav/b.wav,joy,s1,female,,,train",
-        "./wav/a.wav,rage,s2,,0.5,1.25,test",
-        "wav/a.wav,joy,s2,,2,3,",
-        f"{tmp_path}/c.wav , calm , s3 ,male,,,validation".replace(".wav ", ".wav"),
-        header="path,emotion,speaker,gender,start,end,split",
+        "wav/b.wav,joy,s1,female,,,train,b1",
+        "./wav/a.wav,rage,s2,,0.5,1.25,test, Für wen? ",
+        "wav/a.wav,joy,s2,,2,3,,",
+        f"{tmp_path}/c.wav , calm , s3 ,male,,,validation,b1".replace(".wav ", ".wav"),
+        header="path,emotion,speaker,gender,start,end,split,sentence",
     )
     table = read_corpus(mine)
     assert list(table.key) == ["c.wav", "wav/a.wav#0.5-1.25", "wav/a.wav#2.0-3.0", "wav/b.wav"]
     assert list(table.emotion) == ["calm", "rage", "joy", "joy"]
     assert list(table.speaker) == ["s3", "s2", "s2", "s1"]
     assert list(table.gender) == ["male", "", "", "female"]
+    assert list(table.sentence) == ["b1", "Für wen?", "", "b1"]
     assert list(table.split) == ["validation", "test", "", "train"]
     assert table.start_s.isna().tolist() == [True, False, False, True]
     assert table.end_s[1] == 1.25
@@ -561,6 +615,22 @@ HEADER = "path,emotion,speaker,gender,start,end,split"
 def test_a_line_that_cannot_be_meant_is_named(line, said, tmp_path):
     tree(tmp_path, ["a.wav"])
     assert said in refused(manifest(tmp_path, line, header=HEADER))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("a.wav,jo\0y,s1,", r"utterance 'a.wav': the emotion is 'jo\x00y'; expected text without"),
+        ("a.wav,joy,s\0,", r"the speaker is 's\x00'; expected text without null characters"),
+        ("a.wav,joy,s1,b\0", r"the sentence is 'b\x00'; expected text without null characters"),
+        ("a\0.wav,joy,s1,", r"line 2: there is no file 'a\x00.wav'"),
+    ],
+)
+def test_a_null_character_is_refused(line, said, tmp_path):
+    tree(tmp_path, ["a.wav"])
+    message = refused(manifest(tmp_path, line, header="path,emotion,speaker,sentence"))
+    # Python 3.10's reader of CSV files refuses it itself.
+    assert (said if sys.version_info >= (3, 11) else "is no CSV: line contains NUL") in message
 
 
 def test_a_manifest_that_cannot_be_read(tmp_path):

@@ -12,10 +12,10 @@ PACKAGE = ROOT / "lsmprobe"
 
 KNOWN_TO_ALL = {"errors", "config", "device"}
 STAGES = {"extraction", "probing", "demo", "cli", "corpus_check", "__init__"}
-MAY_KNOW = {"training": {"heads"}}  # every other module knows none
+MAY_KNOW = {"training": {"heads"}, "encoders": {"models"}}  # every other module knows none
 HOMES = {
     "h5py": {"cache"},
-    "transformers": {"models"},
+    "transformers": {"models", "encoders"},
     "librosa": {"audio"},
     "soundfile": {"audio", "toy"},
     "sklearn": {"evaluation"},

@@ -16,9 +16,9 @@ from lsmprobe import extraction
 from lsmprobe.analysis import layer_weights
 from lsmprobe.cache import FeatureCache
 from lsmprobe.config import ExtractConfig, ProbeConfig
+from lsmprobe.encoders import Encoder, load_encoder
 from lsmprobe.errors import CacheError, CorpusError, LsmprobeError
 from lsmprobe.extraction import batches, dry_run, extract, made_ahead, selftest
-from lsmprobe.models import Encoder, load_encoder
 from lsmprobe.probing import probe
 
 ROOT = Path(__file__).parents[1]

@@ -1,4 +1,4 @@
-"""models.py against transformers itself: its own models, alone, with hooks that the tests place."""
+"""encoders.py and models.py against transformers alone, with hooks that the tests place."""
 
 import json
 import math
@@ -17,17 +17,16 @@ from safetensors.torch import load_file, save_file
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from lsmprobe import models
-from lsmprobe.errors import AudioError, ModelError
-from lsmprobe.models import (
+from lsmprobe.encoders import (
     MIN_SAMPLES,
-    SAMPLE_RATE,
-    SPEECH_MODELS,
     ConvolutionBackbone,
     Encoder,
     batches_exactly,
     largest_difference,
     load_encoder,
 )
+from lsmprobe.errors import AudioError, ModelError
+from lsmprobe.models import SAMPLE_RATE, SPEECH_MODELS
 
 WHISPER_TINY = Path(__file__).parents[2] / "shared" / "models" / "whisper-tiny.en"
 BLOCKS = {
