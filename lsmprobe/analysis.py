@@ -5,17 +5,17 @@ import pandas as pd
 
 
 def layer_weights(results: pd.DataFrame) -> pd.DataFrame:
-    """The weights that Multi-Layer heads learned: one row per model, corpus and layer.
+    """The weights that Multi-Layer heads learned: one row per experiment and layer.
 
     Args:
         results: what `load_results` or `probe` returned.
 
     Returns:
-        Columns model, corpus, split, feature_norm, layer, weight (mean over the runs), std (over
-        the runs, ddof 1; missing for one run) and runs. A model's weights on a corpus sum to 1.
+        Columns model, corpus, split, feature_norm, experiment, layer, weight (mean over the runs),
+        std (over the runs, ddof 1; missing for one run) and runs. An experiment's weights sum to 1.
     """
     rows = results[results["head"] == "multilayer"]
-    keys = ["model", "corpus", "split", "feature_norm"]
+    keys = ["model", "corpus", "split", "feature_norm", "experiment"]
     parts = []
     for names, runs in rows.groupby(keys, sort=True):
         weights = np.array(runs.layer_weights.tolist())

@@ -363,7 +363,8 @@ class FeatureCache:
     def identity_hash(self) -> str:
         """SHA-256 over what the features are: identity, stored type, keys and audio of all rows."""
         rows = self.utterances[["key", "sha256"]].to_numpy().tolist()
-        text = json.dumps([self.identity, self.dtype, rows], sort_keys=True, separators=(",", ":"))
+        what = [_decisive(self.identity), self.dtype, rows]
+        text = json.dumps(what, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def verify(self, i: int) -> bool:
@@ -541,9 +542,17 @@ def _differences(stored: "FeatureCache", plan: CachePlan) -> list[str]:
 
 def _settings(cache: "CachePlan | FeatureCache") -> dict[str, Any]:
     """What is the same for all utterances, by dotted names."""
-    identity = json.loads(json.dumps(cache.identity))
+    identity = json.loads(json.dumps(_decisive(cache.identity)))
     names = ("store", "dtype", "n_layers", "dim")
     return _flat(identity) | {name: getattr(cache, name) for name in names}
+
+
+def _decisive(identity: dict) -> dict:
+    """The identity less the versions of libraries, which are told and not compared.
+
+    An upgrade must not turn away a finished cache; another model or preprocessing must.
+    """
+    return {name: value for name, value in identity.items() if name != "versions"}
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:

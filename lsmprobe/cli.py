@@ -50,11 +50,15 @@ def extract_command(config: ExtractConfig) -> None:
 
 def probe_command(config: ProbeConfig) -> None:
     """Run stage 2 and print its scores."""
-    from lsmprobe.probing import probe
+    from lsmprobe.probing import probe_all
     from lsmprobe.report import format_scores
 
-    print(format_scores(probe(config)))
-    print(f"records: {config.results_dir}")
+    results, failures = probe_all(config)
+    if len(results):
+        print(format_scores(results))
+        print(f"records: {config.results_dir}")
+    if failures:
+        raise LsmprobeError("; ".join(f"{cache}: {error}" for cache, error in failures.items()))
 
 
 def demo_command(config: DemoConfig) -> None:
@@ -136,6 +140,7 @@ def make_split_command(config: MakeSplitConfig) -> None:
 
     utterances = _utterances(config)
     split = make_split(config.split, utterances, seed=config.split_seed)
+    save_split(config.out, split, utterances.key)
     for number, fold in enumerate(split.folds):
         parts = {"train": fold.train, "validation": fold.validation, "test": fold.test}
         sizes = ", ".join(
@@ -143,9 +148,7 @@ def make_split_command(config: MakeSplitConfig) -> None:
             for part, rows in parts.items()
         )
         print(f"fold {number}: {sizes}" if len(split.folds) > 1 else sizes)
-    print(*split.notes, sep="\n")
-    save_split(config.out, split, utterances.key)
-    print(config.out)
+    print(*split.notes, config.out, sep="\n")
 
 
 def _utterances(config: SplitConfig) -> Any:
@@ -235,11 +238,15 @@ def _exit_with(read_flags: Callable[[], Any]) -> None:
         sys.exit(runs[type(config)](config) or 0)
     except LsmprobeError as error:
         sys.exit(f"lsmprobe: {error}")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None:  # not of a file that the user named
+            raise
+        sys.exit(f"lsmprobe: {error.filename} cannot be written or read: {error.strerror}.")
     except KeyboardInterrupt:
         print(
             "lsmprobe: stopped; what was done is kept, the same command continues.", file=sys.stderr
         )
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)

@@ -4,7 +4,7 @@ This module imports nothing heavy, so that `--help` answers at once.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -55,21 +55,14 @@ class ExtractConfig:
     skip_unreadable: bool = False
     """Leave out clips that cannot be read; they are counted and named, and stand as not done."""
     dry_run: bool = False
-    """Say how many clips, hours and gigabytes, and how long it would take; write nothing."""
+    """Say how many clips, hours and gigabytes, and how long it would take; extract nothing."""
     selftest: bool = False
-    """Extract a few clips alone and batched, print the largest difference; write nothing."""
+    """Extract a few clips alone and batched and print the largest difference; store nothing."""
 
     def __post_init__(self) -> None:
-        if self.batch_seconds is not None and self.batch_seconds <= 0:
-            raise SettingsError(f"--batch-seconds is {self.batch_seconds}; expected more than 0.")
-        if self.max_seconds is not None and self.max_seconds < 0.025:
-            raise SettingsError(
-                f"--max-seconds is {self.max_seconds}; expected at least one frame, 0.025 s."
-            )
-        if self.random_init is not None and self.random_init < 0:
-            raise SettingsError(
-                f"--random-init is {self.random_init}; expected a seed of 0 or more."
-            )
+        _check_ranges(self)
+        if self.dry_run and self.selftest:
+            raise SettingsError("--dry-run and --selftest are two things; ask for one of them.")
         label_map(self.map)
 
     @property
@@ -126,7 +119,8 @@ class ProbeConfig:
     weight_decay: float = 1e-4
     """Adam's (coupled) weight decay."""
     scheduler: Literal["plateau", "cosine", "none"] = "plateau"
-    """plateau: halved after 5 epochs without a better validation loss, not below 5e-5."""
+    """plateau: halved when 5 epochs in a row and one more bring no better validation loss, not
+    below 5e-5."""
     class_weights: Literal["balanced", "none"] = "balanced"
     """Weigh the loss inversely to the training counts of the classes, or not."""
     epoch_choice: Literal["best", "loss", "last"] = "best"
@@ -145,23 +139,7 @@ class ProbeConfig:
     """Repeat runs whose record is there already."""
 
     def __post_init__(self) -> None:
-        for name, least in {
-            "runs": 1,
-            "seed": 0,
-            "split_seed": 0,
-            "epochs": 1,
-            "batch_size": 1,
-            "hidden": 1,
-        }.items():
-            if getattr(self, name) < least:
-                flag = name.replace("_", "-")
-                raise SettingsError(
-                    f"--{flag} is {getattr(self, name)}; expected at least {least}."
-                )
-        if self.lr <= 0:
-            raise SettingsError(f"--lr is {self.lr}; expected more than 0.")
-        if not 0 <= self.dropout < 1:
-            raise SettingsError(f"--dropout is {self.dropout}; expected at least 0 and below 1.")
+        _check_ranges(self)
         if self.head == "multilayer" and self.layer is not None:
             raise SettingsError(
                 "--layer does not go with --head multilayer, which reads every layer; drop one."
@@ -243,6 +221,35 @@ class MakeSplitConfig(SplitConfig):
 
     out: Path = Path("split.json")
     """Where it is written."""
+
+
+RANGES: dict[str, tuple[float, float]] = {
+    "batch_seconds": (0.001, 1e6),
+    "max_seconds": (0.025, 1e6),  # one frame
+    "random_init": (0, 2**32),
+    "runs": (1, 1000),
+    "seed": (0, 2**32),
+    "split_seed": (0, 2**32),
+    "epochs": (1, 100_000),
+    "batch_size": (1, 1_000_000),
+    "lr": (1e-12, 100),
+    "weight_decay": (0, 100),
+    "scalar_lr": (0, 100),
+    "scalar_weight_decay": (0, 100),
+    "hidden": (1, 65_536),
+    "dropout": (0, 0.99),
+}
+
+
+def _check_ranges(config: ExtractConfig | ProbeConfig) -> None:
+    """Every number within what can be meant; NaN is in no range."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name in RANGES and value is not None:
+            low, high = RANGES[field.name]
+            if not low <= value <= high:
+                flag = field.name.replace("_", "-")
+                raise SettingsError(f"--{flag} is {value}; expected {low} to {high}.")
 
 
 def model_name(model: str) -> str:

@@ -41,7 +41,6 @@ LAYER_CONVENTION = (
     "layer L is last_hidden_state (after the final LayerNorm where the model has one)"
 )
 
-Scalar = str | int | float | bool | None
 Precision = Literal["float32", "bfloat16", "float16"]
 WhisperContext = Literal["window", "utterance"]
 
@@ -49,7 +48,7 @@ WhisperContext = Literal["window", "utterance"]
 class Encoder:
     """A frozen speech model: waveforms in, the hidden states of every layer out."""
 
-    def __init__(self, backbone: "Backbone", normalise: bool, identity: dict[str, Scalar]) -> None:
+    def __init__(self, backbone: "Backbone", normalise: bool, identity: dict[str, Any]) -> None:
         self.backbone = backbone
         self.normalise = normalise  # each waveform to mean 0 and deviation 1
         self.identity = identity  # what runs here, for the cache; it names no folder of the machine
@@ -157,7 +156,7 @@ def load_encoder(
     network.eval().requires_grad_(False)
     says_so = bool(getattr(extractor, "do_normalize", False))
     normalise = input_norm == "zscore" or (input_norm == "checkpoint" and says_so)
-    identity: dict[str, Scalar] = {
+    identity: dict[str, Any] = {
         "model": checkpoint.name,
         "model_type": config.model_type,
         "hub_id": checkpoint.hub_id,
@@ -169,8 +168,7 @@ def load_encoder(
         "normalised": normalise,  # what the checkpoint said, where it was asked
         "whisper_context": whisper_context if config.model_type == "whisper" else None,
         "layer_convention": LAYER_CONVENTION,
-        "transformers": version("transformers"),
-        "torch": version("torch"),
+        "versions": {name: version(name) for name in ("transformers", "torch")},
     }
     network.to(device)
     backbone: Backbone

@@ -35,18 +35,22 @@ class SplitError(LsmprobeError):
     """A corpus that cannot be split as asked, or a split file that does not fit it."""
 
 
+class TrainingError(LsmprobeError):
+    """A head whose training broke down."""
+
+
 class ResultsError(LsmprobeError):
     """A record of a run that cannot be read or written."""
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """The known names for a message, those most like `name` first: "did you mean emovo or emodb?".
+    """The known names for a message, those most like `name` first.
 
     >>> nearest("emodv", ["emodb", "emovo", "shemo"])
-    'did you mean emodb or emovo?'
+    'did you mean emovo or emodb or shemo?'
     >>> nearest("x", ["emodb", "emovo"])
-    'known are: emodb, emovo'
+    'known are: emodb, emovo.'
     """
     known = sorted(names)
     close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(close)}?" if close else f"known are: {', '.join(known)}"
+    return f"did you mean {' or '.join(close)}?" if close else f"known are: {', '.join(known)}."

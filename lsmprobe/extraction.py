@@ -51,12 +51,11 @@ class Summary:
     seconds: float
 
     def __str__(self) -> str:
-        what = f"{self.path}: {self.n_done} of {self.n_utterances} clips, {self.gigabytes:.3g} GB"
+        what = f"{self.path}: {self.n_done} of {self.n_utterances} clips, {self.gigabytes:.3f} GB"
         if self.hours:
             speed = self.hours * 3600 / self.seconds
-            what += (
-                f"; {self.hours:.3g} h of audio in {self.seconds:.0f} s, {speed:.3g} x real time"
-            )
+            what += f"; {self.hours:.3f} h of audio in {_duration(self.seconds)}"
+            what += f", {speed:.1f} x real time"
         else:
             what += "; nothing was left to do"
         if self.skipped:
@@ -74,12 +73,12 @@ def extract(config: ExtractConfig) -> Summary:
     utterances = planned_utterances(config)
     encoder = _encoder(config)
     plan = _plan(config, utterances, encoder)
-    config.cache_path.parent.mkdir(parents=True, exist_ok=True)
     with CacheWriter.open(config.cache_path, plan) as writer:
         table = plan.utterances
         for unreadable in np.flatnonzero(table.samples == 0):
             writer.skip(int(unreadable))
-        todo = [index for index in writer.remaining if table.samples[index] > 0]
+        # Clips that an earlier run skipped are tried again: they may have been mended.
+        todo = np.flatnonzero(~writer.done & (table.samples > 0)).tolist()
         todo.sort(key=lambda index: -table.samples[index])
         hours = 0.0
         with _Progress(table, todo) as progress, ThreadPoolExecutor(DECODERS) as pool:
@@ -116,17 +115,17 @@ def dry_run(config: ExtractConfig) -> str:
     free = shutil.disk_usage(there).free
     return "\n".join(
         [
-            f"{config.cache_path} (nothing was written)",
+            f"{config.cache_path} (a dry run: nothing was extracted)",
             f"  clips      {len(table)}, {int((table.samples == 0).sum())} of them unreadable",
-            f"  audio      {table.seconds.sum() / 3600:.3g} h",
+            f"  audio      {table.seconds.sum() / 3600:.3f} h",
             f"  layers     0 to {encoder.n_layers}, {encoder.dim} dimensions",
             f"  frames     {int(table.frames.sum())}",
-            f"  --store frames  {(plan.frames_nbytes + plan.pooled_nbytes) / 1e9:.3g} GB"
+            f"  --store frames  {(plan.frames_nbytes + plan.pooled_nbytes) / 1e9:.4f} GB"
             f" as {config.store_dtype}",
-            f"  --store pooled  {plan.pooled_nbytes / 1e9:.3g} GB",
-            f"  free disk  {free / 1e9:.3g} GB",
-            f"  time       about {seconds / 60:.2g} min on {choose_device(config.device)},"
-            " from a few timed clips",
+            f"  --store pooled  {plan.pooled_nbytes / 1e9:.4f} GB",
+            f"  free disk  {free / 1e9:.1f} GB",
+            f"  time       about {_duration(seconds)} on {choose_device(config.device)}, "
+            "from a few timed clips",
         ]
     )
 
@@ -137,14 +136,15 @@ def selftest(config: ExtractConfig) -> str:
     encoder = _encoder(config)
     table = utterances[utterances.samples > 0].reset_index(drop=True)
     audios = _read(config, table, _spread(table, 6))
-    differences = largest_difference(encoder, [audio.waveform for audio in audios if audio])
+    waveforms = [audio.waveform for audio in audios if audio]
+    differences = largest_difference(encoder, waveforms)
     worst = int(np.argmax(differences))
     versions = f"transformers {version('transformers')}, torch {version('torch')}"
     how = "batched" if encoder.batches_exactly else "one by one, since batching is not exact for it"
     return (
         f"{config.model} on {choose_device(config.device)}, {config.precision}, {versions}: "
-        f"{len(audios)} clips alone and batched differ by at most {differences[worst]:.1e} of the "
-        f"layer's root mean square (layer {worst}); this model runs {how}."
+        f"{len(waveforms)} clips alone and batched differ by at most {differences[worst]:.1e} of "
+        f"the layer's root mean square (layer {worst}); this model runs {how}."
     )
 
 
@@ -243,17 +243,27 @@ def _plan(config: ExtractConfig, utterances: pd.DataFrame, encoder: Encoder) -> 
         store=config.store,
         dtype=config.store_dtype,
         identity={
-            **encoder.identity,
+            **{name: value for name, value in encoder.identity.items() if name != "versions"},
             "corpus": dataset_name(config.dataset),
             "audio": "mean of the channels, 16 kHz, soxr_hq",
             "max_seconds": config.max_seconds,
             "versions": {
+                **encoder.identity["versions"],
                 "lsmprobe": __version__,
                 "librosa": version("librosa"),
                 "soxr": version("soxr"),
             },
         },
     )
+
+
+def _duration(seconds: float) -> str:
+    """For people: 42 s, 12 min 30 s, or 3 h 5 min."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
 def _batch_seconds(config: ExtractConfig) -> float:

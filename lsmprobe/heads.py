@@ -90,7 +90,11 @@ class MultiLayerHead(nn.Module):
 
 
 class Standardise(nn.Module):
-    """(x - mean) / std per layer and dimension; a dimension that never varies is only centred."""
+    """(x - mean) / std per layer and dimension; a dimension that does not vary is only centred.
+
+    Deviations below a ten-thousandth of the mean are rounding, not features: float16 keeps three
+    digits, and dividing by them would blow its rounding up.
+    """
 
     mean: Tensor
     std: Tensor
@@ -100,7 +104,7 @@ class Standardise(nn.Module):
     ) -> None:
         super().__init__()
         self.register_buffer("mean", mean)
-        self.register_buffer("std", torch.where(std > 0, std, 1.0))
+        self.register_buffer("std", torch.where(std > 1e-4 * mean.abs(), std, 1.0))
 
     def forward(
         self, frames: Float[Tensor, "*layers frames dim"]

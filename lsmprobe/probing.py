@@ -1,6 +1,6 @@
 """Stage 2: train heads on a cache, score them on held-out speakers, keep one record per run.
 
-All runs that read the same features train together from one read. Finished runs are skipped.
+The runs of a seed that read the same features train together. Finished runs are skipped.
 """
 
 import datetime
@@ -8,7 +8,7 @@ import itertools
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,11 +36,13 @@ from lsmprobe.heads import (
     frame_statistics,
     pooled_statistics,
 )
-from lsmprobe.results import record_path, results_table, run_id, save_run
+from lsmprobe.results import is_finished, record_path, results_table, run_id, save_run
 from lsmprobe.splits import Fold, Split, make_split, save_split, split_hash
 from lsmprobe.training import Fit, FrameFeatures, Member, PooledFeatures, Recipe, fit
 
 LINEAR = (
+    "emotions",
+    "map",
     "feature_norm",
     "epochs",
     "batch_size",
@@ -80,6 +82,11 @@ class Task:
         return list(self.utterances.key)
 
     @cached_property
+    def labels_hash(self) -> str:
+        """Who says what with which emotion, as it is learned here."""
+        return run_id({"rows": self.utterances[["key", "emotion", "speaker"]].to_numpy().tolist()})
+
+    @cached_property
     def pooled(self) -> torch.Tensor:
         """Mean over the frames: (utterances, layers, dim)."""
         return torch.from_numpy(np.array(self.cache.pooled[self.rows]))
@@ -108,6 +115,7 @@ class Run:
     seed: int
     split: Split
     settings: Mapping[str, Any]
+    experiment: str  # the same for runs that differ in their seed alone
     path: Path
 
     @property
@@ -119,34 +127,35 @@ class Run:
 def probe(config: ProbeConfig) -> pd.DataFrame:
     """Train and score what is not there yet; the results of all runs asked for, one row each.
 
-    A cache that fails does not stop the others: the failures are raised together at the end.
-
     Raises:
         LsmprobeError: bad input of any kind; finished runs are kept.
     """
+    results, failures = probe_all(config)
+    for error in failures.values():
+        raise error
+    return results
+
+
+def probe_all(config: ProbeConfig) -> tuple[pd.DataFrame, dict[str, LsmprobeError]]:
+    """The results as `probe` gives them, and for each cache that failed its error.
+
+    A cache that fails does not stop the others.
+    """
     paths: list[Path] = []
-    failures: list[LsmprobeError] = []
-    caches = find_caches(config)
-    for model, corpus, path in caches:
+    failures: dict[str, LsmprobeError] = {}
+    for model, corpus, path in find_caches(config):
         try:
             paths += probe_cache(config, model, corpus, path)
         except LsmprobeError as error:
-            if len(caches) == 1:
-                raise
-            log.error("%s on %s failed: %s", model, corpus, error)
-            failures.append(error)
-    if failures:
-        raise LsmprobeError(
-            f"{len(failures)} of {len(caches)} caches failed (see above); "
-            f"the records of the others are in {config.results_dir}."
-        )
-    return results_table(paths)
+            failures[f"{model} on {corpus}"] = error
+    return results_table(paths), failures
 
 
 def find_caches(config: ProbeConfig) -> list[tuple[str, str, Path]]:
     """(model, corpus, file) of every cache asked for.
 
-    Named ones must be there; with `all`, or nothing named, it is whatever the folder holds.
+    Named ones must be there; with `all`, or nothing named, it is whatever the folder holds that is
+    finished and that the head can read.
 
     Raises:
         CacheError: a named cache is missing, or the folder holds none.
@@ -174,22 +183,44 @@ def find_caches(config: ProbeConfig) -> list[tuple[str, str, Path]]:
                     f"{config.cache_dir} holds no cache of {kind} {name!r}; run extract.py first. "
                     f"Of what is there, {nearest(name, known)}"
                 )
-    wanted = [key for key in itertools.product(models, corpora) if key in there]
+    pairs = list(itertools.product(models, corpora))
     if _named(config.model, str) and _named(config.dataset, str):
-        for model, corpus in itertools.product(models, corpora):
+        for model, corpus in pairs:
             if (model, corpus) not in there:
                 raise CacheError(
                     f"{config.cache_dir / model / corpus}.h5 is not there; run "
                     f"extract.py --model {model} --dataset {corpus} first."
                 )
-    return [(model, corpus, there[model, corpus]) for model, corpus in wanted]
+    else:
+        pairs = [pair for pair in pairs if pair in there and _is_ready(config, there[pair])]
+    if not pairs:
+        raise CacheError(
+            f"{config.cache_dir} holds no finished cache that --head {config.head} can read; "
+            "finish extract.py first."
+        )
+    return [(model, corpus, there[model, corpus]) for model, corpus in pairs]
+
+
+def _is_ready(config: ProbeConfig, path: Path) -> bool:
+    """Whether a cache that nobody named can be probed; says why not. Damaged ones fail later."""
+    try:
+        cache = FeatureCache(path, allow_unfinished=True)
+    except CacheError:
+        return True
+    if not cache.is_finished:
+        log.warning("passed over: %s is unfinished", path)
+        return False
+    if cache.store == "pooled" and config.head not in ("linear", "all"):
+        log.warning("passed over: %s holds pooled means only", path)
+        return False
+    return True
 
 
 def probe_cache(config: ProbeConfig, model: str, corpus: str, path: Path) -> list[Path]:
     """Every run asked for on one cache; the paths of their records."""
     task = read_task(config, model, corpus, path)
     runs = planned_runs(config, task)
-    todo = [run for run in runs if config.force or not run.path.exists()]
+    todo = [run for run in runs if config.force or not is_finished(run.path)]
     finished = f", {len(runs) - len(todo)} already there" if len(todo) < len(runs) else ""
     log.info("%s on %s: %d runs%s", model, corpus, len(runs), finished)
     n_epochs = sum(len(run.split.folds) * config.epochs for run in todo)
@@ -201,7 +232,7 @@ def probe_cache(config: ProbeConfig, model: str, corpus: str, path: Path) -> lis
         mininterval=0.2 if sys.stderr.isatty() else 30,
     ) as bar:
         for together in _reading_alike(todo):
-            train_runs(config, task, together, on_epoch=lambda: bar.update())
+            train_runs(config, task, together, on_epoch=bar.update)
     return [run.path for run in runs]
 
 
@@ -253,23 +284,23 @@ def planned_runs(config: ProbeConfig, task: Task) -> list[Run]:
         settings = _settings(config, head)
         for seed in seeds:
             split = splits[config.split_seed + (seed - config.seed) * config.resplit]
-            identity = {
+            experiment = {
                 "cache": task.cache.identity_hash,
+                "labels": task.labels_hash,
                 "head": head,
                 "layer": layer,
-                "seed": seed,
-                "split": split_hash(split, task.keys),
+                "split": config.split if config.resplit else split_hash(split, task.keys),
                 "settings": settings,
-                "classes": task.classes,
             }
-            path = record_path(
-                config.results_dir, task.model, task.corpus, head, layer, seed, run_id(identity)
-            )
-            runs.append(Run(head, layer, seed, split, settings, path))
+            run = run_id({**experiment, "seed": seed, "split": split_hash(split, task.keys)})
+            path = record_path(config.results_dir, task.model, task.corpus, head, layer, seed, run)
+            runs.append(Run(head, layer, seed, split, settings, run_id(experiment), path))
     return runs
 
 
-def train_runs(config: ProbeConfig, task: Task, runs: Sequence[Run], *, on_epoch: Any) -> None:
+def train_runs(
+    config: ProbeConfig, task: Task, runs: Sequence[Run], *, on_epoch: Callable[[], Any]
+) -> None:
     """Train runs that share features and split from one read, and write their records."""
     started = time.monotonic()
     device = choose_device(config.device)
@@ -321,11 +352,6 @@ def _split(config: ProbeConfig, task: Task, seed: int) -> Split:
     split = make_split(config.split, task.utterances, seed=seed)
     for note in split.notes:
         log.warning("%s: %s", task.corpus, note)
-    for number, fold in enumerate(split.folds):
-        missing = set(range(len(task.classes))) - set(task.labels[fold.train])
-        if missing:
-            names = ", ".join(task.classes[c] for c in sorted(missing))
-            log.warning("%s: fold %d has no %s to train on", task.corpus, number, names)
     digest = split_hash(split, task.keys)[:12]
     kind = split.kind.replace(":", "")
     path = config.results_dir / "splits" / f"{task.corpus}-{kind}-{digest}.json"
@@ -368,11 +394,14 @@ def _settings(config: ProbeConfig, head: str) -> dict[str, Any]:
 
 
 def _reading_alike(runs: Sequence[Run]) -> list[list[Run]]:
-    """Group the runs that train from one read: same split, from means alike or frames alike."""
-    groups: dict[tuple[int, bool], list[Run]] = {}
+    """Group the runs that train from one read: batches in the same order, of means or of frames.
+
+    A seed has its own order of batches, and its records are written when it is through.
+    """
+    groups: dict[tuple[int, bool, int], list[Run]] = {}
     for run in runs:
-        groups.setdefault((id(run.split), run.head == "linear"), []).append(run)
-    return [sorted(group, key=lambda run: run.seed) for group in groups.values()]
+        groups.setdefault((id(run.split), run.head == "linear", run.seed), []).append(run)
+    return list(groups.values())
 
 
 def _member(config: ProbeConfig, task: Task, run: Run, fold: Fold) -> Member:
@@ -405,11 +434,11 @@ def _norm(
         return NormaliseVectors()
     rows = torch.from_numpy(fold.train)
     which = layers[0] if run.layer is not None else torch.tensor(layers)
-    means = task.pooled[rows][:, which]
+    means = task.pooled[:, which][rows]
     if run.head == "linear":
         return Standardise(*pooled_statistics(means))
     lengths = torch.from_numpy(task.lengths[fold.train])
-    return Standardise(*frame_statistics(means, task.pooled_std[rows][:, which], lengths))
+    return Standardise(*frame_statistics(means, task.pooled_std[:, which][rows], lengths))
 
 
 def _record(
@@ -434,6 +463,7 @@ def _record(
         "head": run.head,
         "layer": run.layer,
         "seed": run.seed,
+        "experiment": run.experiment,
         "settings": dict(run.settings),
         "split": {
             "kind": run.split.kind,
@@ -485,6 +515,6 @@ def _record(
     }
 
 
-def _named(names: Sequence[str], name: Any) -> list[str]:
+def _named(names: Sequence[str], name: Callable[[str], str]) -> list[str]:
     """The names asked for, or nothing where `all` or nothing was asked for."""
     return [] if "all" in names else [name(n) for n in names]

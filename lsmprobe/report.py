@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-KEYS = ["model", "corpus", "split", "feature_norm", "head", "layer"]
+# Runs are averaged only where they are of one experiment, whatever else they share.
+KEYS = ["model", "corpus", "split", "feature_norm", "head", "layer", "experiment"]
 
 
 def score_table(results: pd.DataFrame) -> pd.DataFrame:
@@ -18,9 +19,9 @@ def score_table(results: pd.DataFrame) -> pd.DataFrame:
         results: what `load_results` or `probe` returned.
 
     Returns:
-        One row per model, corpus, split, feature normalisation, head and layer: macro_f1, its std
-        over the runs (ddof 1), the ends of the 95 % interval (means of the runs' ends), uar,
-        accuracy, the constant answer's macro-F1, runs.
+        One row per experiment (model, corpus, split, feature normalisation, head, layer, and any
+        other setting): macro_f1, its std over the runs (ddof 1), the ends of the 95 % interval
+        (means of the runs' ends), uar, accuracy, the constant answer's macro-F1, runs.
     """
     groups = results.groupby(KEYS, sort=True, dropna=False)
     return groups.agg(
@@ -60,25 +61,30 @@ def format_scores(results: pd.DataFrame) -> str:
             "runs": table.runs,
         }
     )
+    if table.duplicated(KEYS[:-1]).any():
+        text["experiment"] = table.experiment  # other settings differ; the records say which
     constant = [name for name in ("split", "norm") if len(set(text[name])) == 1]
     heading = ", ".join(f"{name} {text[name].iloc[0]}" for name in constant)
     lines = [text.drop(columns=constant).to_string(index=False)]
     lines.append(
-        f"percent, mean ± standard deviation over runs; {heading}; "
-        f"interval over {' / '.join(sorted(set(results.interval_over)))}; "
+        f"percent, mean ± standard deviation (ddof 1) over runs; {heading}; interval: mean of the "
+        f"runs' bootstrap intervals, over {' / '.join(sorted(set(results.interval_over)))}; "
         "constant: macro-F1 of the best constant answer"
     )
     return "\n".join(lines)
 
 
 def draw_layer_weights(weights: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Greyscale map of layer weights, a row per model and corpus; darker is heavier (Figure 2).
+    """Greyscale map of layer weights, a row per experiment; darker is heavier (Figure 2).
 
     Args:
         weights: what `layer_weights` returned.
         ax: where to draw; by default a new figure.
     """
-    table = weights.pivot_table(index=["model", "corpus"], columns="layer", values="weight")
+    keys = ["model", "corpus", "split", "feature_norm", "experiment"]
+    table = weights.pivot_table(index=keys, columns="layer", values="weight")
+    named = [key for key in keys[:-1] if key in keys[:2] or len(set(weights[key])) > 1]
+    names = [", ".join(row) for row in table.reset_index()[named].to_numpy()]
     if ax is None:
         size = 1.5 + 0.55 * max(len(table.columns), 6), 1.4 + 0.45 * len(table)  # inches
         _, ax = plt.subplots(figsize=size, layout="constrained")
@@ -88,7 +94,7 @@ def draw_layer_weights(weights: pd.DataFrame, ax: Axes | None = None) -> Axes:
             if not pd.isna(value):
                 ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8)
     ax.set_xticks(range(len(table.columns)), [str(layer) for layer in table.columns])
-    ax.set_yticks(range(len(table)), [f"{model}, {corpus}" for model, corpus in table.index])
+    ax.set_yticks(range(len(table)), names)
     ax.set_xlabel("layer")
     ax.set_title("Multi-Layer's layer weights", fontsize=10)
     return ax

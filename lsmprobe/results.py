@@ -88,7 +88,8 @@ def load_head(path: Path) -> dict[str, Tensor]:
 def load_results(results_dir: str | Path = "results") -> pd.DataFrame:
     """Every finished run in a folder, one row each.
 
-    Scores are in percent. `layer` is missing for Multi-Layer, `layer_weights` for the others.
+    Scores are in percent. `layer` is missing for Multi-Layer, `layer_weights` for the others. Runs
+    of one `experiment` differ in their seed alone (and with --resplit in their split).
     Damaged records are named in a warning of the log and left out.
 
     Raises:
@@ -109,9 +110,18 @@ def results_table(paths: Iterable[Path]) -> pd.DataFrame:
             rows.append(_row(path, load_record(path)))
         except ResultsError as error:
             log.warning("left out: %s", error)
-        except (KeyError, TypeError) as error:
-            log.warning("left out: %s lacks %s", path, error)
+        except (KeyError, TypeError, ValueError) as error:
+            log.warning("left out: %s is damaged (%s: %s)", path, type(error).__name__, error)
     return pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a run's record is there and can be read."""
+    try:
+        _row(path, load_record(path))
+    except (ResultsError, KeyError, TypeError, ValueError):
+        return False
+    return True
 
 
 _COLUMNS: dict[str, str] = {
@@ -122,6 +132,7 @@ _COLUMNS: dict[str, str] = {
     "seed": "Int64",
     "split": "str",
     "feature_norm": "str",
+    "experiment": "str",
     "macro_f1": "float64",
     "macro_f1_low": "float64",
     "macro_f1_high": "float64",
@@ -152,12 +163,13 @@ def _row(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         "seed": record["seed"],
         "split": record["split"]["kind"],
         "feature_norm": record["settings"]["feature_norm"],
-        "macro_f1": scores["macro_f1"],
-        "macro_f1_low": scores["interval"]["low"],
-        "macro_f1_high": scores["interval"]["high"],
-        "uar": scores["uar"],
-        "accuracy": scores["accuracy"],
-        "constant_f1": scores["constant_f1"],
+        "experiment": record["experiment"],
+        "macro_f1": float(scores["macro_f1"]),
+        "macro_f1_low": float(scores["interval"]["low"]),
+        "macro_f1_high": float(scores["interval"]["high"]),
+        "uar": float(scores["uar"]),
+        "accuracy": float(scores["accuracy"]),
+        "constant_f1": float(scores["constant_f1"]),
         "interval_over": scores["interval"]["over"],
         "n_test": len(record["predictions"]),
         "best_epoch": [fold["best_epoch"] for fold in record["folds"]],
@@ -167,7 +179,7 @@ def _row(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         "settings": record["settings"],
         "split_hash": record["split"]["hash"],
         "cache_hash": record["cache"]["hash"],
-        "seconds": record["seconds"],
+        "seconds": float(record["seconds"]),
         "path": str(path),
     }
 

@@ -8,6 +8,7 @@ Source of the recipe: D'Asaro et al. 2024, section 4.2; Feng and Narayanan 2023,
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from lsmprobe.errors import TrainingError
 from lsmprobe.heads import MultiLayerHead, Probe
 
 
@@ -135,6 +137,9 @@ def fit(
 
     Returns:
         One Fit per member, in order.
+
+    Raises:
+        TrainingError: a loss that is not finite.
     """
     train, validation, test = fold
     targets = torch.from_numpy(labels).long()
@@ -222,10 +227,17 @@ class _Trainer:
         device = next(self.probe.parameters()).device
         validation_loss = self.loss(logits.to(device), targets.to(device)).item()
         validation_score = score(targets.numpy(), logits.argmax(1).numpy())
+        train_loss = self.epoch_loss.item() / self.epoch_utterances
+        if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
+            raise TrainingError(
+                f"{self.member.name}: at epoch {epoch} the loss is {train_loss} in training and "
+                f"{validation_loss} in validation; expected finite numbers. Lower --lr, or use a "
+                "split whose validation set has emotions that training has."
+            )
         self.history.append(
             {
                 "lr": self.optimiser.param_groups[-1]["lr"],
-                "train_loss": self.epoch_loss.item() / self.epoch_utterances,
+                "train_loss": train_loss,
                 "validation_loss": validation_loss,
                 "validation_score": validation_score,
             }

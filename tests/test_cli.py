@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+MAIN = "from lsmprobe.cli import main; main()"
 
 
 def run(*arguments, cwd=None):
@@ -14,14 +15,16 @@ def run(*arguments, cwd=None):
     )
 
 
-def refused(*arguments, cwd=None):
-    """The one line that bad input gets."""
+def refused(*arguments, cwd=None, after=()):
+    """The one line that bad input gets, after lines that begin as told."""
     done = run(*arguments, cwd=cwd)
     assert done.returncode == 1, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("lsmprobe: ")]
-    assert len(lines) == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    return lines[0]
+    assert done.stdout == ""
+    *told, line = done.stderr.splitlines()
+    assert len(told) == len(after)
+    assert all(one.startswith(start) for one, start in zip(told, after, strict=True))
+    assert line.startswith("lsmprobe: ")
+    return line
 
 
 @pytest.mark.parametrize("script", ["extract", "probe"])
@@ -38,7 +41,11 @@ def test_help_lists_the_flags_of_the_contract(script):
 
 
 def test_unknown_names_get_the_nearest(tmp_path):
-    line = refused(ROOT / "extract.py", "--model", "whisper-smal", "--dataset", "toy", cwd=tmp_path)
+    line = refused(
+        *(ROOT / "extract.py", "--model", "whisper-smal", "--dataset", "toy"),
+        cwd=tmp_path,
+        after=["toy: 300 clips"],
+    )
     assert "whisper-small" in line
     line = refused(ROOT / "extract.py", "--model", "toy", "--dataset", "emodv", cwd=tmp_path)
     assert "emodb" in line
@@ -57,6 +64,19 @@ def test_probing_without_a_cache_says_what_to_run(tmp_path):
     assert "extract.py" in line
 
 
+def test_output_that_cannot_be_written_is_one_line(few_clips):
+    own = few_clips / "own" / "own.csv"
+    nowhere = own / "split.json"  # a file is no folder
+    line = refused("-c", MAIN, "splits", "make", "loso", own, "--out", nowhere)
+    assert "split.json cannot be written" in line
+    line = refused(
+        *(ROOT / "extract.py", "--model", "toy", "--dataset", own),
+        *("--cache-dir", own),
+        after=[f"{own}: 16 clips"],
+    )
+    assert "own.csv" in line
+
+
 def test_settings_that_cannot_be_meant_are_one_line(tmp_path):
     assert "--runs is 0" in refused(ROOT / "probe.py", "--runs", "0", cwd=tmp_path)
 
@@ -68,7 +88,7 @@ def test_a_flag_that_does_not_exist_is_refused(tmp_path):
 
 
 def lsmprobe(*arguments, cwd=None):
-    return run("-c", "from lsmprobe.cli import main; main()", *arguments, cwd=cwd)
+    return run("-c", MAIN, *arguments, cwd=cwd)
 
 
 def test_corpora_are_listed_with_language_licence_and_how_to_get_them():

@@ -33,10 +33,15 @@ def test_random_weights_never_share_a_name_with_trained_ones():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"runs": 0}, "--runs is 0; expected at least 1"),
+        ({"runs": 0}, "--runs is 0; expected 1 to"),
         ({"batch_size": 0}, "--batch-size is 0"),
-        ({"lr": 0.0}, "--lr is 0.0; expected more than 0"),
-        ({"dropout": 1.0}, "below 1"),
+        ({"lr": 0.0}, "--lr is 0.0; expected"),
+        ({"dropout": 1.0}, "--dropout is 1.0"),
+        ({"lr": float("nan")}, "--lr is nan"),
+        ({"weight_decay": -1.0}, "--weight-decay is -1.0"),
+        ({"scalar_lr": -1.0}, "--scalar-lr is -1.0"),
+        ({"seed": 5_000_000_000}, "--seed is 5000000000"),
+        ({"hidden": 100_000_000}, "--hidden is 100000000"),
         ({"head": "multilayer", "layer": 3}, "drop one"),
         ({"map": ("rage",)}, "expected OLD=NEW"),
     ],
@@ -49,9 +54,11 @@ def test_settings_that_cannot_be_meant_are_refused(settings, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_seconds": 0.0}, "more than 0"),
-        ({"max_seconds": 0.01}, "at least one frame"),
-        ({"random_init": -1}, "a seed of 0 or more"),
+        ({"batch_seconds": 0.0}, "--batch-seconds is 0.0"),
+        ({"batch_seconds": float("nan")}, "--batch-seconds is nan"),
+        ({"dry_run": True, "selftest": True}, "ask for one"),
+        ({"max_seconds": 0.01}, "expected 0.025 to"),
+        ({"random_init": -1}, "expected 0 to"),
     ],
 )
 def test_extraction_settings_that_cannot_be_meant_are_refused(settings, message):

@@ -144,6 +144,36 @@ def test_a_clip_that_fails_on_the_way_keeps_what_was_done(tmp_path, manifest):
     assert FeatureCache(cache).is_finished
 
 
+def test_a_clip_that_was_skipped_is_tried_again(tmp_path, manifest, write_wav, rng):
+    path = manifest(speakers=1)
+    clip = path.parent / "s0-anger-0.wav"
+    good = clip.read_bytes()
+    clip.write_bytes(good[:44] + bytes(len(good) - 44))  # silent
+    assert extract(config(tmp_path, path, skip_unreadable=True)).skipped == ("s0-anger-0.wav",)
+    with pytest.raises(LsmprobeError, match="silent"):
+        extract(config(tmp_path, path))
+    clip.write_bytes(good)
+    summary = extract(config(tmp_path, path))
+    assert (summary.n_done, summary.skipped) == (8, ())
+
+
+def test_an_upgraded_library_does_not_turn_a_cache_away(tmp_path, manifest, monkeypatch):
+    path = manifest(speakers=1)
+    first = extract(config(tmp_path, path)).path
+    identity = FeatureCache(first).identity_hash
+    monkeypatch.setattr(extraction, "__version__", "9.9.9")
+    again = extract(config(tmp_path, path))
+    assert again.hours == 0
+    assert FeatureCache(again.path).identity_hash == identity
+    assert FeatureCache(again.path).identity["versions"]["lsmprobe"] != "9.9.9"
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path, manifest):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CacheError, match="file"):
+        extract(config(tmp_path, manifest(speakers=1), cache_dir=tmp_path / "file" / "cache"))
+
+
 def test_a_dry_run_tells_the_size_and_writes_nothing(tmp_path, manifest):
     path = manifest(speakers=1)
     text = dry_run(config(tmp_path, path))
@@ -153,10 +183,10 @@ def test_a_dry_run_tells_the_size_and_writes_nothing(tmp_path, manifest):
     assert f"frames     {frames}" in text
     stored = 5 * 64 * frames * 4  # layers x dimensions x frames x bytes
     pooled = 2 * 5 * 64 * 8 * 4
-    assert f"--store frames  {(stored + pooled) / 1e9:.3g} GB" in text
-    assert f"--store pooled  {pooled / 1e9:.3g} GB" in text
+    assert f"--store frames  {(stored + pooled) / 1e9:.4f} GB" in text
+    assert f"--store pooled  {pooled / 1e9:.4f} GB" in text
     assert "clips      8" in text
-    assert "min on cpu" in text
+    assert " s on cpu" in text
 
 
 def test_the_selftest_prints_the_largest_difference(tmp_path, manifest):
@@ -191,7 +221,7 @@ class PlantedBackbone:
 
 
 def test_the_whole_machine_finds_the_layer_that_hears_the_emotion(tmp_path, manifest, monkeypatch):
-    planted = Encoder(PlantedBackbone(), False, {"model": "planted", "random_init": None})
+    planted = Encoder(PlantedBackbone(), False, {"model": "planted", "versions": {}})
     monkeypatch.setattr(extraction, "load_encoder", lambda *_, **__: planted)
     extract(config(tmp_path, manifest(speakers=8, takes=3), model="planted"))
     settings = {

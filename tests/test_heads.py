@@ -130,6 +130,13 @@ def test_a_dimension_that_never_varies_stays_finite():
     )
 
 
+def test_a_constant_dimension_stays_finite_though_its_statistics_are_rounded():
+    lengths = torch.randint(1, 300, (40,))
+    means = torch.full((40, 3), 5.1) + torch.randn(40, 3) * 1e-7
+    norm = Standardise(*frame_statistics(means, torch.zeros(40, 3), lengths))
+    assert norm(torch.full((4, 3), 5.1).half().float()).abs().max() < 0.01
+
+
 def test_normalised_vectors_do_not_know_their_scale():
     frames = torch.randn(6, 64)
     torch.testing.assert_close(

@@ -8,10 +8,10 @@ from conftest import utterance_table, write_cache
 from sklearn.metrics import f1_score
 
 from lsmprobe.analysis import layer_weights
-from lsmprobe.cache import FeatureCache
+from lsmprobe.cache import CachePlan, CacheWriter, FeatureCache
 from lsmprobe.config import ProbeConfig
 from lsmprobe.errors import CacheError, LsmprobeError, SettingsError, SplitError
-from lsmprobe.probing import find_caches, probe
+from lsmprobe.probing import find_caches, probe, probe_all
 from lsmprobe.results import load_head, load_record, load_results
 
 QUICK = {"epochs": 4, "runs": 2, "device": "cpu"}
@@ -167,6 +167,8 @@ def test_pooled_caches_feed_the_linear_head_and_say_so(tmp_path, planted_cache, 
     assert set(probe(config(tmp_path, head="all"))["head"]) == {"linear"}
     assert "just the Linear head" in caplog.text
     with pytest.raises(CacheError, match="use --head linear, or extract again"):
+        probe(config(tmp_path, head="multilayer", model=("planted",), dataset=("made",)))
+    with pytest.raises(CacheError, match="no finished cache that --head multilayer can read"):
         probe(config(tmp_path, head="multilayer"))
 
 
@@ -235,22 +237,75 @@ def test_corpora_that_cannot_be_probed_are_refused(tmp_path, speakers, emotions,
         probe(config(tmp_path))
 
 
-def test_one_cache_that_fails_does_not_stop_the_others(tmp_path, planted_cache, caplog):
+def test_one_cache_that_fails_does_not_stop_the_others(tmp_path, planted_cache):
     planted_cache()
     tiny(tmp_path, "bad", ["a"] * 8, ["x", "y"] * 4)
-    with pytest.raises(LsmprobeError, match="1 of 2 caches failed"):
+    results, failures = probe_all(config(tmp_path, head="linear"))
+    assert len(results) == 2
+    assert [*failures] == ["tiny on bad"]
+    with pytest.raises(SplitError):
         probe(config(tmp_path, head="linear"))
-    assert len(load_results(tmp_path / "results")) == 2
-    assert "tiny on bad failed" in caplog.text
 
 
-def test_an_unfinished_cache_is_refused(tmp_path, planted_cache, monkeypatch):
-    from lsmprobe.cache import CachePlan, CacheWriter
-
+def unfinished(tmp_path):
     table = utterance_table([*"abcdefgh"], ["x", "y"] * 4, [5] * 8)
     path = tmp_path / "cache" / "tiny" / "half.h5"
-    path.parent.mkdir(parents=True)
     with CacheWriter.open(path, CachePlan(table, 2, 4, "frames", "float16", {})) as writer:
         writer.write(0, torch.randn(2, 5, 4), "0" * 64)
+
+
+def test_an_unfinished_cache_is_passed_over_where_none_is_named_and_refused_where_it_is(
+    tmp_path, planted_cache, caplog
+):
+    planted_cache()
+    unfinished(tmp_path)
+    assert set(probe(config(tmp_path, head="linear")).model) == {"planted"}
+    assert "half.h5 is unfinished" in caplog.text
     with pytest.raises(CacheError, match="7 of 8 utterances are still to come"):
+        probe(config(tmp_path, model=("tiny",), dataset=("half",)))
+
+
+def test_only_unfinished_caches_is_an_error(tmp_path):
+    unfinished(tmp_path)
+    with pytest.raises(CacheError, match="no finished cache"):
         probe(config(tmp_path))
+
+
+def test_other_labels_are_other_runs_though_the_classes_have_the_same_names(
+    tmp_path, planted_cache
+):
+    planted_cache()
+    settings = {"head": "linear", "split": "loso", "runs": 1}
+    one = probe(config(tmp_path, map=("anger=happiness",), **settings))
+    other = probe(config(tmp_path, map=("anger=sadness",), **settings))
+    assert one.path[0] != other.path[0]
+    truths = [
+        {p["key"]: p["emotion"] for p in load_record(tmp_path / r.path[0])["predictions"]}
+        for r in (one, other)
+    ]
+    assert truths[0] != truths[1]
+
+
+def test_a_damaged_record_is_made_again(tmp_path, planted_cache):
+    planted_cache()
+    first = probe(config(tmp_path, head="linear", runs=1))
+    (tmp_path / first.path[0]).write_text('{"format"')
+    again = probe(config(tmp_path, head="linear", runs=1))
+    assert again.macro_f1.tolist() == first.macro_f1.tolist()
+
+
+def test_runs_of_one_experiment_differ_in_their_seed_alone(tmp_path, planted_cache):
+    planted_cache()
+    same = probe(config(tmp_path, head="linear", runs=3, epochs=1, resplit=True))
+    assert len(set(same.experiment)) == 1
+    other = probe(config(tmp_path, head="linear", runs=1, epochs=2, resplit=True))
+    assert other.experiment[0] != same.experiment[0]
+
+
+def test_a_validation_set_of_emotions_that_training_lacks_is_one_clear_line(tmp_path):
+    tiny(tmp_path, "odd", [*"aabbccdd"], [*"xxyyxxyy"])
+    keys = [f"{i:03d}.wav" for i in range(8)]
+    split = {"train": keys[:2] + keys[4:6], "validation": keys[2:4], "test": keys[6:]}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    with pytest.raises(LsmprobeError, match=r"validation.*(Lower --lr|emotions)"):
+        probe(config(tmp_path, head="linear", split=str(tmp_path / "split.json")))

@@ -14,6 +14,7 @@ def results():
         "corpus": "c",
         "split": "speaker",
         "feature_norm": "none",
+        "experiment": "e",
         "uar": 50.0,
         "accuracy": 52.0,
         "constant_f1": 5.0,
@@ -59,11 +60,35 @@ def test_the_score_table_is_the_one_worked_by_hand(results):
     assert (multi["head"], multi["runs"], multi["std"]) == ("multilayer", 2, 0.0)
 
 
+def test_runs_of_different_settings_are_never_averaged(results):
+    other = results.assign(experiment="f", macro_f1=0.0)
+    other["layer_weights"] = [None, None, None, [1.0, 0.0], [1.0, 0.0]]
+    both = pd.concat([results, other], ignore_index=True)
+    assert score_table(both).macro_f1.tolist() == [44.0, 0.0, 60.0, 0.0]
+    weights = layer_weights(both).groupby("experiment").weight.apply(list)
+    np.testing.assert_allclose(weights["e"], [0.30, 0.70])
+    np.testing.assert_allclose(weights["f"], [1.0, 0.0])
+    assert len(draw_layer_weights(layer_weights(both)).get_yticks()) == 2
+    assert "experiment" in format_scores(both)
+    assert "experiment" not in format_scores(results)
+
+
+def test_experiments_with_other_layers_are_kept_apart(results):
+    other = results.assign(experiment="f")
+    other["layers"] = [[0, 1, 2]] * 5
+    other["layer_weights"] = [None, None, None, [0.2, 0.3, 0.5], [0.2, 0.3, 0.5]]
+    weights = layer_weights(pd.concat([results, other], ignore_index=True))
+    assert weights.groupby("experiment").layer.apply(list).to_dict() == {
+        "e": [1, 2],
+        "f": [0, 1, 2],
+    }
+
+
 def test_the_text_says_what_the_numbers_are(results):
     text = format_scores(results)
     assert "44.0 ± 4.0" in text
     assert "34.0 to 64.0" in text
-    assert "interval over utterances only" in text
+    assert "intervals, over utterances only" in text
     assert "random weights" not in text
     results["random_weights"] = True
     assert "m (random weights)" in format_scores(results)

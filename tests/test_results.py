@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from lsmprobe.errors import ResultsError
-from lsmprobe.results import load_head, load_record, load_results, record_path, run_id, save_run
+from lsmprobe.results import (
+    is_finished,
+    load_head,
+    load_record,
+    load_results,
+    record_path,
+    run_id,
+    save_run,
+)
 
 
 def record(**changes):
@@ -15,6 +23,7 @@ def record(**changes):
         "head": "linear",
         "layer": 4,
         "seed": 0,
+        "experiment": "e",
         "settings": {"feature_norm": "none"},
         "split": {"kind": "speaker", "hash": "h"},
         "cache": {"hash": "x", "identity": {"random_init": None}},
@@ -66,9 +75,14 @@ def test_a_damaged_record_is_named_and_left_out(tmp_path, caplog):
     (tmp_path / "other-seed0.json").write_text('{"format": "lsmprobe-run", "version": 99}')
     (tmp_path / "list-seed0.json").write_text("[1]")
     (tmp_path / "lacks-seed0.json").write_text('{"format": "lsmprobe-run", "version": 1}')
+    words = json.dumps({**load_record(tmp_path / "good-seed0.json"), "seconds": "long"})
+    (tmp_path / "words-seed0.json").write_text(words)
     assert len(load_results(tmp_path)) == 1
-    for name in ("cut", "other", "list", "lacks"):
+    for name in ("cut", "other", "list", "lacks", "words"):
         assert f"{name}-seed0.json" in caplog.text
+        assert not is_finished(tmp_path / f"{name}-seed0.json")
+    assert is_finished(tmp_path / "good-seed0.json")
+    assert not is_finished(tmp_path / "nowhere.json")
 
 
 def test_split_files_are_not_mistaken_for_records(tmp_path, caplog):
