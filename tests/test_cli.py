@@ -68,7 +68,7 @@ def test_output_that_cannot_be_written_is_one_line(few_clips):
     own = few_clips / "own" / "own.csv"
     nowhere = own / "split.json"  # a file is no folder
     line = refused("-c", MAIN, "splits", "make", "loso", own, "--out", nowhere)
-    assert "split.json cannot be written" in line
+    assert "own.csv cannot be written" in line
     line = refused(
         *(ROOT / "extract.py", "--model", "toy", "--dataset", own),
         *("--cache-dir", own),
