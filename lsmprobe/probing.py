@@ -4,13 +4,11 @@ The runs of a seed that read the same features train together. Finished runs are
 """
 
 import datetime
-import itertools
 import logging
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +19,9 @@ from torch import nn
 from tqdm import tqdm
 
 from lsmprobe import __version__
-from lsmprobe.cache import FeatureCache
-from lsmprobe.config import ProbeConfig, dataset_name, label_map, model_name
+from lsmprobe.config import ProbeConfig
 from lsmprobe.device import choose_device
-from lsmprobe.errors import CacheError, LsmprobeError, SettingsError, SplitError, nearest
+from lsmprobe.errors import CacheError, LsmprobeError, SettingsError, SplitError
 from lsmprobe.evaluation import bootstrap_interval, macro_f1, scores
 from lsmprobe.heads import (
     LinearHead,
@@ -38,6 +35,7 @@ from lsmprobe.heads import (
 )
 from lsmprobe.results import is_finished, record_path, results_table, run_id, save_run
 from lsmprobe.splits import Fold, Split, make_split, save_split, split_hash
+from lsmprobe.tasks import Task, find_caches, read_task
 from lsmprobe.training import Fit, FrameFeatures, Member, PooledFeatures, Recipe, fit
 
 LINEAR = (
@@ -58,52 +56,6 @@ MULTI_LAYER = (*NON_LINEAR, "include_layer_0", "scalar_lr", "scalar_weight_decay
 SETTINGS = {"linear": LINEAR, "nonlinear": NON_LINEAR, "multilayer": MULTI_LAYER}
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Task:
-    """A cache as a classification task: which utterances, of which classes."""
-
-    cache: FeatureCache
-    model: str
-    corpus: str
-    rows: np.ndarray  # positions in the cache
-    utterances: pd.DataFrame  # those rows, labels merged
-    classes: tuple[str, ...]
-
-    @cached_property
-    def labels(self) -> np.ndarray:
-        """The class of every utterance, as an index into `classes`."""
-        return np.array([self.classes.index(e) for e in self.utterances.emotion])
-
-    @property
-    def keys(self) -> list[str]:
-        """The key of every utterance."""
-        return list(self.utterances.key)
-
-    @cached_property
-    def labels_hash(self) -> str:
-        """Who says what with which emotion, as it is learned here."""
-        return run_id({"rows": self.utterances[["key", "emotion", "speaker"]].to_numpy().tolist()})
-
-    @cached_property
-    def pooled(self) -> torch.Tensor:
-        """Mean over the frames: (utterances, layers, dim)."""
-        return torch.from_numpy(np.array(self.cache.pooled[self.rows]))
-
-    @cached_property
-    def pooled_std(self) -> torch.Tensor:
-        """Deviation over the frames: (utterances, layers, dim)."""
-        return torch.from_numpy(np.array(self.cache.pooled_std[self.rows]))
-
-    @cached_property
-    def lengths(self) -> np.ndarray:
-        """Frames of every utterance."""
-        return self.utterances.frames.to_numpy()
-
-    def read(self, utterance: int, layer: int) -> np.ndarray:
-        """The frames of one utterance at one layer."""
-        return self.cache.frames(int(self.rows[utterance]), layer)
 
 
 @dataclass(frozen=True)
@@ -151,71 +103,6 @@ def probe_all(config: ProbeConfig) -> tuple[pd.DataFrame, dict[str, LsmprobeErro
     return results_table(paths), failures
 
 
-def find_caches(config: ProbeConfig) -> list[tuple[str, str, Path]]:
-    """(model, corpus, file) of every cache asked for.
-
-    Named ones must be there; with `all`, or nothing named, it is whatever the folder holds that is
-    finished and that the head can read.
-
-    Raises:
-        CacheError: a named cache is missing, or the folder holds none.
-    """
-    there = {
-        (path.parent.name, path.stem): path
-        for path in sorted(config.cache_dir.glob("*/*.h5"))
-        if not path.name.startswith(".")
-    }
-    if not there:
-        raise CacheError(
-            f"{config.cache_dir} holds no cache; run extract.py first, or name its --cache-dir."
-        )
-    every_model = sorted({model for model, _ in there})
-    every_corpus = sorted({corpus for _, corpus in there})
-    models = _named(config.model, model_name) or every_model
-    corpora = _named(config.dataset, dataset_name) or every_corpus
-    for kind, names, known in (
-        ("model", models, every_model),
-        ("corpus", corpora, every_corpus),
-    ):
-        for name in names:
-            if name not in known:
-                raise CacheError(
-                    f"{config.cache_dir} holds no cache of {kind} {name!r}; run extract.py first. "
-                    f"Of what is there, {nearest(name, known)}"
-                )
-    pairs = list(itertools.product(models, corpora))
-    if _named(config.model, str) and _named(config.dataset, str):
-        for model, corpus in pairs:
-            if (model, corpus) not in there:
-                raise CacheError(
-                    f"{config.cache_dir / model / corpus}.h5 is not there; run "
-                    f"extract.py --model {model} --dataset {corpus} first."
-                )
-    else:
-        pairs = [pair for pair in pairs if pair in there and _is_ready(config, there[pair])]
-    if not pairs:
-        raise CacheError(
-            f"{config.cache_dir} holds no finished cache that --head {config.head} can read; "
-            "finish extract.py first."
-        )
-    return [(model, corpus, there[model, corpus]) for model, corpus in pairs]
-
-
-def _is_ready(config: ProbeConfig, path: Path) -> bool:
-    """Whether a cache that nobody named can be probed; says why not. Damaged ones fail later."""
-    try:
-        cache = FeatureCache(path, allow_unfinished=True)
-    except CacheError:
-        return True
-    if not cache.is_finished:
-        log.warning("passed over: %s is unfinished", path)
-        return False
-    if cache.store == "pooled" and config.head not in ("linear", "all"):
-        log.warning("passed over: %s holds pooled means only", path)
-        return False
-    return True
-
-
 def probe_cache(config: ProbeConfig, model: str, corpus: str, path: Path) -> list[Path]:
     """Every run asked for on one cache; the paths of their records."""
     task = read_task(config, model, corpus, path)
@@ -236,63 +123,25 @@ def probe_cache(config: ProbeConfig, model: str, corpus: str, path: Path) -> lis
     return [run.path for run in runs]
 
 
-def read_task(config: ProbeConfig, model: str, corpus: str, path: Path) -> Task:
-    """Open a cache and keep the utterances and labels that are asked for.
-
-    Raises:
-        CacheError: the cache is unfinished, damaged or foreign.
-        SettingsError: --emotions or --map name what the corpus does not have.
-    """
-    cache = FeatureCache(path)
-    merged = label_map(config.map)
-    table = cache.utterances
-    for flag, names in (("--map", merged), ("--emotions", config.emotions)):
-        known = sorted(
-            set(table.emotion) | (set(merged.values()) if flag == "--emotions" else set())
-        )
-        for name in names:
-            if name not in known:
-                raise SettingsError(
-                    f"{flag}: {corpus} has no emotion {name!r}; {nearest(name, known)}"
-                )
-    table = table.assign(emotion=table.emotion.replace(merged))
-    if config.emotions:
-        table = table[table.emotion.isin(config.emotions)]
-    classes = tuple(sorted(set(table.emotion)))
-    if len(classes) < 2:
-        raise SettingsError(
-            f"{corpus} has {len(classes)} emotion to tell apart ({', '.join(classes)}); "
-            "expected two or more."
-        )
-    counts = table.emotion.value_counts()
-    if counts.min() < 2:
-        raise SettingsError(
-            f"{corpus}: emotion {counts.idxmin()!r} occurs once, so it cannot be both learned and "
-            "tested; leave it out with --emotions or merge it with --map."
-        )
-    return Task(cache, model, corpus, table.index.to_numpy(), table.reset_index(drop=True), classes)
-
-
 def planned_runs(config: ProbeConfig, task: Task) -> list[Run]:
     """Every run that the settings ask for on this cache, finished or not."""
     seeds = range(config.seed, config.seed + config.runs)
-    splits: dict[int, Split] = {}
-    for split_seed in {config.split_seed + (s - config.seed) * config.resplit for s in seeds}:
-        splits[split_seed] = _split(config, task, split_seed)
+    fixed = None if config.resplit else _split(config, task, config.split_seed)
+    splits = {s: fixed or _split(config, task, config.split_seed + s - config.seed) for s in seeds}
+    hashes = {seed: split_hash(split, task.keys) for seed, split in splits.items()}
     runs = []
     for head, layer in _heads_and_layers(config, task):
         settings = _settings(config, head)
-        for seed in seeds:
-            split = splits[config.split_seed + (seed - config.seed) * config.resplit]
+        for seed, split in splits.items():
             experiment = {
                 "cache": task.cache.identity_hash,
                 "labels": task.labels_hash,
                 "head": head,
                 "layer": layer,
-                "split": config.split if config.resplit else split_hash(split, task.keys),
+                "split": config.split if config.resplit else hashes[seed],
                 "settings": settings,
             }
-            run = run_id({**experiment, "seed": seed, "split": split_hash(split, task.keys)})
+            run = run_id({**experiment, "seed": seed, "split": hashes[seed]})
             path = record_path(config.results_dir, task.model, task.corpus, head, layer, seed, run)
             runs.append(Run(head, layer, seed, split, settings, run_id(experiment), path))
     return runs
@@ -410,8 +259,8 @@ def _member(config: ProbeConfig, task: Task, run: Run, fold: Fold) -> Member:
     layers = [run.layer] if run.layer is not None else list(task.cache.layers)
     if run.layer is None and not config.include_layer_0:
         layers = layers[1:]
-    with torch.random.fork_rng():
-        torch.manual_seed(run.seed)
+    with torch.random.fork_rng([]):
+        torch.default_generator.manual_seed(run.seed)
         head: nn.Module
         if run.head == "linear":
             head = LinearHead(dim, n_classes, hidden=config.hidden)
@@ -513,8 +362,3 @@ def _record(
             for row, guess, chances in zip(table.itertuples(), guesses, probabilities, strict=True)
         ],
     }
-
-
-def _named(names: Sequence[str], name: Callable[[str], str]) -> list[str]:
-    """The names asked for, or nothing where `all` or nothing was asked for."""
-    return [] if "all" in names else [name(n) for n in names]

@@ -148,7 +148,7 @@ def fit(
         weight = balanced_weights(targets[train], n_classes).to(device)
     loss = nn.CrossEntropyLoss(weight=weight)
     trainers = [_Trainer(member, recipe, loss, device) for member in members]
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([device] if device.startswith("cuda") else []):
         for epoch in range(1, recipe.epochs + 1):
             for seed, group in groupby(trainers, key=lambda t: t.member.seed):
                 together = list(group)

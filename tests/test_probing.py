@@ -11,8 +11,9 @@ from lsmprobe.analysis import layer_weights
 from lsmprobe.cache import CachePlan, CacheWriter, FeatureCache
 from lsmprobe.config import ProbeConfig
 from lsmprobe.errors import CacheError, LsmprobeError, SettingsError, SplitError
-from lsmprobe.probing import find_caches, probe, probe_all
+from lsmprobe.probing import probe, probe_all
 from lsmprobe.results import load_head, load_record, load_results
+from lsmprobe.tasks import find_caches
 
 QUICK = {"epochs": 4, "runs": 2, "device": "cpu"}
 

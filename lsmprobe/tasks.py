@@ -1,0 +1,174 @@
+"""The caches that are asked for, as classification tasks: which utterances, of which classes."""
+
+import hashlib
+import itertools
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lsmprobe.cache import FeatureCache
+from lsmprobe.config import ProbeConfig, dataset_name, label_map, model_name
+from lsmprobe.errors import CacheError, SettingsError, nearest
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A cache as a classification task: which utterances, of which classes."""
+
+    cache: FeatureCache
+    model: str
+    corpus: str
+    rows: np.ndarray  # positions in the cache
+    utterances: pd.DataFrame  # those rows, labels merged
+    classes: tuple[str, ...]
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """The class of every utterance, as an index into `classes`."""
+        return np.array([self.classes.index(e) for e in self.utterances.emotion])
+
+    @property
+    def keys(self) -> list[str]:
+        """The key of every utterance."""
+        return list(self.utterances.key)
+
+    @cached_property
+    def labels_hash(self) -> str:
+        """Who says what with which emotion, as it is learned here."""
+        rows = self.utterances[["key", "emotion", "speaker"]].to_numpy().tolist()
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+    @cached_property
+    def pooled(self) -> torch.Tensor:
+        """Mean over the frames: (utterances, layers, dim)."""
+        return torch.from_numpy(np.array(self.cache.pooled[self.rows]))
+
+    @cached_property
+    def pooled_std(self) -> torch.Tensor:
+        """Deviation over the frames: (utterances, layers, dim)."""
+        return torch.from_numpy(np.array(self.cache.pooled_std[self.rows]))
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Frames of every utterance."""
+        return self.utterances.frames.to_numpy()
+
+    def read(self, utterance: int, layer: int) -> np.ndarray:
+        """The frames of one utterance at one layer."""
+        return self.cache.frames(int(self.rows[utterance]), layer)
+
+
+def find_caches(config: ProbeConfig) -> list[tuple[str, str, Path]]:
+    """(model, corpus, file) of every cache asked for.
+
+    Named ones must be there; with `all`, or nothing named, it is whatever the folder holds that is
+    finished and that the head can read.
+
+    Raises:
+        CacheError: a named cache is missing, or the folder holds none.
+    """
+    there = {
+        (path.parent.name, path.stem): path
+        for path in sorted(config.cache_dir.glob("*/*.h5"))
+        if not path.name.startswith(".")
+    }
+    if not there:
+        raise CacheError(
+            f"{config.cache_dir} holds no cache; run extract.py first, or name its --cache-dir."
+        )
+    every_model = sorted({model for model, _ in there})
+    every_corpus = sorted({corpus for _, corpus in there})
+    models = _named(config.model, model_name) or every_model
+    corpora = _named(config.dataset, dataset_name) or every_corpus
+    for kind, names, known in (
+        ("model", models, every_model),
+        ("corpus", corpora, every_corpus),
+    ):
+        for name in names:
+            if name not in known:
+                raise CacheError(
+                    f"{config.cache_dir} holds no cache of {kind} {name!r}; run extract.py first. "
+                    f"Of what is there, {nearest(name, known)}"
+                )
+    pairs = list(itertools.product(models, corpora))
+    if _named(config.model, str) and _named(config.dataset, str):
+        for model, corpus in pairs:
+            if (model, corpus) not in there:
+                raise CacheError(
+                    f"{config.cache_dir / model / corpus}.h5 is not there; run "
+                    f"extract.py --model {model} --dataset {corpus} first."
+                )
+    else:
+        pairs = [pair for pair in pairs if pair in there and _is_ready(config, there[pair])]
+    if not pairs:
+        raise CacheError(
+            f"{config.cache_dir} holds no finished cache that --head {config.head} can read; "
+            "finish extract.py first."
+        )
+    return [(model, corpus, there[model, corpus]) for model, corpus in pairs]
+
+
+def _is_ready(config: ProbeConfig, path: Path) -> bool:
+    """Whether a cache that nobody named can be probed; says why not. Damaged ones fail later."""
+    try:
+        cache = FeatureCache(path, allow_unfinished=True)
+    except CacheError:
+        return True
+    if not cache.is_finished:
+        log.warning("passed over: %s is unfinished", path)
+        return False
+    if cache.store == "pooled" and config.head not in ("linear", "all"):
+        log.warning("passed over: %s holds pooled means only", path)
+        return False
+    return True
+
+
+def read_task(config: ProbeConfig, model: str, corpus: str, path: Path) -> Task:
+    """Open a cache and keep the utterances and labels that are asked for.
+
+    Raises:
+        CacheError: the cache is unfinished, damaged or foreign.
+        SettingsError: --emotions or --map name what the corpus does not have.
+    """
+    cache = FeatureCache(path)
+    merged = label_map(config.map)
+    table = cache.utterances
+    for flag, names in (("--map", merged), ("--emotions", config.emotions)):
+        known = sorted(
+            set(table.emotion) | (set(merged.values()) if flag == "--emotions" else set())
+        )
+        for name in names:
+            if name not in known:
+                raise SettingsError(
+                    f"{flag}: {corpus} has no emotion {name!r}; {nearest(name, known)}"
+                )
+    table = table.assign(emotion=table.emotion.replace(merged))
+    if config.emotions:
+        table = table[table.emotion.isin(config.emotions)]
+    classes = tuple(sorted(set(table.emotion)))
+    if len(classes) < 2:
+        raise SettingsError(
+            f"{corpus} has {len(classes)} emotion to tell apart ({', '.join(classes)}); "
+            "expected two or more."
+        )
+    counts = table.emotion.value_counts()
+    if counts.min() < 2:
+        raise SettingsError(
+            f"{corpus}: emotion {counts.idxmin()!r} occurs once, so it cannot be both learned and "
+            "tested; leave it out with --emotions or merge it with --map."
+        )
+    return Task(cache, model, corpus, table.index.to_numpy(), table.reset_index(drop=True), classes)
+
+
+def _named(names: Sequence[str], name: Callable[[str], str]) -> list[str]:
+    """The names asked for, or nothing where `all` or nothing was asked for."""
+    return [] if "all" in names else [name(n) for n in names]
