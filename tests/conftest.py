@@ -4,6 +4,8 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
+# The suite runs in as many processes as there are cores: threads would only be in the way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from jaxtyping import install_import_hook
 
@@ -20,7 +22,7 @@ from hypothesis import settings
 
 from lsmprobe.cache import CachePlan, CacheWriter
 
-torch.set_num_threads(1)  # the suite runs in as many processes as there are cores
+torch.set_num_threads(1)
 settings.register_profile("suite", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("suite")
 

@@ -12,7 +12,13 @@ PACKAGE = ROOT / "lsmprobe"
 
 KNOWN_TO_ALL = {"errors", "config", "device"}
 STAGES = {"extraction", "probing", "demo", "cli", "corpus_check", "__init__"}
-MAY_KNOW = {"training": {"heads"}, "encoders": {"models"}}  # every other module knows none
+MAY_KNOW = {
+    "training": {"heads"},
+    "tasks": {"cache"},
+    "encoders": {"models"},
+    "corpora": {"own_corpora"},
+    "splits": {"split_search", "split_files"},
+}  # every other module knows none
 HOMES = {
     "h5py": {"cache"},
     "transformers": {"models", "encoders"},

@@ -1,9 +1,4 @@
-"""Splits against brute force, against what real corpora allow, and by what every split must be."""
-
-import hashlib
-import itertools
-import json
-from pathlib import Path
+"""Splits by what every split must be, and what is said about them."""
 
 import numpy as np
 import pandas as pd
@@ -11,23 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsmprobe import splits
 from lsmprobe.errors import SplitError
+from lsmprobe.split_files import PARTS, split_hash
 from lsmprobe.splits import (
-    PARTS,
     audit,
     given_split,
     k_fold_speakers,
     leave_one_speaker_out,
-    load_split,
     make_split,
     random_split,
-    save_split,
     speaker_split,
-    split_hash,
 )
 
-NAMES = Path(__file__).parents[1] / ".." / "shared" / "names"
 FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
 
@@ -39,17 +29,6 @@ def corpus(counts):
     """Speakers and emotions of a table like {"s1": {"anger": 2}}."""
     pairs = [(s, e) for s, row in counts.items() for e, n in row.items() for _ in range(n)]
     return np.array([s for s, _ in pairs]), np.array([e for _, e in pairs])
-
-
-def random_corpus(n_speakers, n_classes, seed):
-    rng = np.random.default_rng(seed)
-    return corpus(
-        {
-            f"s{speaker:02}": {f"e{c}": int(rng.integers(0, 9)) for c in range(n_classes)}
-            | {"x": 1}
-            for speaker in range(n_speakers)
-        }
-    )
 
 
 def even_corpus(n_speakers, each=2):
@@ -75,72 +54,7 @@ def small_corpora(draw, max_speakers=5):
     return corpus({f"s{number}": row for number, row in enumerate(rows)})
 
 
-def badness(fold, emotions):
-    """The definition, one utterance at a time: gaps of train, gaps of the others, the sum."""
-    classes = sorted(set(emotions))
-    gaps, cost = {"train": 0, "validation": 0, "test": 0}, 0.0
-    for part, indices in parts_of(fold).items():
-        own = [emotions[i] for i in indices]
-        gaps[part] = len(set(classes) - set(own))
-        cost += abs(len(own) / len(emotions) - FRACTIONS[part]) / FRACTIONS[part]
-        for c in classes:
-            cost += abs(own.count(c) / len(own) - list(emotions).count(c) / len(emotions)) / 2
-    return gaps["train"], gaps["validation"] + gaps["test"], round(cost, 6)
-
-
-def every_speaker_split(speakers):
-    names = sorted(set(speakers))
-    for assignment in itertools.product(PARTS, repeat=len(names)):
-        if set(assignment) == set(PARTS):
-            of = dict(zip(names, assignment, strict=True))
-            column = np.array([of[s] for s in speakers])
-            yield splits.Fold(*(np.flatnonzero(column == part) for part in PARTS))
-
-
 # ------------------------------------------------------------------------------ whole speakers
-
-
-@settings(max_examples=25, deadline=None)
-@given(small_corpora())
-def test_the_speaker_split_is_the_best_of_all(corpus):
-    speakers, emotions = corpus
-    fold = speaker_split(speakers, emotions).folds[0]
-    best = min(badness(other, emotions) for other in every_speaker_split(speakers))
-    assert badness(fold, emotions) == best
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_swaps_find_what_trying_all_finds(monkeypatch, seed):
-    speakers, emotions = random_corpus(n_speakers=9, n_classes=4, seed=seed)
-    best = badness(speaker_split(speakers, emotions).folds[0], emotions)
-    monkeypatch.setattr(splits, "MAX_EXHAUSTIVE", 0)
-    assert badness(speaker_split(speakers, emotions).folds[0], emotions) == best
-
-
-REACHED = {  # train/validation/test in percent and their speakers, as docs/splits.md has them
-    "aesdd": ("67/16/16", "4+1+1"),
-    "cafe": ("83/8/8", "10+1+1"),
-    "emodb": ("79/10/10", "8+1+1"),
-    "oreau": ("80/10/10", "24+4+4"),
-    "shemo": ("80/10/10", None),
-    "demos": ("80/10/10", "54+7+7"),
-}
-
-
-@pytest.mark.parametrize("name", REACHED)
-def test_real_corpora_reach_what_their_speakers_allow(name):
-    if not NAMES.is_dir():
-        pytest.skip("the real corpora's file lists are not here")
-    lists = pd.read_csv(NAMES / f"{name}.tsv", sep="\t", dtype=str, keep_default_na=False)
-    lists = lists[lists["emotion"] != "guilt"].reset_index(drop=True)
-    parts = parts_of(speaker_split(lists["speaker"], lists["emotion"]).folds[0])
-    sizes, n_speakers = REACHED[name]
-    assert "/".join(f"{100 * len(part) / len(lists):.0f}" for part in parts.values()) == sizes
-    spoken = [lists["speaker"][part].nunique() for part in parts.values()]
-    assert n_speakers is None or "+".join(map(str, spoken)) == n_speakers
-    assert sum(spoken) == lists["speaker"].nunique()
-    for part in parts.values():
-        assert set(lists["emotion"][part]) == set(lists["emotion"])
 
 
 def test_six_even_speakers_and_the_sentences_about_them():
@@ -160,15 +74,6 @@ def test_nothing_is_said_where_nothing_is_amiss():
     assert speaker_split(*even_corpus(20)).notes == ()
 
 
-@pytest.mark.parametrize(("n_speakers", "n_seeds"), [(5, 5), (15, 10)])
-def test_seeds_give_other_test_sets_none_better_than_seed_0(n_speakers, n_seeds):
-    speakers, emotions = random_corpus(n_speakers, n_classes=3, seed=0)
-    found = [speaker_split(speakers, emotions, seed=seed) for seed in range(n_seeds)]
-    assert len({tuple(split.folds[0].test) for split in found}) == n_seeds
-    ranks = [badness(split.folds[0], emotions) for split in found]
-    assert ranks == sorted(ranks)
-
-
 def test_seeds_come_round_and_say_so():
     speakers, emotions = even_corpus(4)
     first, again = (speaker_split(speakers, emotions, seed=seed) for seed in (1, 5))
@@ -186,13 +91,6 @@ def test_an_emotion_of_one_speaker_is_trained_on_and_missed_elsewhere():
         assert any(found.startswith(note) for found in split.notes)
 
 
-def test_every_emotion_everywhere_comes_before_the_sizes():
-    rare = {"x": 40, "fear": 1}  # the three longest speakers, and only they, show fear
-    speakers, emotions = corpus(dict.fromkeys("abc", rare) | {s: {"x": 4} for s in "defghij"})
-    for part in parts_of(speaker_split(speakers, emotions).folds[0]).values():
-        assert "fear" in emotions[part]
-
-
 @settings(max_examples=20, deadline=None)
 @given(small_corpora(), st.randoms(use_true_random=False))
 def test_the_order_of_utterances_does_not_matter(corpus, random):
@@ -202,16 +100,6 @@ def test_the_order_of_utterances_does_not_matter(corpus, random):
     shuffled = speaker_split(speakers[order], emotions[order])
     here = split_hash(speaker_split(speakers, emotions), keys)
     assert split_hash(shuffled, [keys[number] for number in order]) == here
-
-
-def test_many_speakers_are_split_to_the_percent():
-    speakers, emotions = random_corpus(n_speakers=300, n_classes=5, seed=0)
-    fold = speaker_split(speakers, emotions).folds[0]
-    for part, indices in parts_of(fold).items():
-        assert len(indices) / len(speakers) == pytest.approx(FRACTIONS[part], abs=0.002)
-        for emotion in set(emotions):
-            share = np.mean(emotions[indices] == emotion)
-            assert share == pytest.approx(np.mean(emotions == emotion), abs=0.01)
 
 
 def test_other_fractions_are_followed():
@@ -394,107 +282,3 @@ def test_the_audit_of_a_speaker_split_shares_no_speaker():
     found = audit(k_fold_speakers(speakers, emotions, 3), table(speakers, emotions))
     assert found["fold"].tolist() == [0] * 3 + [1] * 3 + [2] * 3
     assert (found["shared"] == 0).all()
-
-
-# -------------------------------------------------------------------------------- the split file
-
-KEYS = [f"Colère/{number}.wav" for number in range(30)] + ["caf\udce9.wav", "x#0.5-1.0"]
-
-
-def some_split():
-    return k_fold_speakers(np.arange(32) // 4, ["x"] * 32, 4)
-
-
-@settings(max_examples=10, deadline=None)
-@given(st.permutations(range(32)))
-def test_a_saved_split_is_loaded_in_any_order_of_the_utterances(tmp_path_factory, order):
-    path = tmp_path_factory.mktemp("splits") / "new" / "split.json"
-    split = some_split()
-    save_split(path, split, KEYS)
-    assert [file.name for file in path.parent.iterdir()] == ["split.json"]
-    keys = [KEYS[number] for number in order]
-    loaded = load_split(path, keys)
-    assert (loaded.kind, loaded.seed, loaded.notes) == (split.kind, split.seed, split.notes)
-    for fold, saved in zip(loaded.folds, split.folds, strict=True):
-        for part in PARTS:
-            assert {keys[i] for i in getattr(fold, part)} == {KEYS[i] for i in getattr(saved, part)}
-            assert (np.diff(getattr(fold, part)) > 0).all()
-    assert split_hash(loaded, keys) == split_hash(split, KEYS)
-
-
-def test_the_hash_is_the_one_that_the_docs_describe():
-    split = given_split(["test", "train", "validation", "train"])
-    text = '[[["a", "c"], ["b"], ["d"]]]'
-    assert split_hash(split, ["d", "c", "b", "a"]) == hashlib.sha256(text.encode()).hexdigest()
-
-
-def test_a_file_made_by_hand_is_a_split(tmp_path):
-    path = tmp_path / "mine.json"
-    path.write_text(json.dumps({"train": ["c", "a"], "validation": ["b"], "test": ["d"]}))
-    utterances = pd.DataFrame({"key": list("abcd"), "speaker": list("sttu"), "emotion": ["x"] * 4})
-    split = make_split(str(path), utterances)
-    assert split.kind == "file"
-    assert [part.tolist() for part in parts_of(split.folds[0]).values()] == [[0, 2], [1], [3]]
-    assert split.notes == ()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"train": ["a", "zzz"]}, "1 key not in this corpus, first 'zzz'"),
-        ({"train": ["a"]}, "1 key of the corpus not listed, first 'c'"),
-        ({"train": ["a", "c", "c"]}, "1 key listed twice, first 'c' in train;"),
-        ({"train": ["a", "c", "d"]}, "1 key listed twice, first 'd' in train and test"),
-        ({"train": []}, "`train` is not a list of keys"),
-        ({"test": None}, "`test` is not a list of keys"),
-        ({"test": [1]}, "`test` is not a list of keys"),
-        ({"folds": ["abc"]}, "fold 0: `train` is not a list"),
-        ({"folds": 3}, "`folds` is 3; expected a list"),
-        ({"hash": "00"}, "was changed"),
-        ({"format": "other"}, "format 'other' version 1; expected 'lsmprobe split' version 1"),
-        ({"version": 2}, "version 2; expected"),
-    ],
-)
-def test_a_file_that_does_not_fit_is_refused(tmp_path, change, message):
-    path = tmp_path / "split.json"
-    record = {"train": ["a", "c"], "validation": ["b"], "test": ["d"]} | change
-    path.write_text(json.dumps(record))
-    with pytest.raises(SplitError, match=message):
-        load_split(path, list("abcd"))
-
-
-@pytest.mark.parametrize("text", ["", "no json", "[1, 2]", "\ufffe", "[" * 100_000])
-def test_a_file_that_is_something_else_is_refused(tmp_path, text):
-    path = tmp_path / "split.json"
-    path.write_text(text, encoding="utf-16")
-    with pytest.raises(SplitError, match=r"split\.json"):
-        load_split(path, list("abcd"))
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(SplitError, match=r"split\.json"):
-        load_split(path, list("abcd"))
-
-
-def test_one_key_moved_to_another_part_is_noticed(tmp_path):
-    path = tmp_path / "split.json"
-    save_split(path, some_split(), KEYS)
-    record = json.loads(path.read_text())
-    fold = record["folds"][0]
-    fold["test"].append(fold["train"].pop())
-    path.write_text(json.dumps(record))
-    with pytest.raises(SplitError, match="its hash is of other lists"):
-        load_split(path, KEYS)
-
-
-def test_a_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
-    path = tmp_path / "split.json"
-    save_split(path, some_split(), KEYS)
-    before = path.read_bytes()
-
-    def full(*_args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="No space left"):
-        save_split(path, given_split(["train", "validation", "test"]), ["a", "b", "c"])
-    assert path.read_bytes() == before
-    assert [file.name for file in tmp_path.iterdir()] == ["split.json"]
