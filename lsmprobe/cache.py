@@ -530,13 +530,19 @@ def _differences(stored: "FeatureCache", plan: CachePlan) -> list[str]:
         if old.get(name) != new.get(name)
     ]
     had, has = _rows({name: stored._column(name) for name in PLANNED}), _rows(plan.columns)
-    counts = {
-        "new": len(has.keys() - had.keys()),
-        "gone": len(had.keys() - has.keys()),
-        "changed": sum(has.get(key, row) != row for key, row in had.items()),
-        "in another place": sum(map(bytes.__ne__, had, has)) if had.keys() == has.keys() else 0,
+    differing = {
+        "new": has.keys() - had.keys(),
+        "gone": had.keys() - has.keys(),
+        "changed": [key for key, row in had.items() if has.get(key, row) != row],
+        "in another place": [a for a, b in zip(had, has, strict=False) if a != b]
+        if had.keys() == has.keys()
+        else [],
     }
-    changes = [f"{count} {how}" for how, count in counts.items() if count]
+    changes = [
+        f"{len(keys)} {how} ({os.fsdecode(min(keys))!r} first)"
+        for how, keys in differing.items()
+        if keys
+    ]
     return found + ([f"utterances: {', '.join(changes)}"] if changes else [])
 
 

@@ -82,6 +82,8 @@ def check_corpus_command(config: CheckCorpusConfig) -> int:
     """Print what a copy holds; 0 if it is complete."""
     from lsmprobe.corpus_check import check_corpus
 
+    if config.json and not config.json.parent.is_dir():
+        raise LsmprobeError(f"--json {config.json}: there is no such folder to write it into.")
     report = check_corpus(config.name, config.data_dir)
     print(*report.lines(), sep="\n")
     if config.json:
@@ -100,6 +102,8 @@ def get_corpus_command(config: GetCorpusConfig) -> None:
         for unpacked in download_record(corpus.zenodo, corpus.archives, folder):
             print(unpacked)
         print(f"licence: {corpus.licence}; cite: {corpus.source}")
+    elif config.name == "toy":
+        print("toy is made from a seed when extract.py --dataset toy runs")
     else:
         print(f"{corpus.title} cannot be fetched by a program: {corpus.obtain}")
 
@@ -124,8 +128,10 @@ def audit_command(config: AuditConfig) -> int:
 
     table = audit_split(config.split, _utterances(config), seed=config.split_seed)
     for column, what in LEAKS.items():
-        shared = table[(table.column == column) & (table.shared > 0)]
-        print(f"{what} in more than one part: {'yes' if len(shared) else 'none'}")
+        compared = table[table.column == column]
+        shared = compared[compared.shared > 0]
+        found = "yes" if len(shared) else "none" if len(compared) else "not known"
+        print(f"{what} in more than one part: {found}")
         for row in shared.itertuples():
             shown = ", ".join(row.values[:3]) + (", ..." if row.shared > 3 else "")
             print(f"  fold {row.fold}, {row.parts}: {row.shared} ({shown})")

@@ -21,7 +21,8 @@ class ExtractConfig:
     model: str
     """A model of the table (wav2vec2-large, whisper-small, ...), a Hugging Face id, or a folder."""
     dataset: str
-    """A corpus (demos, emodb, ...), a manifest (CSV: path, emotion, speaker), or folder:DIR."""
+    """A corpus (demos, emodb, ...), a manifest (CSV: path, emotion, speaker), folder:DIR,
+    audformat:DIR or hf:ID."""
     data_dir: Path | None = None
     """Where the corpus lies; otherwise $LSMPROBE_DATA/NAME, then data/NAME."""
     cache_dir: Path = Path("cache")
@@ -33,7 +34,7 @@ class ExtractConfig:
     device: Device = "auto"
     """Where the model runs; auto takes a GPU if there is one."""
     precision: Precision = "float32"
-    """How the model computes."""
+    """How the model computes. Half precision rounds, differently from batch to batch."""
     batch_seconds: float | None = None
     """Seconds of audio, padding counted, that run together; by default 12 (CPU), 240 (GPU)."""
     random_init: int | None = None
@@ -63,6 +64,7 @@ class ExtractConfig:
         _check_ranges(self)
         if self.dry_run and self.selftest:
             raise SettingsError("--dry-run and --selftest are two things; ask for one of them.")
+        self.cache_path  # noqa: B018  has a name
         label_map(self.map)
 
     @property
@@ -259,9 +261,9 @@ def model_name(model: str) -> str:
     ('wav2vec2-large', 'facebook--hubert-base-ls960')
     """
     folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder.resolve().name
-    return model.strip("/").replace("/", "--")
+    if model and folder.is_dir():
+        return _not_empty(folder.resolve().name, "--model", model)
+    return _not_empty(model.strip("/").replace("/", "--"), "--model", model)
 
 
 def dataset_name(dataset: str) -> str:
@@ -272,8 +274,16 @@ def dataset_name(dataset: str) -> str:
     """
     scheme, colon, where = dataset.partition(":")
     if colon and re.fullmatch(r"[a-z]+", scheme):
-        return Path(where).expanduser().resolve().name
-    return Path(dataset).name.removesuffix(".csv")
+        return _not_empty(Path(where).expanduser().resolve().name, "--dataset", dataset)
+    name = Path(dataset).name
+    name = name[:-4] if name.lower().endswith(".csv") else name
+    return _not_empty(name, "--dataset", dataset)
+
+
+def _not_empty(name: str, flag: str, value: str) -> str:
+    if not name:
+        raise SettingsError(f"{flag} {value!r} has no name to store a cache under; name it.")
+    return name
 
 
 def label_map(pairs: tuple[str, ...]) -> dict[str, str]:

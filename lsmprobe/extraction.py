@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from lsmprobe import __version__
 from lsmprobe.audio import SAMPLE_RATE, Audio, n_samples, read_audio, read_header
-from lsmprobe.cache import CachePlan, CacheWriter
+from lsmprobe.cache import CachePlan, CacheWriter, FeatureCache
 from lsmprobe.config import ExtractConfig, dataset_name, label_map
 from lsmprobe.corpora import corpus_folder, read_corpus
 from lsmprobe.device import choose_device
@@ -46,20 +46,24 @@ class Summary:
     n_utterances: int
     n_done: int
     skipped: tuple[str, ...]
+    n_tried: int  # clips that were left to do
     hours: float  # of audio, extracted in this run
     gigabytes: float  # of the file
     seconds: float
 
     def __str__(self) -> str:
         what = f"{self.path}: {self.n_done} of {self.n_utterances} clips, {self.gigabytes:.3f} GB"
-        if self.hours:
+        if self.n_tried:
             speed = self.hours * 3600 / self.seconds
             what += f"; {self.hours:.3f} h of audio in {_duration(self.seconds)}"
             what += f", {speed:.1f} x real time"
         else:
             what += "; nothing was left to do"
         if self.skipped:
-            what += f"; {len(self.skipped)} unreadable and skipped: {', '.join(self.skipped)}"
+            names = ", ".join(
+                repr(key)[1:-1] for key in self.skipped
+            )  # a newline stays in its line
+            what += f"; {len(self.skipped)} unreadable and skipped: {names}"
         return what
 
 
@@ -70,9 +74,7 @@ def extract(config: ExtractConfig) -> Summary:
         LsmprobeError: bad input of any kind; utterances extracted so far are kept.
     """
     started = time.monotonic()
-    utterances = planned_utterances(config)
-    encoder = _encoder(config)
-    plan = _plan(config, utterances, encoder)
+    encoder, plan = _planned(config)
     with CacheWriter.open(config.cache_path, plan) as writer:
         table = plan.utterances
         for unreadable in np.flatnonzero(table.samples == 0):
@@ -93,11 +95,14 @@ def extract(config: ExtractConfig) -> Summary:
                     writer.write(index, hidden, audio.sha256)
                     hours += len(audio.waveform) / SAMPLE_RATE / 3600
                 progress.add(group)
+        if not writer.done.any():
+            raise CorpusError(f"none of the {len(table)} clips of {config.dataset} can be read.")
     return Summary(
         path=config.cache_path,
         n_utterances=len(table),
         n_done=int(writer.done.sum()),
         skipped=tuple(table.key[writer.skipped]),
+        n_tried=len(todo),
         hours=hours,
         gigabytes=config.cache_path.stat().st_size / 1e9,
         seconds=time.monotonic() - started,
@@ -106,9 +111,7 @@ def extract(config: ExtractConfig) -> Summary:
 
 def dry_run(config: ExtractConfig) -> str:
     """What `extract` would do: clips, hours, gigabytes, and the time it would take."""
-    utterances = planned_utterances(config)
-    encoder = _encoder(config)
-    plan = _plan(config, utterances, encoder)
+    encoder, plan = _planned(config)
     table = plan.utterances
     seconds = _estimated_seconds(config, table, encoder)
     there = next(p for p in (config.cache_path, *config.cache_path.parents) if p.exists())
@@ -132,15 +135,14 @@ def dry_run(config: ExtractConfig) -> str:
 
 def selftest(config: ExtractConfig) -> str:
     """Extract a few clips alone and batched, and say how far they differ at the worst layer."""
-    utterances = planned_utterances(config)
-    encoder = _encoder(config)
-    table = utterances[utterances.samples > 0].reset_index(drop=True)
-    audios = _read(config, table, _spread(table, 6))
-    waveforms = [audio.waveform for audio in audios if audio]
+    encoder, plan = _planned(config)
+    waveforms = _some_waveforms(config, plan.utterances, 6)
     differences = largest_difference(encoder, waveforms)
     worst = int(np.argmax(differences))
     versions = f"transformers {version('transformers')}, torch {version('torch')}"
     how = "batched" if encoder.batches_exactly else "one by one, since batching is not exact for it"
+    if encoder.batches_exactly and config.precision != "float32":
+        how += f", exactly so in float32; what differs is the rounding of {config.precision}"
     return (
         f"{config.model} on {choose_device(config.device)}, {config.precision}, {versions}: "
         f"{len(waveforms)} clips alone and batched differ by at most {differences[worst]:.1e} of "
@@ -234,9 +236,13 @@ def _encoder(config: ExtractConfig) -> Encoder:
     )
 
 
-def _plan(config: ExtractConfig, utterances: pd.DataFrame, encoder: Encoder) -> CachePlan:
+def _planned(config: ExtractConfig) -> tuple[Encoder, CachePlan]:
+    """The model, and everything that decides what the cache looks like."""
+    utterances = planned_utterances(config)
+    encoder = _encoder(config)
+    utterances = _without_room(config, _long_enough(config, utterances, encoder))
     frames = [encoder.n_frames(n) if n else 0 for n in utterances.samples]
-    return CachePlan(
+    return encoder, CachePlan(
         utterances=utterances.assign(frames=frames),
         n_layers=encoder.n_layers + 1,
         dim=encoder.dim,
@@ -254,6 +260,36 @@ def _plan(config: ExtractConfig, utterances: pd.DataFrame, encoder: Encoder) -> 
                 "soxr": version("soxr"),
             },
         },
+    )
+
+
+def _long_enough(config: ExtractConfig, table: pd.DataFrame, encoder: Encoder) -> pd.DataFrame:
+    """Clips that are too short for one frame of this model count as unreadable."""
+    short = (table.samples > 0) & (table.samples < encoder.min_samples)
+    if short.any():
+        found = (
+            f"{int(short.sum())} of {len(table)} clips are shorter than one frame of "
+            f"{config.model}, {encoder.min_samples} samples at 16 kHz; the first: "
+            f"{table.key[short].iloc[0]!r}"
+        )
+        if not config.skip_unreadable:
+            raise CorpusError(f"{found}. --skip-unreadable leaves them out.")
+        log.warning("left out: %s", found)
+    return table.assign(
+        samples=table.samples.mask(short, 0), seconds=table.seconds.mask(short, 0.0)
+    )
+
+
+def _without_room(config: ExtractConfig, table: pd.DataFrame) -> pd.DataFrame:
+    """Clips that were unreadable when the file was laid out have no room in it, mended or not."""
+    if not config.cache_path.exists():
+        return table
+    missing = FeatureCache(config.cache_path, allow_unfinished=True).missing
+    mended = table.key.isin(missing.key[missing.frames == 0]) & (table.samples > 0)
+    for key in table.key[mended]:
+        log.warning("left out: %r was unreadable when %s was laid out", key, config.cache_path)
+    return table.assign(
+        samples=table.samples.mask(mended, 0), seconds=table.seconds.mask(mended, 0.0)
     )
 
 
@@ -281,12 +317,25 @@ def _read(config: ExtractConfig, table: pd.DataFrame, group: Sequence[int]) -> l
             )
         except AudioError as error:
             if not config.skip_unreadable:
-                raise
+                raise AudioError(
+                    f"{error} Or leave such clips out with --skip-unreadable. What was done is "
+                    "kept."
+                ) from error
             log.warning("left out: %s", error)
             audios.append(None)
             continue
         audios.append(audio)
     return audios
+
+
+def _some_waveforms(config: ExtractConfig, table: pd.DataFrame, count: int) -> list[np.ndarray]:
+    """A few clips to try, from the shortest to the longest."""
+    readable = table[table.samples > 0].reset_index(drop=True)
+    audios = _read(config, readable, _spread(readable, count))
+    waveforms = [audio.waveform for audio in audios if audio]
+    if not waveforms:
+        raise CorpusError(f"none of the {len(audios)} clips that were tried can be read.")
+    return waveforms
 
 
 def _spread(table: pd.DataFrame, count: int) -> list[int]:
@@ -300,16 +349,14 @@ def _spread(table: pd.DataFrame, count: int) -> list[int]:
 
 def _estimated_seconds(config: ExtractConfig, table: pd.DataFrame, encoder: Encoder) -> float:
     """The time a few clips took, scaled to the seconds of audio that the model really computes."""
-    readable = table[table.samples > 0].reset_index(drop=True)
-    chosen = _spread(readable, 5)
-    waveforms = [audio.waveform for audio in _read(config, readable, chosen) if audio]
+    waveforms = _some_waveforms(config, table, 5)
     encoder.hidden_states(waveforms[:1])  # the first call pays for what later ones do not
     started = time.monotonic()
     for waveform in waveforms:
         encoder.hidden_states([waveform])
     took = time.monotonic() - started
     timed = sum(encoder.cost_s(len(waveform)) for waveform in waveforms)
-    return took / timed * sum(encoder.cost_s(n) for n in readable.samples)
+    return took / timed * sum(encoder.cost_s(n) for n in table.samples if n)
 
 
 class _Progress:

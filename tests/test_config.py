@@ -66,6 +66,12 @@ def test_extraction_settings_that_cannot_be_meant_are_refused(settings, message)
         ExtractConfig(model="toy", dataset="toy", **settings)
 
 
+@pytest.mark.parametrize("settings", [{"dataset": "folder:/"}, {"model": ""}, {"dataset": ".csv"}])
+def test_a_cache_always_has_a_name(settings):
+    with pytest.raises(SettingsError, match="no name to store a cache under"):
+        ExtractConfig(**{"model": "toy", "dataset": "toy", **settings})
+
+
 def test_a_label_cannot_be_mapped_to_two():
     assert label_map(("rage=anger", "joy=happiness")) == {"rage": "anger", "joy": "happiness"}
     with pytest.raises(SettingsError, match="both"):

@@ -134,7 +134,7 @@ def test_a_clip_that_fails_on_the_way_keeps_what_was_done(tmp_path, manifest):
     path = manifest(speakers=1)
     silent = path.parent / "s0-anger-0.wav"
     silent.write_bytes(silent.read_bytes()[:44] + bytes(silent.stat().st_size - 44))
-    with pytest.raises(LsmprobeError, match=r"s0-anger-0\.wav"):
+    with pytest.raises(LsmprobeError, match=r"s0-anger-0\.wav.*--skip-unreadable"):
         extract(config(tmp_path, path, batch_seconds=0.01))
     [cache] = (tmp_path / "cache").rglob("*.h5")
     done = FeatureCache(cache, allow_unfinished=True)
@@ -155,6 +155,43 @@ def test_a_clip_that_was_skipped_is_tried_again(tmp_path, manifest, write_wav, r
     clip.write_bytes(good)
     summary = extract(config(tmp_path, path))
     assert (summary.n_done, summary.skipped) == (8, ())
+
+
+def test_a_clip_without_room_in_the_file_stays_out_though_it_was_mended(tmp_path, manifest, caplog):
+    path = manifest(speakers=1)
+    clip = path.parent / "s0-anger-0.wav"
+    good = clip.read_bytes()
+    clip.write_bytes(b"")
+    first = extract(config(tmp_path, path, skip_unreadable=True))
+    clip.write_bytes(good)
+    again = extract(config(tmp_path, path))
+    assert again.skipped == first.skipped == ("s0-anger-0.wav",)
+    assert "was unreadable when" in caplog.text
+
+
+def test_clips_too_short_for_the_model_are_named_before_anything_is_done(
+    tmp_path, manifest, write_wav, rng, monkeypatch
+):
+    path = manifest(speakers=1)
+    write_wav(path.parent / "s0-anger-0.wav", rng.normal(size=450) * 0.1)
+    encoder = load_encoder("toy")
+    encoder.min_samples = 560  # as w2v-bert
+    monkeypatch.setattr(extraction, "load_encoder", lambda *_, **__: encoder)
+    with pytest.raises(CorpusError, match=r"1 of 8 clips.*560 samples.*s0-anger-0\.wav"):
+        extract(config(tmp_path, path))
+    assert not (tmp_path / "cache").exists()
+    assert extract(config(tmp_path, path, skip_unreadable=True)).skipped == ("s0-anger-0.wav",)
+
+
+def test_a_corpus_of_silence_is_an_error_however_it_is_asked(tmp_path, write_wav):
+    for name in "abc":
+        write_wav(tmp_path / f"{name}.wav", np.zeros(8000))
+    lines = ["path,emotion,speaker", *(f"{name}.wav,anger,{name}" for name in "abc")]
+    (tmp_path / "silent.csv").write_text("\n".join(lines))
+    settings = config(tmp_path, tmp_path / "silent.csv", skip_unreadable=True)
+    for command in (extract, dry_run, selftest):
+        with pytest.raises(CorpusError, match="none of the 3 clips"):
+            command(settings)
 
 
 def test_an_upgraded_library_does_not_turn_a_cache_away(tmp_path, manifest, monkeypatch):
