@@ -11,11 +11,12 @@ def layer_weights(results: pd.DataFrame) -> pd.DataFrame:
         results: what `load_results` or `probe` returned.
 
     Returns:
-        Columns model, corpus, split, feature_norm, experiment, layer, weight (mean over the runs),
-        std (over the runs, ddof 1; missing for one run) and runs. An experiment's weights sum to 1.
+        Columns model, random_weights, corpus, split, feature_norm, experiment, layer, weight (mean
+        over the runs), std (over the runs, ddof 1; missing for one run) and runs. The weights of an
+        experiment sum to 1.
     """
     rows = results[results["head"] == "multilayer"]
-    keys = ["model", "corpus", "split", "feature_norm", "experiment"]
+    keys = ["model", "random_weights", "corpus", "split", "feature_norm", "experiment"]
     parts = []
     for names, runs in rows.groupby(keys, sort=True):
         weights = np.array(runs.layer_weights.tolist())

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import cast
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -81,6 +82,8 @@ def draw_layer_weights(weights: pd.DataFrame, ax: Axes | None = None) -> Axes:
         weights: what `layer_weights` returned.
         ax: where to draw; by default a new figure.
     """
+    random = np.where(weights.random_weights, " (random weights)", "")
+    weights = weights.assign(model=weights.model + random)
     keys = ["model", "corpus", "split", "feature_norm", "experiment"]
     table = weights.pivot_table(index=keys, columns="layer", values="weight")
     named = [key for key in keys[:-1] if key in keys[:2] or len(set(weights[key])) > 1]

@@ -107,6 +107,9 @@ def test_the_map_shows_every_weight_and_darker_is_heavier(results, tmp_path):
     ax = draw_layer_weights(layer_weights(results))
     assert [text.get_text() for text in ax.texts] == ["0.30", "0.70"]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "2"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["m, c"]
+    random = draw_layer_weights(layer_weights(results.assign(random_weights=True)))
+    assert [label.get_text() for label in random.get_yticklabels()] == ["m (random weights), c"]
     [image] = ax.images
     light, dark = image.cmap(image.norm(np.array([0.30, 0.70])))
     assert dark[:3].sum() < light[:3].sum()
