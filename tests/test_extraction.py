@@ -317,7 +317,13 @@ def test_a_stopped_run_continues_where_it_was(tmp_path, manifest, number):
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job, as this suite may be, ignores Ctrl-C; what it starts would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     file = tmp_path / "cache" / "toy" / "tones.h5"
     while process.poll() is None:
