@@ -124,9 +124,12 @@ def table1_command(_: Table1Config) -> None:
 
 def audit_command(config: AuditConfig) -> int:
     """Print what the parts of a split share; 0 if no speaker and no audio leaks."""
+    from lsmprobe.corpora import CORPORA
     from lsmprobe.corpus_check import audit_split
 
-    table = audit_split(config.split, _utterances(config), seed=config.split_seed)
+    damaged = CORPORA[config.dataset].damaged if config.dataset in CORPORA else frozenset()
+    utterances = _utterances(config)
+    table = audit_split(config.split, utterances, seed=config.split_seed, damaged=damaged)
     for column, what in LEAKS.items():
         compared = table[table.column == column]
         shared = compared[compared.shared > 0]

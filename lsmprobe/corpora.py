@@ -49,7 +49,7 @@ class Release:
     """One of several published forms of a corpus, told apart by where its files lie."""
 
     name: str
-    path: str  # a regular expression searched in the path
+    path: str  # a regular expression searched in the path; empty: any
     n_utterances: int
 
 
@@ -75,7 +75,8 @@ class Corpus:
     women: frozenset[str] = frozenset()  # speakers, where the file names do not say
     men: frozenset[str] = frozenset()
     variant_of: str = ""  # the row that shares this one's files
-    releases: tuple[Release, ...] = ()  # of those in a folder, the first is read
+    releases: tuple[Release, ...] = ()  # in the order of preference, see `release`
+    sample_rates: frozenset[int] = frozenset()  # Hz, that it is published in; empty if not known
     spelling: Mapping[str, str] = field(default_factory=dict)
     """Regular expression -> replacement, where releases spell an utterance's name differently."""
     left_out: str = ""  # a list in lsmprobe/data of clips that are not of this corpus
@@ -111,9 +112,13 @@ class Corpus:
         return "female" if speaker in self.women else "male" if speaker in self.men else ""
 
     def release(self, paths: Sequence[str]) -> Release:
-        """The first release that any of the paths belongs to; if there is but one, the corpus."""
-        there = (r for r in self.releases if any(re.search(r.path, path) for path in paths))
-        return next(there, Release("", "", self.n_utterances))
+        """The first release that a path of a clip names; where none does, the one of that size."""
+        for release in self.releases:
+            if any(re.search(release.path, path) for path in paths):
+                return release
+        unnamed = [replace(release, path="") for release in self.releases]
+        unnamed = unnamed or [Release("", "", self.n_utterances)]
+        return next((each for each in unnamed if each.n_utterances == len(paths)), unnamed[0])
 
     def beside_the_paper(self, release: Release) -> str:
         """How what is published of the corpus compares with the paper's Table 1."""
@@ -152,6 +157,7 @@ _AESDD = Corpus(
     labels={"a": "anger", "d": "disgust", "f": "fear", "h": "happiness", "s": "sadness"},
     n_utterances=605,
     n_speakers=6,
+    sample_rates=frozenset({44_100}),
     damaged=frozenset({"s05 (3).wav"}),
     paper_n=500,
     paper_note="5 actors x 5 emotions x 20 sentences of version 1.0, without second takes and the "
@@ -186,6 +192,7 @@ _SHEMO = Corpus(
     labels=_PERSIAN,
     n_utterances=3000,
     n_speakers=87,
+    sample_rates=frozenset({44_100, 22_050}),
     paper_n=400,
     paper_emotions=("anger", "happiness", "sadness", "neutrality"),
     paper_note="four emotions and 400 clips match nothing in this corpus, but the URDU dataset; "
@@ -219,6 +226,7 @@ _ROWS = (
         men=_numbers(*range(1, 12, 2)),
         spelling={r"-N-(?=[1-6]\.)": "-N-1-", r"\.aiff$": ".wav"},
         releases=(Release("CaFE_48k", r"\.wav$", 936), Release("CaFE_192k", r"\.aiff$", 936)),
+        sample_rates=frozenset({48_000, 192_000}),
         paper_n=936,
         zenodo="1478765",
         archives=r"^CaFE_48k\.zip$",
@@ -255,6 +263,7 @@ _ROWS = (
         n_speakers=10,
         women=_numbers(8, 9, 13, 14, 16),
         men=_numbers(3, 10, 11, 12, 15),
+        sample_rates=frozenset({16_000}),
         left_out="emodb-2-extra.txt",  # version 2 adds what fewer than 80 % of listeners recognised
         paper_n=535,
         zenodo="17651657",
@@ -290,6 +299,7 @@ _ROWS = (
         labels=_ITALIAN,
         n_utterances=588,
         n_speakers=6,
+        sample_rates=frozenset({48_000}),
         paper_n=588,
         licence="not stated; said to be CC BY-NC-SA 4.0, restricted",
         obtain="ask at voice.fub.it/EMOVO",
@@ -306,6 +316,7 @@ _ROWS = (
         labels={"ang": "anger", "hap": "happiness", "neu": "neutrality", "sad": "sadness"},
         n_utterances=579,
         n_speakers=6,
+        sample_rates=frozenset({44_100}),
         paper_n=579,
         licence="end-user licence agreement, no redistribution",
         obtain="ask at researchgate.net/publication/341001383_EYASE_Database",
@@ -325,9 +336,10 @@ _ROWS = (
         women=_numbers(10, 11, 13, 21, 24, 37, 42),
         men=_numbers(7, 8, 9, 12, 14, 16, 18, 19, 20, 22, 23, *range(25, 34), 36, *range(38, 42)),
         releases=(
-            Release("version 1", r"^(?!.*(?i:or[^/]*fr_?02)/)", 502),
+            Release("version 1", r"(?i:or[^/]*fr_?01)/", 502),
             Release("version 2", r"(?i:or[^/]*fr_?02)/", 434),
         ),
+        sample_rates=frozenset({44_100}),
         paper_n=502,
         zenodo="4405783",
         licence="CC BY 4.0, according to its record",
@@ -455,9 +467,12 @@ def _read_row(corpus: Corpus, folder: Path) -> pd.DataFrame:
         if re.search(release.path, match.string) and corpus.key(match) not in left_out
     ]
     rows = [row for row in rows if row["emotion"]]
+    if not rows:
+        raise CorpusError(_all_left_out(corpus, folder, [match for match, _ in found]))
     if corpus.releases:
-        level = logging.INFO if release is corpus.releases[0] else logging.WARNING
-        log.log(level, "%s: reading %s, %d clips", corpus.title, release.name, release.n_utterances)
+        level = logging.INFO if release.name == corpus.releases[0].name else logging.WARNING
+        said = "%s: reading %s, %d of %d clips"
+        log.log(level, said, corpus.title, release.name, len(rows), release.n_utterances)
     if len(rows) != release.n_utterances:
         said = "%s: found %d of %d clips; `lsmprobe corpora check %s` says what is missing"
         log.warning(said, corpus.title, len(rows), release.n_utterances, corpus.name)
@@ -491,6 +506,17 @@ def _refuse_another(corpus: Corpus, folder: Path, paths: Sequence[str]) -> None:
             f"{str(folder)!r} has no clip of {corpus.title} among its {len(paths)} files; expected "
             f"names like {corpus.example!r}. Unpack the archive there, or name another folder."
         )
+
+
+def _all_left_out(corpus: Corpus, folder: Path, found: Sequence[re.Match[str]]) -> str:
+    """What to say of a folder whose every clip is of the corpus's files, but not of this row."""
+    rows = [row for row in CORPORA.values() if row.title == corpus.title and row is not corpus]
+    have = [row.name for row in rows if any(row.emotion(match) for match in found)]
+    return (
+        f"{str(folder)!r} has {len(found)} clips of {corpus.title}, and {corpus.name!r} leaves all "
+        f"of them out (the first: {corpus.key(found[0])!r}). "
+        + (f"Ask for {' or '.join(have)}, which has them." if have else "Copy the whole corpus.")
+    )
 
 
 def _names_in(file: str) -> frozenset[str]:

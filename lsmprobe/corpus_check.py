@@ -29,7 +29,7 @@ from lsmprobe.corpora import (
     read_corpus,
     release_in,
 )
-from lsmprobe.errors import AudioError
+from lsmprobe.errors import AudioError, CorpusError
 from lsmprobe.splits import audit, make_split
 
 SHOWN = 5  # of a list, in the lines; the JSON has them all
@@ -69,26 +69,36 @@ class CorpusReport:
     shortest_s: float
     longest_s: float
     sample_rates: dict[int, int]  # Hz -> clips
+    sample_rates_expected: tuple[int, ...]  # Hz; empty if it is not known
     channels: dict[int, int]  # number of channels -> clips
     unusable: dict[str, str]  # key -> what is wrong: unreadable, empty, silent, too short
     damaged: tuple[str, ...]  # of the unusable, those that are so in every copy
     odd: dict[str, tuple[str, ...]]  # clipping, dead channel, ... -> keys
     duplicates: tuple[tuple[str, ...], ...]  # keys of the same audio
+    clashes: tuple[tuple[str, ...], ...]  # of the duplicates, those of two emotions or speakers
     paper: str  # how the corpus compares with the paper's Table 1
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything published is there, nothing else, and all of it can be used."""
+        """Whether everything published is there, as it was published, and nothing else."""
         return (
             self.n_clips == self.n_clips_expected
             and self.n_speakers == self.n_speakers_expected
             and not any(count.differs for count in self.counts)
             and set(self.unusable) == set(self.damaged)
+            and not self.clashes
+            and not self.n_resampled
         )
 
     @property
+    def n_resampled(self) -> int:
+        """Clips at a sampling rate that the corpus is not published in."""
+        published = self.sample_rates_expected or self.sample_rates
+        return sum(n for hz, n in self.sample_rates.items() if hz not in published)
+
+    @property
     def verdict(self) -> str:
-        """One line: complete, or what is missing, extra or unusable; and the paper."""
+        """One line: complete, or what is missing, extra or wrong; and the paper."""
         clips = f"{self.n_clips} of {self.n_clips_expected} clips"
         release = f" of {self.release}" if self.release else ""
         if self.is_complete:
@@ -101,6 +111,8 @@ class CorpusReport:
             "missing": sum(lack for lack in lacks if lack > 0),
             "extra": -sum(lack for lack in lacks if lack < 0),
             "unusable": len(self.unusable) - len(self.damaged),
+            "with the audio of another clip": sum(len(keys) - 1 for keys in self.clashes),
+            "at another sampling rate": self.n_resampled,
         }
         said = [f"{self.n_speakers} of {self.n_speakers_expected} speakers"]
         said += [f"{n} {fault}" for fault, n in faults.items() if n]
@@ -136,12 +148,18 @@ class CorpusReport:
         yield from _shown("unusable", list(self.unusable.values()))
         for kind, keys in self.odd.items():
             yield from _shown(kind, [repr(key) for key in keys])
-        yield from _shown("the same audio", [" = ".join(keys) for keys in self.duplicates])
+        others = [keys for keys in self.duplicates if keys not in self.clashes]
+        for what, same in (
+            ("the same audio for two emotions or speakers", self.clashes),
+            ("the same audio", others),
+        ):
+            yield from _shown(what, [" = ".join(map(repr, keys)) for keys in same])
 
     def to_json(self) -> str:
         """Everything, and whether the copy is complete."""
         said = {"complete": self.is_complete, "verdict": self.verdict}
-        return json.dumps(said | asdict(self), ensure_ascii=False, indent=1)
+        # In ASCII, since the folder's name may hold bytes that are no text.
+        return json.dumps(said | asdict(self), ensure_ascii=True, indent=1)
 
 
 def _shown(what: str, each: list[str]) -> Iterator[str]:
@@ -167,16 +185,38 @@ def check_corpus(name: str, data_dir: str | Path | None = None) -> CorpusReport:
     return _report(corpus, folder, release_in(corpus, folder), utterances, clips)
 
 
-def audit_split(split: str, utterances: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def audit_split(
+    split: str,
+    utterances: pd.DataFrame,
+    *,
+    seed: int = 0,
+    damaged: frozenset[str] = frozenset(),
+) -> pd.DataFrame:
     """Which speakers, sentences and identical audio the parts of a split share; see `splits.audit`.
 
     Args:
         split: a kind of split or a JSON file, see `splits.make_split`.
         utterances: what `read_corpus` gave; every clip is decoded.
         seed: of the split.
+        damaged: keys of clips that nobody can read, as they are published; they are not compared.
+
+    Returns:
+        As `splits.audit`; without `sentence` where no clip's is known.
+
+    Raises:
+        CorpusError: a clip cannot be read, so that nobody knows whether another one is the same.
     """
-    audio = [clip.audio_hash for clip in _listen_to_all(utterances)]
-    return audit(make_split(split, utterances, seed=seed), utterances.assign(sha256=audio))
+    asked = make_split(split, utterances, seed=seed)
+    clips = _listen_to_all(utterances)
+    keyed = zip(utterances.key, clips, strict=True)
+    faults = [clip.fault for key, clip in keyed if clip.fault and key not in damaged]
+    if faults:
+        raise CorpusError(
+            f"{len(faults)} of {len(clips)} clips cannot be compared, the first: "
+            f"{faults[0]} Mend them, or audit a manifest without them."
+        )
+    heard = utterances.assign(sha256=[clip.audio_hash for clip in clips])
+    return audit(asked, heard if any(heard.sentence) else heard.drop(columns="sentence"))
 
 
 @dataclass(frozen=True)
@@ -216,6 +256,8 @@ def _report(
             odd[kind].append(key)
         if clip.audio_hash:
             same[clip.audio_hash].append(key)
+    duplicates = [tuple(keys) for keys in same.values() if len(keys) > 1]
+    labels = utterances.set_index("key")[["speaker", "emotion"]]
     faults = {k: clip.fault for k, clip in zip(utterances.key, clips, strict=True) if clip.fault}
     return CorpusReport(
         corpus=corpus.name,
@@ -230,11 +272,15 @@ def _report(
         shortest_s=min(seconds, default=0.0),
         longest_s=max(seconds, default=0.0),
         sample_rates=dict(sorted(Counter(header.sample_rate for header in headers).items())),
+        sample_rates_expected=tuple(sorted(corpus.sample_rates)),
         channels=dict(sorted(Counter(header.channels for header in headers).items())),
         unusable=faults,
         damaged=tuple(sorted(corpus.damaged & set(faults))),
         odd={kind: tuple(keys) for kind, keys in sorted(odd.items())},
-        duplicates=tuple(tuple(keys) for keys in same.values() if len(keys) > 1),
+        duplicates=tuple(duplicates),
+        clashes=tuple(
+            keys for keys in duplicates if len(labels.loc[[*keys]].drop_duplicates()) > 1
+        ),
         paper=corpus.beside_the_paper(release),
     )
 
@@ -283,7 +329,8 @@ def list_corpora() -> pd.DataFrame:
 def table1() -> pd.DataFrame:
     """The paper's Table 1 from the copies that are here, beside the paper's own rows.
 
-    `clips` is 0 where there is no copy; `note` says where the two differ, and why.
+    `clips` is 0 where there is no copy that can be read; `note` says that, or where the two differ
+    and why.
     """
     rows = [row for row in CORPORA.values() if row.paper_n and not row.variant_of]
     return pd.DataFrame(_table1_row(corpus) for corpus in rows)
@@ -302,7 +349,10 @@ def _table1_row(corpus: Corpus) -> dict[str, object]:
     if not os.access(folder, os.F_OK):
         missing = f"no copy in {str(folder)!r}; {corpus.beside_the_paper(corpus.release([]))}"
         return row | {"note": missing}
-    utterances, release = read_corpus(corpus.name, folder), release_in(corpus, folder)
+    try:
+        utterances, release = read_corpus(corpus.name, folder), release_in(corpus, folder)
+    except CorpusError as error:
+        return row | {"note": str(error).rstrip(".")}
     note = corpus.beside_the_paper(release)
     if len(utterances) != release.n_utterances:
         note = f"this copy has {len(utterances)} of {release.n_utterances} clips; {note}"

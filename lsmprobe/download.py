@@ -4,12 +4,14 @@ A folder under its final name is complete: whatever is cut short begins again fr
 """
 
 import logging
+import lzma
 import re
 import shutil
 import stat
 import sys
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
@@ -23,6 +25,15 @@ TIMEOUT_S = 60
 MAX_FILES = 100_000  # in an archive
 MAX_BYTES = 20 * 2**30  # in an archive, unpacked
 CHECKSUMS = "downloads.sha256"  # `sha256sum -c` reads it
+
+DAMAGE = (  # what reading an archive raises; of bzip2 it may be an OSError without a number, too
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    ValueError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +91,9 @@ def _download(record: str, name: str, md5: str | None, folder: Path, server: str
         return target
     parts = folder / ".download"  # hidden, so that no half of it is ever read as a corpus
     shutil.rmtree(parts, ignore_errors=True)
-    parts.mkdir(parents=True)
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
+        parts.mkdir(parents=True)
         archive = parts / name
         _fetch(f"{server}/records/{record}/files/{quote(name)}?download=1", md5, archive)
         line = f"{pooch.file_hash(archive)}  {name}\n"
@@ -92,6 +104,9 @@ def _download(record: str, name: str, md5: str | None, folder: Path, server: str
                 file.write(line)
     finally:
         shutil.rmtree(parts, ignore_errors=True)
+        for place in made:
+            with suppress(OSError):  # it is not empty: something was unpacked
+                place.rmdir()
     return target
 
 
@@ -149,7 +164,9 @@ def unpack(archive: Path, target: Path) -> None:
             # A member yields at most the size it declares, then its checksum is compared.
             zipped.extractall(beside)
         beside.rename(target)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+    except (*DAMAGE, OSError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise  # it is the disk's
         raise CorpusError(
             f"{archive.name} is damaged: {_reason(error)}. Download it again."
         ) from error

@@ -78,7 +78,7 @@ def read_manifest(manifest: Path, data_dir: str | Path | None) -> pd.DataFrame:
 
     Args:
         manifest: its columns are path, emotion, speaker and, where known, gender, sentence, start,
-            end (both in seconds), split.
+            end (both in seconds; empty is where the file starts or ends), split.
         data_dir: where paths are looked for before the manifest's own folder.
 
     Raises:
@@ -101,7 +101,7 @@ def read_manifest(manifest: Path, data_dir: str | Path | None) -> pd.DataFrame:
         start_s, end_s = _part(cells.get("start", ""), cells.get("end", ""), where)
         rows.append(
             {
-                "key": key if math.isnan(start_s) else f"{key}#{start_s}-{end_s}",
+                "key": _key_of_part(key, start_s, end_s),
                 "path": path,
                 "emotion": cells["emotion"],
                 "speaker": cells["speaker"],
@@ -177,19 +177,31 @@ def _locate(written: str, where: str, homes: Sequence[Path]) -> tuple[str, str]:
 
 
 def _part(start: str, end: str, where: str) -> tuple[float, float]:
-    """The part of the file in seconds; NaN twice for the whole."""
-    if not start and not end:
-        return math.nan, math.nan
+    """The part of the file in seconds, see `_written_once`."""
     try:
-        start_s, end_s = float(start), float(end)
+        start_s, end_s = float(start or 0), float(end or math.inf)
     except ValueError:
         start_s = end_s = math.nan
-    if not 0 <= start_s < end_s < math.inf:
+    if not 0 <= start_s < end_s or (end and math.isinf(end_s)):
         raise CorpusError(
             f"{where}: start and end are {start!r} and {end!r}; expected seconds, start before end,"
-            " or nothing in both."
+            " or nothing where the file starts or ends."
         )
-    return start_s, end_s
+    return _written_once(start_s, end_s)
+
+
+def _written_once(start_s: float, end_s: float) -> tuple[float, float]:
+    """One way to write each part, so that it has one key: NaN for the file's end, twice for all."""
+    start_s = start_s if start_s > 0 else 0.0  # of -0 and NaN too
+    if end_s < math.inf:
+        return start_s, end_s
+    return start_s or math.nan, math.nan
+
+
+def _key_of_part(key: str, start_s: float, end_s: float) -> str:
+    if math.isnan(start_s):
+        return key
+    return f"{key}#{start_s}-" + ("" if math.isnan(end_s) else f"{end_s}")
 
 
 def read_audformat(folder: Path) -> pd.DataFrame:
@@ -231,17 +243,18 @@ def read_audformat(folder: Path) -> pd.DataFrame:
             raise CorpusError(
                 f"{str(folder)!r} lacks the emotion, the speaker or the file of {file!r}."
             )
-        start_s, end_s = (pd.Timedelta(time).total_seconds() for time in (start, end))
-        whole = math.isnan(end_s)
+        start_s, end_s = _written_once(
+            *(pd.Timedelta(time).total_seconds() for time in (start, end))
+        )
         about = people.get(speaker) if isinstance(people, dict) else None
         rows.append(
             {
-                "key": _portable(file) + ("" if whole else f"#{start_s}-{end_s}"),
+                "key": _key_of_part(_portable(file), start_s, end_s),
                 "path": str(folder.absolute() / file),
                 "emotion": str(emotion),
                 "speaker": str(speaker),
                 "gender": _known_gender(about and about.get("gender")),
-                "start_s": math.nan if whole else start_s,
+                "start_s": start_s,
                 "end_s": end_s,
             }
         )

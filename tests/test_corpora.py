@@ -321,11 +321,31 @@ def test_oreau_is_version_1_where_it_is_and_says_which(name, tmp_path, caplog):
     first = [path.replace("_02/", "_01/") for path in second]
     first += [f"{name}1/m/sessc/07a{number:02}Cb.wav" for number in range(68)]
     assert len(read_corpus("oreau", tree(tmp_path / "one", second))) == 434
-    assert "reading version 2, 434 clips" in caplog.text
+    assert "reading version 2, 434 of 434 clips" in caplog.text
     caplog.clear()
     assert len(read_corpus("oreau", tree(tmp_path / "one", first))) == 502
-    assert "reading version 1, 502 clips" in caplog.text
+    assert "reading version 1, 502 of 502 clips" in caplog.text
     assert len(read_corpus("oreau", tmp_path / "one" / f"{name}2")) == 434
+
+
+def test_oreau_is_told_by_its_size_where_no_folder_names_the_version(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    second = without_the_top_folder(paths_of("oreau"))
+    assert len(read_corpus("oreau", tree(tmp_path / "oreau", second))) == 434
+    assert "reading version 2, 434 of 434 clips" in caplog.text
+    assert "found" not in caplog.text
+    caplog.clear()
+    first = [f"m/sessc/07a{number:02}Cb.wav" for number in range(68)]
+    assert len(read_corpus("oreau", tree(tmp_path / "oreau", first))) == 502
+    assert "reading version 1, 502 of 502 clips" in caplog.text
+    read_corpus("oreau", tree(tmp_path / "half", second[:100]))
+    assert "reading version 1, 100 of 502 clips" in caplog.text
+
+
+def test_a_stray_clip_beside_a_named_version_of_oreau_is_not_a_version(tmp_path):
+    tree(tmp_path, [*paths_of("oreau"), "m/sessc/07a01Cb.wav", "10a01Ca.wav"])
+    table = read_corpus("oreau", tmp_path)
+    assert len(table) == 434 and all("FR_02/" in path for path in table.path)
 
 
 def test_irregular_names_of_aesdd(tmp_path):
@@ -418,6 +438,17 @@ def test_half_a_copy_is_read_and_logged(tmp_path, caplog):
     table = read_corpus("emodb", tree(tmp_path, paths_of("emodb")[:300]))
     assert len(table) == 300
     assert "found 300 of 535 clips; `lsmprobe corpora check emodb` says" in caplog.text
+
+
+def test_clips_that_the_row_leaves_out_and_no_other_name_the_row_that_has_them(tmp_path):
+    guilt = tree(tmp_path / "guilt", ["NP_f_01_col01a.wav", "PR_m_02_col02a.wav"])
+    message = refused("demos", guilt)
+    assert "2 clips of DEMoS, and 'demos' leaves all of them out" in message
+    assert "Ask for demos-8, which has them." in message
+    assert len(read_corpus("demos-8", guilt)) == 2
+    assert "Ask for shemo, which" in refused("shemo-4", tree(tmp_path / "fear", ["F01F01.wav"]))
+    extra = listed("emodb-2-extra")[0]["path"]
+    assert "Copy the whole corpus." in refused("emodb", tree(tmp_path / "extra", [extra]))
 
 
 def test_the_same_utterance_twice_is_refused(tmp_path):

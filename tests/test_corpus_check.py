@@ -1,5 +1,7 @@
 import csv
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +11,13 @@ import soundfile
 from test_corpora import SHARED, paths_of, tree
 
 from lsmprobe.corpora import CORPORA, read_corpus
-from lsmprobe.corpus_check import check_corpus, list_corpora, table1
+from lsmprobe.corpus_check import audit_split, check_corpus, list_corpora, table1
 from lsmprobe.errors import CorpusError
 
 COUNTS = Path(__file__).parent.parent / "lsmprobe" / "data" / "counts.csv"
 
 
-def recorded(folder, paths, sample_rate=16_000, channels=1):
+def recorded(folder, paths, sample_rate=44_100, channels=1):
     """A clip of noise for every path, 30 ms, no two alike."""
     rng = np.random.default_rng(0)
     shape = (sample_rate * 30 // 1000, channels)
@@ -27,7 +29,7 @@ def recorded(folder, paths, sample_rate=16_000, channels=1):
 
 @pytest.fixture
 def emovo(tmp_path):
-    return recorded(tmp_path, paths_of("emovo"))
+    return recorded(tmp_path, paths_of("emovo"), 48_000)
 
 
 def test_a_complete_copy(emovo):
@@ -35,7 +37,7 @@ def test_a_complete_copy(emovo):
     assert report.is_complete
     assert report.verdict == "complete: 588 of 588 clips, 6 speakers, as in the paper"
     assert report.lines()[-1] == report.verdict
-    assert report.sample_rates == {16_000: 588} and report.channels == {1: 588}
+    assert report.sample_rates == {48_000: 588} and report.channels == {1: 588}
     assert report.hours == pytest.approx(588 * 0.03 / 3600)
     assert not report.unusable and not report.odd and not report.duplicates
     assert "emotion: anger 84 of 84" in report.lines()[1]
@@ -46,13 +48,13 @@ def test_every_kind_of_damage_is_named(emovo):
     speaker = emovo / "EMOVO" / "f1"
     (speaker / "rab-f1-b1.wav").write_bytes(b"")
     (speaker / "rab-f1-b2.wav").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    soundfile.write(speaker / "rab-f1-b3.wav", np.zeros(1000), 16_000)
-    soundfile.write(speaker / "rab-f1-l1.wav", np.ones(100) / 2, 16_000)
+    soundfile.write(speaker / "rab-f1-b3.wav", np.zeros(3000), 48_000)
+    soundfile.write(speaker / "rab-f1-l1.wav", np.ones(100) / 2, 48_000)
     cut = (speaker / "rab-f1-l2.wav").read_bytes()
     (speaker / "rab-f1-l2.wav").write_bytes(cut[: len(cut) // 2])
     loud = np.sign(np.sin(np.arange(2000) / 50)) * 0.99999
     soundfile.write(speaker / "rab-f1-l3.wav", np.stack([loud, loud], 1), 44_100, "FLOAT")
-    soundfile.write(speaker / "rab-f1-l4.wav", soundfile.read(speaker / "rab-f1-n1.wav")[0], 16_000)
+    soundfile.write(speaker / "rab-f1-l4.wav", soundfile.read(speaker / "rab-f1-n1.wav")[0], 48_000)
     (speaker / "rab-f1-n2.wav").unlink()
     (speaker / "rab-f1-b1.wav").rename(speaker / "tri-f1-n5.wav")
     report = check_corpus("emovo", emovo)
@@ -71,7 +73,8 @@ def test_every_kind_of_damage_is_named(emovo):
     assert report.duplicates == (("rab-f1-l4.wav", "rab-f1-n1.wav"),)
     assert report.sample_rates[44_100] == 1 and report.channels[2] == 1
     assert report.verdict == (
-        "incomplete: 586 of 588 clips, 6 of 6 speakers, 2 missing, 5 unusable"
+        "incomplete: 586 of 588 clips, 6 of 6 speakers, 2 missing, 5 unusable, "
+        "1 at another sampling rate"
     )
     assert "speaker, emotion not as published (1): f1, anger: 12 of 14" in report.lines()
     found = json.loads(report.to_json())
@@ -84,12 +87,100 @@ def test_missing_and_extra_clips_do_not_make_up_for_each_other(emovo):
     for path in (emovo / "EMOVO" / "m3").glob("*.wav"):
         path.unlink()
     for number in range(1, 4):
-        recorded(emovo, [f"EMOVO/f1/dis-f1-b{number}.WAV"])
+        recorded(emovo, [f"EMOVO/f1/dis-f1-b{number}.WAV"], 48_000)
         (emovo / f"EMOVO/f1/gio-f1-b{number}.wav").unlink()
         (emovo / f"EMOVO/f1/dis-f1-b{number}.wav").unlink()
     report = check_corpus("emovo", emovo)
     assert report.verdict.startswith("incomplete: 487 of 588 clips, 5 of 6 speakers, 101 missing")
     assert "speaker not as published (2): f1: 95 of 98; m3: 0 of 98" in report.lines()
+
+
+def test_the_audio_of_another_emotion_or_speaker_is_a_fault_of_the_copy(emovo):
+    voices = emovo / "EMOVO"
+    copies = {"f1/rab-f1-b1": "f1/gio-f1-b1", "m1/neu-m1-b1": "m2/neu-m2-b1"}
+    for source, target in copies.items():
+        shutil.copy(voices / f"{source}.wav", voices / f"{target}.wav")
+    shutil.copy(voices / "m3/neu-m3-b1.wav", voices / "m3/neu-m3-b2.wav")  # one emotion, one voice
+    report = check_corpus("emovo", emovo)
+    assert report.verdict == (
+        "incomplete: 588 of 588 clips, 6 of 6 speakers, 2 with the audio of another clip"
+    )
+    assert report.clashes == (
+        ("gio-f1-b1.wav", "rab-f1-b1.wav"),
+        ("neu-m1-b1.wav", "neu-m2-b1.wav"),
+    )
+    assert (
+        "the same audio for two emotions or speakers (2): 'gio-f1-b1.wav' = 'rab-f1-b1.wav'; "
+        "'neu-m1-b1.wav' = 'neu-m2-b1.wav'"
+    ) in report.lines()
+    assert "the same audio (1): 'neu-m3-b1.wav' = 'neu-m3-b2.wav'" in report.lines()
+
+
+def test_the_same_audio_twice_in_one_emotion_of_one_speaker_is_only_told(emovo):
+    shutil.copy(emovo / "EMOVO/m3/neu-m3-b1.wav", emovo / "EMOVO/m3/neu-m3-b2.wav")
+    report = check_corpus("emovo", emovo)
+    assert report.is_complete and report.duplicates and not report.clashes
+
+
+def test_another_sampling_rate_is_a_fault_of_the_copy(tmp_path):
+    report = check_corpus("emovo", recorded(tmp_path, paths_of("emovo"), 16_000))
+    assert report.verdict == (
+        "incomplete: 588 of 588 clips, 6 of 6 speakers, 588 at another sampling rate"
+    )
+    assert json.loads(report.to_json())["sample_rates_expected"] == [48_000]
+
+
+@pytest.mark.parametrize("name", ["aesdd", "cafe", "emodb", "oreau", "shemo"])
+def test_sampling_rates_are_those_of_the_real_files(name):
+    lists = SHARED / "names" / f"{name}.tsv"
+    if not lists.exists():
+        pytest.skip("the sampling rates of clips are not there")
+    real = set(pd.read_csv(lists, sep="\t").sample_rate.dropna())
+    assert real <= CORPORA[name].sample_rates
+    assert CORPORA[name].sample_rates <= real | {192_000}  # CaFE's list is that of 48 kHz
+
+
+def test_a_name_that_breaks_lines_or_is_no_text_breaks_no_report(tmp_path):
+    folder = tmp_path / os.fsdecode(b"two\nlines \xff")
+    recorded(tmp_path / "plain", ["37_Ira_06.wav"]).rename(folder)
+    (folder / "37_Ira_07.wav").write_bytes(b"")
+    report = check_corpus("emomatch", folder)
+    assert len(report.unusable) == 1
+    for line in report.lines():
+        assert line.isprintable() and line.encode()
+    assert json.loads(report.to_json())["folder"] == str(folder)
+    report.to_json().encode("ascii")
+
+
+# The audit of a split
+
+
+def own_corpus(folder, sentence=""):
+    """Three speakers with two emotions each."""
+    names = [f"{speaker}_{emotion}" for speaker in "abc" for emotion in ("joy", "rage")]
+    recorded(folder, [f"{name}.wav" for name in names])
+    rows = [f"{name}.wav,{name[2:]},{name[0]},{sentence}" for name in names]
+    (folder / "own.csv").write_text("\n".join(["path,emotion,speaker,sentence", *rows]))
+    return read_corpus(str(folder / "own.csv"))
+
+
+def test_an_audit_refuses_clips_that_it_cannot_compare(tmp_path):
+    utterances = own_corpus(tmp_path)
+    (tmp_path / "b_joy.wav").write_bytes(b"")
+    (tmp_path / "c_joy.wav").write_bytes(b"")
+    with pytest.raises(
+        CorpusError, match=r"2 of 6 clips cannot be .*b_joy\.wav is empty"
+    ) as caught:
+        audit_split("speaker", utterances)
+    assert "\n" not in str(caught.value)
+    damaged = frozenset({"b_joy.wav", "c_joy.wav"})  # as they are published
+    assert audit_split("speaker", utterances, damaged=damaged).shared.sum() == 0
+
+
+def test_an_audit_leaves_out_the_sentences_where_none_is_known(tmp_path):
+    assert set(audit_split("speaker", own_corpus(tmp_path)).column) == {"speaker", "sha256"}
+    said = audit_split("speaker", own_corpus(tmp_path, "s1")).groupby("column").shared.sum()
+    assert said.to_dict() == {"speaker": 0, "sentence": 3, "sha256": 0}
 
 
 def test_clips_that_were_never_published_are_extra(tmp_path):
@@ -176,7 +267,13 @@ def test_table_1_beside_the_papers(tmp_path, monkeypatch):
     monkeypatch.setenv("LSMPROBE_DATA", str(tmp_path / "corpora"))
     tree(tmp_path / "corpora" / "emovo", paths_of("emovo"))
     tree(tmp_path / "data" / "shemo", paths_of("shemo")[:500])
+    (tmp_path / "data" / "cafe").mkdir()
+    tree(tmp_path / "data" / "eyase", ["readme.txt"])
+    tree(tmp_path / "data" / "emodb", ["a/03a01Fa.wav", "b/03a01Fa.wav"])
     table = table1().set_index("dataset")
+    assert table.note["CaFE"].startswith("'data/cafe' has no clip of CaFE among its 0 files")
+    assert "no clip of EYASE" in table.note["EYASE"] and "is there twice" in table.note["EmoDB"]
+    assert list(table.clips[["CaFE", "EYASE", "EmoDB"]]) == [0, 0, 0]
     assert list(table.paper_clips) == [500, 936, 9697, 535, 2005, 588, 579, 502, 400]
     assert table.clips["EMOVO"] == 588 and table.note["EMOVO"] == "as in the paper"
     assert table.emotions["EMOVO"] == table.paper_emotions["EMOVO"]

@@ -1,6 +1,7 @@
 import hashlib
 import io
 import json
+import random
 import stat
 import threading
 import zipfile
@@ -13,12 +14,13 @@ from lsmprobe.download import download_record, unpack
 from lsmprobe.errors import CorpusError
 
 
-def zipped(members, **changes):
-    """An archive of name -> content; `changes` are attributes of its first member."""
+def zipped(members, method=zipfile.ZIP_STORED, **changes):
+    """An archive of name -> content; `changes` are attributes of its members."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in members.items():
             member = zipfile.ZipInfo(name)
+            member.compress_type = method
             for attribute, value in changes.items():
                 setattr(member, attribute, value)
             archive.writestr(member, content)
@@ -179,6 +181,33 @@ def test_a_folder_that_cannot_be_written(zenodo, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(CorpusError, match="cannot write to"):
         get(zenodo, tmp_path / "file")
+
+
+def test_a_failure_leaves_no_folder_that_was_not_there_before(zenodo, tmp_path):
+    zenodo.promised["emodb_2.0.zip"] = len(GOOD) + 1000
+    refused(zenodo, tmp_path / "data" / "emodb")
+    assert list(tmp_path.iterdir()) == []
+    zenodo.promised.clear()
+    zenodo.files["second.zip"] = b"not an archive"
+    with pytest.raises(CorpusError, match=r"second\.zip is damaged"):
+        get(zenodo, tmp_path / "data" / "emodb")
+    assert (tmp_path / "data" / "emodb" / "emodb_2.0").is_dir(), "the first is complete, and stays"
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("at", [0.02, 0.5, 0.8])
+def test_damage_is_damage_however_a_member_is_packed(method, at, tmp_path):
+    content = random.Random(0).randbytes(5000)
+    data = bytearray(zipped({"a.wav": content}, method))
+    (tmp_path / "a.zip").write_bytes(data)
+    unpack(tmp_path / "a.zip", tmp_path / "a")
+    assert (tmp_path / "a" / "a.wav").read_bytes() == content
+    place = 40 + int(at * 5000)
+    data[place : place + 20] = bytes(20)
+    (tmp_path / "b.zip").write_bytes(data)
+    with pytest.raises(CorpusError, match=r"b\.zip is damaged"):
+        unpack(tmp_path / "b.zip", tmp_path / "b")
+    assert not (tmp_path / "b").exists()
 
 
 LINK = {"create_system": 3, "external_attr": (stat.S_IFLNK | 0o777) << 16}

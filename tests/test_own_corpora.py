@@ -4,6 +4,7 @@ import unicodedata
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -73,6 +74,15 @@ def test_a_manifest_in_full(tmp_path):
     assert table.path[3] == str(tmp_path / "wav/b.wav")
 
 
+def test_a_part_may_say_only_where_it_starts_or_ends(tmp_path):
+    tree(tmp_path, ["a.wav", "b.wav"])
+    lines = ["a.wav,joy,s1,,1.5", "a.wav,joy,s1,1.5,", "b.wav,joy,s2,0,"]
+    table = read_corpus(manifest(tmp_path, *lines, header="path,emotion,speaker,start,end"))
+    assert list(table.key) == ["a.wav#0.0-1.5", "a.wav#1.5-", "b.wav"]
+    np.testing.assert_equal(table.start_s.to_numpy(), [0, 1.5, np.nan])
+    np.testing.assert_equal(table.end_s.to_numpy(), [1.5, np.nan, np.nan])
+
+
 def test_paths_are_looked_for_in_the_data_folder_then_beside_the_manifest(tmp_path):
     tree(tmp_path, ["audio/a.wav", "audio/b.wav", "lists/b.wav"])
     mine = manifest(tmp_path / "lists", "a.wav,joy,s1", "b.wav,joy,s2")
@@ -134,7 +144,13 @@ HEADER = "path,emotion,speaker,gender,start,end,split"
         (",joy,s1,,,,", "line 2: the path is empty"),
         ("a.wav,joy,s1,f,,,", "the gender is 'f'; expected female, male or nothing"),
         ("a.wav,joy,s1,,,,dev", "the split is 'dev'; expected train, validation, test or nothing"),
-        ("a.wav,joy,s1,,1,,", "start and end are '1' and ''"),
+        ("a.wav,joy,s1,,inf,,", "start and end are 'inf' and ''; expected seconds"),
+        ("a.wav,joy,s1,,-1,,", "start and end are '-1' and ''; expected seconds"),
+        ("a.wav,joy,s1,,,0,", "start and end are '' and '0'; expected seconds"),
+        ("a.wav,joy,s1,,,inf,", "start and end are '' and 'inf'; expected seconds"),
+        ("a.wav,joy,s1,,,1,\na.wav,joy,s1,,-0,1.0,", "'a.wav#0.0-1.0' is there twice"),
+        ("a.wav,joy,s1,,2,,\na.wav,joy,s1,,2.00,,", "'a.wav#2.0-' is there twice"),
+        ("a.wav,joy,s1,,,,\na.wav,joy,s1,,0,,", "'a.wav' is there twice"),
         ("a.wav,joy,s1,,2,1,", "start and end are '2' and '1'; expected seconds"),
         ("a.wav,joy,s1,,1,1,", "expected seconds, start before end"),
         ("a.wav,joy,s1,,-1,1,", "expected seconds"),
@@ -210,15 +226,17 @@ def test_an_audformat_database(tmp_path):
     files = ["wav/a.wav", "wav/b.wav", "wav/c.wav"]
     column("files", audformat.filewise_index(files), "speaker", [3, 8, 3])
     column("whole", audformat.filewise_index(files[:2]), "emotion", ["joy", "rage"])
-    twice = audformat.segmented_index([files[2]] * 2, ["0s", "1.5s"], ["1s", "2s"])
-    column("parts", twice, "emotion", ["rage", "joy"])
+    thrice = audformat.segmented_index([files[2]] * 3, ["0s", "1.5s", "2s"], ["1s", "2s", None])
+    column("parts", thrice, "emotion", ["rage", "joy", "joy"])
     database.save(str(tmp_path))
     table = read_corpus(f"audformat:{tmp_path}")
-    assert list(table.key) == [*files[:2], "wav/c.wav#0.0-1.0", "wav/c.wav#1.5-2.0"]
-    assert list(table.emotion) == ["joy", "rage", "rage", "joy"]
-    assert list(table.speaker) == ["3", "8", "3", "3"]
-    assert list(table.gender) == ["female", "", "female", "female"]
-    assert table.start_s.isna().tolist() == [True, True, False, False] and table.end_s[3] == 2
+    parts = [f"wav/c.wav#{part}" for part in ("0.0-1.0", "1.5-2.0", "2.0-")]
+    assert list(table.key) == [*files[:2], *parts]
+    assert list(table.emotion) == ["joy", "rage", "rage", "joy", "joy"]
+    assert list(table.speaker) == ["3", "8", "3", "3", "3"]
+    assert list(table.gender) == ["female", "", "female", "female", "female"]
+    assert table.start_s.isna().tolist() == [True, True, False, False, False]
+    assert table.end_s[3] == 2 and np.isnan(table.end_s[4])
     assert table.path[0] == str(tmp_path / "wav/a.wav")
     (tmp_path / "wav/b.wav").unlink()
     assert "lacks the emotion, the speaker or the file of 'wav/b.wav'" in refused(
