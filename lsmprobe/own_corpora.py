@@ -328,7 +328,7 @@ def _extra(package: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         raise CorpusError(
-            f"{package} is not installed; say: pip install 'lsmprobe[{package}]'."
+            f"{package} is not installed; say: pip install {package}"
         ) from error
 
 
