@@ -327,9 +327,7 @@ def _extra(package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise CorpusError(
-            f"{package} is not installed; say: pip install {package}"
-        ) from error
+        raise CorpusError(f"{package} is not installed; say: pip install {package}.") from error
 
 
 def _reason(error: Exception) -> str:
