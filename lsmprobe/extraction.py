@@ -275,9 +275,7 @@ def _long_enough(config: ExtractConfig, table: pd.DataFrame, encoder: Encoder) -
         if not config.skip_unreadable:
             raise CorpusError(f"{found}. --skip-unreadable leaves them out.")
         log.warning("left out: %s", found)
-    return table.assign(
-        samples=table.samples.mask(short, 0), seconds=table.seconds.mask(short, 0.0)
-    )
+    return _unreadable(table, short)
 
 
 def _without_room(config: ExtractConfig, table: pd.DataFrame) -> pd.DataFrame:
@@ -288,9 +286,13 @@ def _without_room(config: ExtractConfig, table: pd.DataFrame) -> pd.DataFrame:
     mended = table.key.isin(missing.key[missing.frames == 0]) & (table.samples > 0)
     for key in table.key[mended]:
         log.warning("left out: %r was unreadable when %s was laid out", key, config.cache_path)
-    return table.assign(
-        samples=table.samples.mask(mended, 0), seconds=table.seconds.mask(mended, 0.0)
-    )
+    return _unreadable(table, mended)
+
+
+def _unreadable(table: pd.DataFrame, rows: pd.Series) -> pd.DataFrame:
+    """The table with some clips counted as unreadable: they have no samples."""
+    samples = table.samples.mask(rows, 0)
+    return table.assign(samples=samples, seconds=samples / SAMPLE_RATE)
 
 
 def _duration(seconds: float) -> str:

@@ -206,7 +206,6 @@ def _split(config: ProbeConfig, task: Task, seed: int) -> Split:
     path = config.results_dir / "splits" / f"{task.corpus}-{kind}-{digest}.json"
     if not path.exists():
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             save_split(path, split, task.keys)
         except OSError as error:
             raise SplitError(
