@@ -308,7 +308,7 @@ def test_made_ahead_keeps_the_order_and_stays_a_few_ahead():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_run_continues_where_it_was(tmp_path, manifest, number):
-    path = manifest(speakers=20, takes=5)
+    path = manifest(speakers=20, takes=10)
     command = [
         sys.executable,
         str(ROOT / "extract.py"),
@@ -338,10 +338,10 @@ def test_a_stopped_run_continues_where_it_was(tmp_path, manifest, number):
         assert process.returncode == 130, errors
         assert "the same command continues" in errors
     done = len(FeatureCache(file, allow_unfinished=True).utterances)
-    assert 0 < done < 400
+    assert 0 < done < 800
     rest = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert "400 of 400 clips" in rest.stdout
+    assert "800 of 800 clips" in rest.stdout
     resumed = FeatureCache(file)
     whole = FeatureCache(extract(config(tmp_path / "whole", path, batch_seconds=0.1)).path)
-    for i in range(0, 400, 37):
+    for i in range(0, 800, 37):
         np.testing.assert_allclose(resumed.frames(i, 4), whole.frames(i, 4), atol=1e-4)
