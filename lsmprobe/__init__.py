@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from lsmprobe.corpora import read_corpus as read_corpus
     from lsmprobe.errors import LsmprobeError as LsmprobeError
     from lsmprobe.extraction import extract as extract
+    from lsmprobe.figures import draw_layer_weights as draw_layer_weights
     from lsmprobe.probing import probe as probe
-    from lsmprobe.report import draw_layer_weights as draw_layer_weights
     from lsmprobe.report import score_table as score_table
     from lsmprobe.results import load_results as load_results
 
@@ -26,7 +26,7 @@ _HOME = {
     "FeatureCache": "cache",
     "LsmprobeError": "errors",
     "ProbeConfig": "config",
-    "draw_layer_weights": "report",
+    "draw_layer_weights": "figures",
     "extract": "extraction",
     "layer_weights": "analysis",
     "load_results": "results",

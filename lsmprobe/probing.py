@@ -158,17 +158,6 @@ def train_runs(
     features = (
         PooledFeatures(task.pooled.to(device)) if pooled else FrameFeatures(task.read, task.lengths)
     )
-    recipe = Recipe(
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        scheduler=config.scheduler,
-        class_weights=config.class_weights,
-        epoch_choice=config.epoch_choice,
-        scalar_lr=config.scalar_lr,
-        scalar_weight_decay=config.scalar_weight_decay,
-    )
     fits: list[list[Fit]] = []
     for fold in split.folds:
         members = [_member(config, task, run, fold) for run in runs]
@@ -179,7 +168,6 @@ def train_runs(
                 task.labels,
                 (fold.train, fold.validation, fold.test),
                 len(task.classes),
-                recipe,
                 score=lambda truth, guess: macro_f1(truth, guess, len(task.classes)),
                 device=device,
                 on_epoch=on_epoch,
@@ -193,7 +181,23 @@ def train_runs(
             for number, one in enumerate(own)
             for name, tensor in one.member.probe.state_dict().items()
         }
-        save_run(run.path, _record(task, run, own, seconds, device), heads)
+        weights = [
+            one.member.probe.head.layer_weights.detach().cpu().tolist()
+            for one in own
+            if isinstance(one.member.probe.head, MultiLayerHead)
+        ]
+        record = run_record(
+            task,
+            run,
+            layers=own[0].member.layers,
+            layer_weights=weights,
+            best_epochs=[one.best_epoch for one in own],
+            histories=[one.history for one in own],
+            probabilities=[one.probabilities for one in own],
+            seconds=seconds,
+            device=device,
+        )
+        save_run(run.path, record, heads)
 
 
 def _split(config: ProbeConfig, task: Task, seed: int) -> Split:
@@ -270,7 +274,22 @@ def _member(config: ProbeConfig, task: Task, run: Run, fold: Fold) -> Member:
                 len(layers), dim, n_classes, hidden=config.hidden, dropout=config.dropout
             )
     norm = _norm(config, task, run, fold, layers)
-    return Member(f"{run.name}, seed {run.seed}", Probe(norm, head), tuple(layers), run.seed)
+    name = f"{run.name}, seed {run.seed}"
+    return Member(name, Probe(norm, head), tuple(layers), run.seed, _recipe(config))
+
+
+def _recipe(config: ProbeConfig) -> Recipe:
+    return Recipe(
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        scheduler=config.scheduler,
+        class_weights=config.class_weights,
+        epoch_choice=config.epoch_choice,
+        scalar_lr=config.scalar_lr,
+        scalar_weight_decay=config.scalar_weight_decay,
+    )
 
 
 def _norm(
@@ -289,22 +308,38 @@ def _norm(
     return Standardise(*frame_statistics(means, task.pooled_std[:, which][rows], lengths))
 
 
-def _record(
-    task: Task, run: Run, fits: Sequence[Fit], seconds: float, device: str
+def run_record(
+    task: Task,
+    run: Run,
+    *,
+    layers: Sequence[int],
+    layer_weights: Sequence[Sequence[float]],
+    best_epochs: Sequence[int],
+    histories: Sequence[list[dict[str, float]]],
+    probabilities: Sequence[np.ndarray],
+    seconds: float,
+    device: str,
 ) -> dict[str, Any]:
-    """Everything that is known of a finished run, as plain values."""
+    """Everything that is known of a finished run, as plain values.
+
+    Args:
+        task: what was learned.
+        run: how.
+        layers: those that the head reads.
+        layer_weights: of each fold, if the head weighs layers, else none.
+        best_epochs: of each fold, counted from 1.
+        histories: of each fold, one entry per epoch.
+        probabilities: of each fold, (test utterances, classes).
+        seconds: that the run took.
+        device: where it ran.
+    """
     tested = np.concatenate([fold.test for fold in run.split.folds])
-    probabilities = np.concatenate([one.probabilities for one in fits])
-    guesses = probabilities.argmax(1)
+    chances_of_all = np.concatenate(probabilities)
+    guesses = chances_of_all.argmax(1)
     truth = task.labels[tested]
     table = task.utterances.iloc[tested]
     n_classes = len(task.classes)
     interval = bootstrap_interval(truth, guesses, table.speaker.to_numpy(), n_classes)
-    weights = [
-        one.member.probe.head.layer_weights.detach().cpu().tolist()
-        for one in fits
-        if isinstance(one.member.probe.head, MultiLayerHead)
-    ]
     return {
         "model": task.model,
         "corpus": task.corpus,
@@ -333,18 +368,18 @@ def _record(
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
         "classes": list(task.classes),
-        "layers": list(fits[0].member.layers),
-        "layer_weights": np.mean(weights, 0).tolist() if weights else None,
+        "layers": list(layers),
+        "layer_weights": np.mean(layer_weights, 0).tolist() if layer_weights else None,
         "folds": [
             {
                 "n_train": len(fold.train),
                 "n_validation": len(fold.validation),
                 "n_test": len(fold.test),
-                "best_epoch": one.best_epoch,
-                "layer_weights": weights[number] if weights else None,
-                "history": one.history,
+                "best_epoch": best_epochs[number],
+                "layer_weights": layer_weights[number] if layer_weights else None,
+                "history": histories[number],
             }
-            for number, (fold, one) in enumerate(zip(run.split.folds, fits, strict=True))
+            for number, fold in enumerate(run.split.folds)
         ],
         "scores": {
             **scores(truth, guesses, n_classes),
@@ -358,6 +393,6 @@ def _record(
                 "predicted": task.classes[guess],
                 "probabilities": [round(float(p), 6) for p in chances],
             }
-            for row, guess, chances in zip(table.itertuples(), guesses, probabilities, strict=True)
+            for row, guess, chances in zip(table.itertuples(), guesses, chances_of_all, strict=True)
         ],
     }

@@ -93,6 +93,7 @@ class Member:
     probe: Probe
     layers: tuple[int, ...]  # exactly one, unless the head weighs layers
     seed: int
+    recipe: Recipe = Recipe()
 
     @property
     def weighs_layers(self) -> bool:
@@ -116,7 +117,6 @@ def fit(
     labels: Int[np.ndarray, " utterances"],
     fold: tuple[np.ndarray, np.ndarray, np.ndarray],
     n_classes: int,
-    recipe: Recipe,
     *,
     score: Callable[[np.ndarray, np.ndarray], float],
     device: str = "cpu",
@@ -126,11 +126,11 @@ def fit(
 
     Args:
         members: the heads, freshly initialised; they are moved to `device` and trained in place.
+            Their recipes may differ in all but epochs and batch size.
         features: where batches come from.
         labels: the class of every utterance, 0 to n_classes - 1.
         fold: indices of the training, validation and test utterances.
         n_classes: of the corpus, whether or not all of them occur in the fold.
-        recipe: how to train.
         score: (labels, predictions) -> the score that chooses the epoch; higher is better.
         device: where the heads are trained.
         on_epoch: called once per epoch and member.
@@ -143,29 +143,34 @@ def fit(
     """
     train, validation, test = fold
     targets = torch.from_numpy(labels).long()
-    weight = None
-    if recipe.class_weights == "balanced":
-        weight = balanced_weights(targets[train], n_classes).to(device)
-    loss = nn.CrossEntropyLoss(weight=weight)
-    trainers = [_Trainer(member, recipe, loss, device) for member in members]
+    balanced = balanced_weights(targets[train], n_classes).to(device)
+    trainers = [_Trainer(member, balanced, device) for member in members]
+    epochs, batch_size = _common_rhythm(members)
     with torch.random.fork_rng([device] if device.startswith("cuda") else []):
-        for epoch in range(1, recipe.epochs + 1):
+        for epoch in range(1, epochs + 1):
             for seed, group in groupby(trainers, key=lambda t: t.member.seed):
                 together = list(group)
-                for batch in _shuffled(train, recipe.batch_size, seed, epoch):
+                for batch in _shuffled(train, batch_size, seed, epoch):
                     for trainer, frames, lengths in _read(together, features, batch, device):
                         trainer.step(frames, lengths, targets[batch])
-            outputs = _predict(trainers, features, validation, recipe.batch_size, device)
+            outputs = _predict(trainers, features, validation, batch_size, device)
             for trainer, logits in zip(trainers, outputs, strict=True):
                 trainer.end_epoch(epoch, logits, targets[validation], score)
                 on_epoch()
     for trainer in trainers:
         trainer.restore_best()
-    outputs = _predict(trainers, features, test, recipe.batch_size, device)
+    outputs = _predict(trainers, features, test, batch_size, device)
     return [
         Fit(t.member, t.history, t.best_epoch, torch.softmax(logits, 1).numpy())
         for t, logits in zip(trainers, outputs, strict=True)
     ]
+
+
+def _common_rhythm(members: Sequence[Member]) -> tuple[int, int]:
+    """Epochs and batch size, which members that read together share."""
+    rhythms = {(member.recipe.epochs, member.recipe.batch_size) for member in members}
+    assert len(rhythms) == 1
+    return rhythms.pop()
 
 
 def balanced_weights(targets: Int[Tensor, " train"], n_classes: int) -> Float[Tensor, " classes"]:
@@ -178,10 +183,13 @@ def balanced_weights(targets: Int[Tensor, " train"], n_classes: int) -> Float[Te
 class _Trainer:
     """One member on its way through the epochs: its optimiser, its history, its best state."""
 
-    def __init__(self, member: Member, recipe: Recipe, loss: nn.Module, device: str) -> None:
+    def __init__(self, member: Member, balanced: Float[Tensor, " classes"], device: str) -> None:
+        recipe = member.recipe
         self.member = member
         self.recipe = recipe
-        self.loss = loss
+        self.loss = nn.CrossEntropyLoss(
+            weight=balanced if recipe.class_weights == "balanced" else None
+        )
         self.probe = member.probe.to(device)
         self.optimiser = torch.optim.Adam(
             _parameter_groups(self.probe, recipe),

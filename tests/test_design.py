@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lsmprobe"
 
 KNOWN_TO_ALL = {"errors", "config", "device"}
-STAGES = {"extraction", "probing", "demo", "cli", "corpus_check", "__init__"}
+STAGES = {"extraction", "probing", "demo", "cli", "commands", "corpus_check", "__init__"}
 MAY_KNOW = {
     "training": {"heads"},
     "tasks": {"cache"},
@@ -25,7 +25,7 @@ HOMES = {
     "librosa": {"audio"},
     "soundfile": {"audio", "toy"},
     "sklearn": {"evaluation"},
-    "matplotlib": {"report"},
+    "matplotlib": {"figures"},
     "tyro": {"cli"},
     "pooch": {"download"},
     "safetensors": {"results"},

@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 
 from lsmprobe.analysis import layer_weights
-from lsmprobe.report import draw_layer_weights, format_scores, save_figure, score_table
+from lsmprobe.figures import draw_layer_weights, save_figure
+from lsmprobe.report import format_scores, score_table
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -40,7 +42,8 @@ def train(members, data, recipe=None, **kwargs):
     labels, fold, means = data
     features = kwargs.pop("features", PooledFeatures(means))
     kwargs.setdefault("score", macro_f1)
-    return fit(members, features, labels, fold, CLASSES, recipe or Recipe(epochs=3), **kwargs)
+    members = [replace(member, recipe=recipe or Recipe(epochs=3)) for member in members]
+    return fit(members, features, labels, fold, CLASSES, **kwargs)
 
 
 class Recorder:

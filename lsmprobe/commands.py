@@ -1,0 +1,186 @@
+"""What each command does and prints; its flags are a dataclass of config.py.
+
+Nothing heavy is imported before a command runs, so that `--help` answers at once.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from lsmprobe.config import (
+    AuditConfig,
+    CheckCorpusConfig,
+    DemoConfig,
+    ExtractConfig,
+    GetCorpusConfig,
+    ListCorporaConfig,
+    MakeSplitConfig,
+    ProbeConfig,
+    SplitConfig,
+    Table1Config,
+    label_map,
+)
+from lsmprobe.errors import LsmprobeError
+
+LEAKS = {"speaker": "speakers", "sentence": "sentences", "sha256": "identical audio"}
+
+
+def extract_command(config: ExtractConfig) -> None:
+    """Run stage 1 and print its summary."""
+    from lsmprobe import extraction
+
+    if config.dry_run:
+        print(extraction.dry_run(config))
+    elif config.selftest:
+        print(extraction.selftest(config))
+    else:
+        print(extraction.extract(config))
+
+
+def probe_command(config: ProbeConfig) -> None:
+    """Run stage 2 and print its scores."""
+    from lsmprobe.probing import probe_all
+    from lsmprobe.report import format_scores
+
+    results, failures = probe_all(config)
+    if len(results):
+        print(format_scores(results))
+        print(f"records: {config.results_dir}")
+    if failures:
+        raise LsmprobeError("; ".join(f"{cache}: {error}" for cache, error in failures.items()))
+
+
+def demo_command(config: DemoConfig) -> None:
+    """Run both stages on the embedded default."""
+    from lsmprobe.demo import run_demo
+
+    run_demo(config)
+
+
+def list_corpora_command(_: ListCorporaConfig) -> None:
+    """Print the table of corpora."""
+    from lsmprobe.corpus_check import list_corpora
+
+    for row in list_corpora().itertuples():
+        print(f"{row.name:9} {row.language}, {row.clips} clips, {row.speakers} speakers")
+        for line in (row.emotions, f"{row.licence}; {row.obtain}"):
+            print(f"          {line}")
+
+
+def check_corpus_command(config: CheckCorpusConfig) -> int:
+    """Print what a copy holds; 0 if it is complete."""
+    from lsmprobe.corpus_check import check_corpus
+
+    if config.json and not config.json.parent.is_dir():
+        raise LsmprobeError(f"--json {config.json}: there is no such folder to write it into.")
+    report = check_corpus(config.name, config.data_dir)
+    print(*report.lines(), sep="\n")
+    if config.json:
+        config.json.write_text(report.to_json() + "\n", encoding="utf-8")
+    return 0 if report.is_complete else 1
+
+
+def get_corpus_command(config: GetCorpusConfig) -> None:
+    """Download a corpus, or say how it is obtained."""
+    from lsmprobe.corpora import corpus_folder, known_corpus
+    from lsmprobe.download import download_record
+
+    corpus = known_corpus(config.name)
+    if corpus.zenodo:
+        folder = corpus_folder(config.name, config.data_dir)
+        for unpacked in download_record(corpus.zenodo, corpus.archives, folder):
+            print(unpacked)
+        print(f"licence: {corpus.licence}; cite: {corpus.source}")
+    elif config.name == "toy":
+        print("toy is made from a seed when extract.py --dataset toy runs")
+    else:
+        print(f"{corpus.title} cannot be fetched by a program: {corpus.obtain}")
+
+
+def table1_command(_: Table1Config) -> None:
+    """Print Table 1, the paper's numbers beside those of the copies."""
+    from lsmprobe.corpus_check import table1
+
+    table = table1()
+    shown = table[["dataset", "language"]].assign(
+        clips=table.clips.map(lambda n: n or "-"), paper=table.paper_clips
+    )
+    print(shown.to_string(index=False), end="\n\n")
+    for row in table.itertuples():
+        print(f"{row.dataset}: {row.note}. Emotions: {row.emotions or '-'}.", end=" ")
+        print(f"In the paper: {row.paper_emotions}.")
+
+
+def audit_command(config: AuditConfig) -> int:
+    """Print what the parts of a split share; 0 if no speaker and no audio leaks."""
+    from lsmprobe.corpora import CORPORA
+    from lsmprobe.corpus_check import audit_split
+
+    damaged = CORPORA[config.dataset].damaged if config.dataset in CORPORA else frozenset()
+    utterances = _utterances(config)
+    table = audit_split(config.split, utterances, seed=config.split_seed, damaged=damaged)
+    for column, what in LEAKS.items():
+        compared = table[table.column == column]
+        shared = compared[compared.shared > 0]
+        found = "yes" if len(shared) else "none" if len(compared) else "not known"
+        print(f"{what} in more than one part: {found}")
+        for row in shared.itertuples():
+            shown = ", ".join(row.values[:3]) + (", ..." if row.shared > 3 else "")
+            print(f"  fold {row.fold}, {row.parts}: {row.shared} ({shown})")
+    leaks = table[(table.column != "sentence") & (table.shared > 0)]
+    print("this split leaks" if len(leaks) else "no speaker and no audio is in two parts")
+    return 1 if len(leaks) else 0
+
+
+def make_split_command(config: MakeSplitConfig) -> None:
+    """Save a split and print its sizes."""
+    from lsmprobe.splits import make_split, save_split
+
+    utterances = _utterances(config)
+    split = make_split(config.split, utterances, seed=config.split_seed)
+    save_split(config.out, split, utterances.key)
+    for number, fold in enumerate(split.folds):
+        parts = {"train": fold.train, "validation": fold.validation, "test": fold.test}
+        sizes = ", ".join(
+            f"{part} {len(rows)} clips by {utterances.speaker.iloc[rows].nunique()} speakers"
+            for part, rows in parts.items()
+        )
+        print(f"fold {number}: {sizes}" if len(split.folds) > 1 else sizes)
+    print(*split.notes, config.out, sep="\n")
+
+
+def _utterances(config: SplitConfig) -> Any:
+    from lsmprobe.corpora import read_corpus
+
+    return read_corpus(
+        config.dataset,
+        config.data_dir,
+        emotions=config.emotions,
+        merge=label_map(config.map),
+        speaker_pattern=config.speaker_pattern,
+    )
+
+
+Run = Callable[[Any], int | None]
+COMMANDS: dict[str, tuple[type, Run]] = {
+    "extract": (ExtractConfig, extract_command),
+    "probe": (ProbeConfig, probe_command),
+    "demo": (DemoConfig, demo_command),
+}
+GROUPS: dict[str, tuple[str, dict[str, tuple[type, Run]]]] = {
+    "corpora": (
+        "The corpora: list them, check a copy, download one, compare with the paper's Table 1.",
+        {
+            "list": (ListCorporaConfig, list_corpora_command),
+            "check": (CheckCorpusConfig, check_corpus_command),
+            "get": (GetCorpusConfig, get_corpus_command),
+            "table1": (Table1Config, table1_command),
+        },
+    ),
+    "splits": (
+        "Splits: make and save one, or ask what train, validation and test share.",
+        {
+            "audit": (AuditConfig, audit_command),
+            "make": (MakeSplitConfig, make_split_command),
+        },
+    ),
+}
