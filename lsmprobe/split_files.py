@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from lsmprobe.errors import SplitError
+from lsmprobe.files import write_then_rename
 
 PARTS = ("train", "validation", "test")
 FORMAT, VERSION = "lsmprobe split", 1
@@ -66,14 +66,8 @@ def save_split(path: str | Path, split: Split, keys: Iterable[str]) -> None:
         "hash": split_hash(split, keys),
         "folds": _as_keys(split, keys),
     }
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    content = json.dumps(record, indent=1) + "\n"
+    write_then_rename(Path(path), content.encode())
 
 
 def load_split(path: str | Path, keys: Iterable[str]) -> Split:
