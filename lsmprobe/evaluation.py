@@ -51,7 +51,7 @@ def scores(
     confusion = _confusion(labels, predictions, n_classes)
     majority = np.full_like(labels, np.bincount(labels).argmax())
     return Scores(
-        macro_f1=float(_macro_f1(confusion)[0]),
+        macro_f1=float(macro_f1_of(confusion)[0]),
         uar=float(_uar(confusion)[0]),
         accuracy=float(_accuracy(confusion)[0]),
         constant_f1=macro_f1(labels, majority, n_classes),
@@ -66,7 +66,7 @@ def macro_f1(
     n_classes: int,
 ) -> float:
     """Macro-F1 in percent, as in `scores`."""
-    return float(_macro_f1(_confusion(labels, predictions, n_classes))[0])
+    return float(macro_f1_of(_confusion(labels, predictions, n_classes))[0])
 
 
 def bootstrap_interval(
@@ -88,29 +88,77 @@ def bootstrap_interval(
 
     Source: Efron and Tibshirani 1993, chapter 13; Davison and Hinkley 1997, section 3.8.
     """
+    resampled, over = resampled_scores(
+        labels,
+        predictions[None],
+        speakers,
+        n_classes,
+        score=score,
+        n_resamples=n_resamples,
+        seed=seed,
+    )
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(resampled, [tail, 1 - tail])
+    return Interval(float(low), float(high), over)
+
+
+def resampled_scores(
+    labels: Int[np.ndarray, " utterances"],
+    predictions: Int[np.ndarray, "runs utterances"],
+    speakers: Shaped[np.ndarray, " utterances"],
+    n_classes: int,
+    *,
+    score: ScoreName = "macro_f1",
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[Float[np.ndarray, "runs resamples"], str]:
+    """The scores of several runs on the same bootstrap resamples, and what was drawn anew.
+
+    The resamples are those of `bootstrap_interval`: drawn once, for all runs.
+    """
+    # Utterances with the same label and the same predictions are one kind; kinds are drawn.
+    kinds, kind_of = np.unique(np.vstack([labels, predictions]), axis=1, return_inverse=True)
+    drawn, over = _times_drawn(kind_of.ravel(), speakers, n_resamples, seed)
+    resampled = np.empty((len(predictions), n_resamples))
+    for run, (guesses, of_kind) in enumerate(zip(predictions, kinds[1:], strict=True)):
+        cell_of_kind = np.eye(n_classes**2)[kinds[0] * n_classes + of_kind]
+        counts = (drawn @ cell_of_kind).astype(np.int64)  # exact: whole numbers below 2^53
+        confusion = counts.reshape(-1, n_classes, n_classes)
+        if score == "macro_f1":
+            present = _occurring(_confusion(labels, guesses, n_classes))
+            missed = (present & ~_occurring(confusion)).sum(axis=-1)
+            resampled[run] = _per_class_f1(confusion).sum(axis=-1) / (n_classes - missed)
+        else:
+            resampled[run] = {"uar": _uar, "accuracy": _accuracy}[score](confusion)
+    return resampled, over
+
+
+def macro_f1_of(
+    confusion: Int[np.ndarray, "*matrices classes classes"],
+) -> Float[np.ndarray, "*matrices"]:
+    """Macro-F1 in percent of each confusion matrix (true class x predicted class)."""
+    return _per_class_f1(confusion).mean(axis=-1)
+
+
+def _times_drawn(
+    kind_of: Int[np.ndarray, " utterances"],
+    speakers: Shaped[np.ndarray, " utterances"],
+    n_resamples: int,
+    seed: int,
+) -> tuple[Float[np.ndarray, "resamples kinds"], str]:
+    """How often each resample draws each kind of utterance, and what was drawn anew."""
     rng = np.random.default_rng(seed)
-    cells = labels * n_classes + predictions
     names, speaker_of = np.unique(speakers, return_inverse=True)
     by_speaker = len(names) > 2
     if not by_speaker:
         names, speaker_of = names[:1], np.zeros_like(speaker_of)
     n_drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_resamples)
-    flat = np.zeros((n_resamples, n_classes**2), dtype=np.int64)
+    drawn = np.zeros((n_resamples, kind_of.max() + 1))
     for speaker, times in enumerate(n_drawn.T):
         # Utterances of a speaker drawn m times are one multinomial draw of m times as many.
-        own, counts = np.unique(cells[speaker_of == speaker], return_counts=True)
-        flat[:, own] += rng.multinomial(times * counts.sum(), counts / counts.sum())
-    confusion = flat.reshape(n_resamples, n_classes, n_classes)
-    present = _occurring(_confusion(labels, predictions, n_classes))
-    if score == "macro_f1":
-        missed = (present & ~_occurring(confusion)).sum(axis=-1)
-        resampled = _per_class_f1(confusion).sum(axis=-1) / (n_classes - missed)
-    else:
-        resampled = {"uar": _uar, "accuracy": _accuracy}[score](confusion)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail])
-    over = "speakers, then utterances" if by_speaker else "utterances only"
-    return Interval(float(low), float(high), over)
+        own, counts = np.unique(kind_of[speaker_of == speaker], return_counts=True)
+        drawn[:, own] += rng.multinomial(times * counts.sum(), counts / counts.sum())
+    return drawn, "speakers, then utterances" if by_speaker else "utterances only"
 
 
 def _confusion(
@@ -133,18 +181,12 @@ def _occurring(
 
 
 def _per_class_f1(
-    confusion: Int[np.ndarray, "matrices classes classes"],
-) -> Float[np.ndarray, "matrices classes"]:
+    confusion: Int[np.ndarray, "*matrices classes classes"],
+) -> Float[np.ndarray, "*matrices classes"]:
     """2 true positives / (utterances of the class + predictions of it); 0 where there are none."""
     right = np.diagonal(confusion, axis1=-2, axis2=-1)
     total = confusion.sum(axis=-1) + confusion.sum(axis=-2)
     return 100 * 2 * right / np.maximum(total, 1)
-
-
-def _macro_f1(
-    confusion: Int[np.ndarray, "matrices classes classes"],
-) -> Float[np.ndarray, " matrices"]:
-    return _per_class_f1(confusion).mean(axis=-1)
 
 
 def _uar(confusion: Int[np.ndarray, "matrices classes classes"]) -> Float[np.ndarray, " matrices"]:
