@@ -1,28 +1,27 @@
 """Stage 2: train heads on a cache, score them on held-out speakers, keep one record per run.
 
-The runs of a seed that read the same features train together. Finished runs are skipped.
+Runs that read the same features train together. Finished runs are skipped, and of a run with many
+folds the finished folds.
 """
 
-import datetime
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
-from lsmprobe import __version__
 from lsmprobe.config import ProbeConfig
 from lsmprobe.device import choose_device
-from lsmprobe.errors import CacheError, LsmprobeError, SettingsError, SplitError
-from lsmprobe.evaluation import bootstrap_interval, macro_f1, scores
+from lsmprobe.errors import CacheError, LsmprobeError, SettingsError, TrainingError
+from lsmprobe.evaluation import macro_f1
 from lsmprobe.heads import (
     LinearHead,
     MultiLayerHead,
@@ -33,10 +32,18 @@ from lsmprobe.heads import (
     frame_statistics,
     pooled_statistics,
 )
-from lsmprobe.results import is_finished, record_path, results_table, run_id, save_run
-from lsmprobe.splits import Fold, Split, make_split, save_split, split_hash
+from lsmprobe.results import (
+    TrainedFold,
+    is_finished,
+    load_fold,
+    results_table,
+    save_fold,
+    save_run,
+)
+from lsmprobe.runs import Run, make_task_split, name_runs, run_record
+from lsmprobe.splits import Fold
 from lsmprobe.tasks import Task, find_caches, read_task
-from lsmprobe.training import Fit, FrameFeatures, Member, PooledFeatures, Recipe, fit
+from lsmprobe.training import Features, FrameFeatures, Member, PooledFeatures, Recipe, fit
 
 LINEAR = (
     "emotions",
@@ -55,25 +62,9 @@ NON_LINEAR = (*LINEAR, "dropout")
 MULTI_LAYER = (*NON_LINEAR, "include_layer_0", "scalar_lr", "scalar_weight_decay")
 SETTINGS = {"linear": LINEAR, "nonlinear": NON_LINEAR, "multilayer": MULTI_LAYER}
 
+Job = tuple[ProbeConfig, Run]  # a run and the settings that it was planned from
+
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run that is to be made, and where its record goes."""
-
-    head: str
-    layer: int | None  # None for Multi-Layer
-    seed: int
-    split: Split
-    settings: Mapping[str, Any]
-    experiment: str  # the same for runs that differ in their seed alone
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """For messages."""
-        return self.head if self.layer is None else f"{self.head} on layer {self.layer}"
 
 
 def probe(config: ProbeConfig) -> pd.DataFrame:
@@ -88,135 +79,246 @@ def probe(config: ProbeConfig) -> pd.DataFrame:
     return results
 
 
-def probe_all(config: ProbeConfig) -> tuple[pd.DataFrame, dict[str, LsmprobeError]]:
-    """The results as `probe` gives them, and for each cache that failed its error.
+def probe_all(config: ProbeConfig) -> tuple[pd.DataFrame, dict[str, Exception]]:
+    """The results as `probe` gives them, and by what failed its error.
 
-    A cache that fails does not stop the others.
+    What fails, be it a cache or the runs that train together, does not stop the others.
     """
-    paths: list[Path] = []
-    failures: dict[str, LsmprobeError] = {}
+    cells, failures = plan_grid(config)
+    with (
+        logging_redirect_tqdm(),
+        tqdm(
+            total=sum(n_epochs(cell.jobs) for cell in cells),
+            unit="epoch",
+            disable=not any(cell.jobs for cell in cells),
+            mininterval=0.2 if sys.stderr.isatty() else 30,
+        ) as bar,
+    ):
+        for cell in cells:
+            if cell.jobs:
+                bar.set_postfix({"failed": len(failures)} if failures else {}, refresh=False)
+                bar.set_description(cell.name)
+                failures |= _probe_cell(config, cell, bar)
+    paths = [run.path for cell in cells for run in cell.runs]
+    return results_table(path for path in paths if path.exists()), failures
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs of one cache; not the cache itself, since there may be more than fit in memory."""
+
+    model: str
+    corpus: str
+    path: Path
+    identity_hash: str
+    runs: list[Run]
+    jobs: list[Job]  # those of the runs that are still to be made
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{self.model} on {self.corpus}"
+
+
+def plan_grid(config: ProbeConfig) -> tuple[list[Cell], dict[str, Exception]]:
+    """What there is to be done, cache by cache, and the caches that cannot be probed."""
+    cells: list[Cell] = []
+    failures: dict[str, Exception] = {}
     for model, corpus, path in find_caches(config):
         try:
-            paths += probe_cache(config, model, corpus, path)
-        except LsmprobeError as error:
-            failures[f"{model} on {corpus}"] = error
-    return results_table(paths), failures
+            task = read_task(config, model, corpus, path)
+            runs = planned_runs(config, task)
+        except Exception as error:
+            failures |= _failure(f"{model} on {corpus}", error)
+            continue
+        jobs = [(config, run) for run in todo(runs, config.force)]
+        cells.append(Cell(model, corpus, path, task.cache.identity_hash, runs, jobs))
+        finished = f", {len(runs) - len(jobs)} already there" if len(jobs) < len(runs) else ""
+        log.info("%s: %d runs%s", cells[-1].name, len(runs), finished)
+    notes = {f"{c.corpus}: {note}": None for c in cells for r in c.runs for note in r.split.notes}
+    for note in notes:
+        log.warning(note)
+    return cells, failures
 
 
-def probe_cache(config: ProbeConfig, model: str, corpus: str, path: Path) -> list[Path]:
-    """Every run asked for on one cache; the paths of their records."""
-    task = read_task(config, model, corpus, path)
-    runs = planned_runs(config, task)
-    todo = [run for run in runs if config.force or not is_finished(run.path)]
-    finished = f", {len(runs) - len(todo)} already there" if len(todo) < len(runs) else ""
-    log.info("%s on %s: %d runs%s", model, corpus, len(runs), finished)
-    n_epochs = sum(len(run.split.folds) * config.epochs for run in todo)
-    with tqdm(
-        total=n_epochs,
-        desc=f"{model} {corpus}",
-        unit="epoch",
-        disable=not todo,
-        mininterval=0.2 if sys.stderr.isatty() else 30,
-    ) as bar:
-        for together in _reading_alike(todo):
-            train_runs(config, task, together, on_epoch=bar.update)
-    return [run.path for run in runs]
+def _probe_cell(config: ProbeConfig, cell: Cell, bar: tqdm) -> dict[str, Exception]:
+    """Make the runs of one cache that are missing; what failed."""
+    try:
+        task = read_task(config, cell.model, cell.corpus, cell.path)
+        if task.cache.identity_hash != cell.identity_hash:
+            raise CacheError(
+                f"{cell.path} was replaced meanwhile; expected the cache that was there at the "
+                "start. Probe again."
+            )
+    except Exception as error:
+        return _failure(cell.name, error)
+    failures: dict[str, Exception] = {}
+    waiting = _reading_alike(cell.jobs)
+    while waiting:
+        jobs = waiting.pop(0)
+        trained = bar.n
+        try:
+            _train_group(jobs, task, on_epoch=bar.update)
+        except Exception as error:
+            if isinstance(error, TrainingError) and len(jobs) > 1:
+                # A head that breaks down must not take the others with it: halve until it is alone.
+                half = len(jobs) // 2
+                waiting = [jobs[:half], jobs[half:], *waiting]
+                bar.n = trained
+            else:
+                others = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
+                failures |= _failure(f"{cell.name}, {jobs[0][1].name}{others}", error)
+    return failures
+
+
+def _failure(what: str, error: Exception) -> dict[str, Exception]:
+    """An error to be told at the end, and now too if it is none that a user can act on."""
+    if not isinstance(error, LsmprobeError):
+        log.error("%s failed", what, exc_info=error)
+    return {what: error}
+
+
+def todo(runs: Sequence[Run], force: bool = False) -> list[Run]:
+    """Those whose record is not there yet, or all of them."""
+    return [run for run in runs if force or not is_finished(run.path)]
 
 
 def planned_runs(config: ProbeConfig, task: Task) -> list[Run]:
-    """Every run that the settings ask for on this cache, finished or not."""
-    seeds = range(config.seed, config.seed + config.runs)
-    fixed = None if config.resplit else _split(config, task, config.split_seed)
-    splits = {s: fixed or _split(config, task, config.split_seed + s - config.seed) for s in seeds}
-    hashes = {seed: split_hash(split, task.keys) for seed, split in splits.items()}
-    runs = []
-    for head, layer in _heads_and_layers(config, task):
-        settings = _settings(config, head)
-        for seed, split in splits.items():
-            experiment = {
-                "cache": task.cache.identity_hash,
-                "labels": task.labels_hash,
-                "head": head,
-                "layer": layer,
-                "split": config.split if config.resplit else hashes[seed],
-                "settings": settings,
-            }
-            run = run_id({**experiment, "seed": seed, "split": hashes[seed]})
-            path = record_path(config.results_dir, task.model, task.corpus, head, layer, seed, run)
-            runs.append(Run(head, layer, seed, split, settings, run_id(experiment), path))
-    return runs
+    """Every run that the settings ask for on this cache, finished or not.
+
+    Raises:
+        LsmprobeError: a layer that is not there, a head that cannot read this cache, a corpus that
+            cannot be split.
+    """
+    offset = config.split_seed - config.seed if config.resplit else None
+    split_seeds = {
+        seed: config.split_seed if offset is None else seed + offset
+        for seed in range(config.seed, config.seed + config.runs)
+    }
+    splits = {
+        seed: make_task_split(config.split, task, seed=seed, results_dir=config.results_dir)
+        for seed in sorted(set(split_seeds.values()))
+    }
+    heads = [(h, layer, _settings(config, h)) for h, layer in _heads_and_layers(config, task)]
+    by_seed = {seed: splits[split_seed] for seed, split_seed in split_seeds.items()}
+    return name_runs(task, heads, by_seed, config.results_dir, resplit=offset)
 
 
-def train_runs(
-    config: ProbeConfig, task: Task, runs: Sequence[Run], *, on_epoch: Callable[[], Any]
-) -> None:
-    """Train runs that share features and split from one read, and write their records."""
-    started = time.monotonic()
+def train_together(jobs: Sequence[Job], task: Task, *, on_epoch: Callable[[], Any]) -> None:
+    """Train runs from as few reads as there can be, and write their records.
+
+    Args:
+        jobs: each run with the settings that it was planned from.
+        task: which all of them were planned for.
+        on_epoch: called once per epoch, fold and run; at once for folds that an earlier, stopped
+            process left finished.
+
+    Raises:
+        TrainingError: a loss that is not finite.
+        ResultsError: a record cannot be written.
+    """
+    for together in _reading_alike(jobs):
+        _train_group(together, task, on_epoch=on_epoch)
+
+
+def n_epochs(jobs: Sequence[Job]) -> int:
+    """How often `train_together` will call `on_epoch`."""
+    return sum(len(run.split.folds) * config.epochs for config, run in jobs)
+
+
+def _reading_alike(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Group the runs that train from one read: the same batches, of means or of frames."""
+    groups: dict[tuple, list[Job]] = {}
+    for config, run in jobs:
+        reads = run.split_hash, run.head == "linear"
+        rhythm = config.epochs, config.batch_size, config.device
+        groups.setdefault((*reads, *rhythm), []).append((config, run))
+    return list(groups.values())
+
+
+def _train_group(jobs: Sequence[Job], task: Task, *, on_epoch: Callable[[], Any]) -> None:
+    """Train runs that read alike, and write their records."""
+    config, first = jobs[0]
     device = choose_device(config.device)
-    split = runs[0].split
-    pooled = runs[0].head == "linear"
     features = (
-        PooledFeatures(task.pooled.to(device)) if pooled else FrameFeatures(task.read, task.lengths)
+        PooledFeatures(task.pooled.to(device))
+        if first.head == "linear"
+        else FrameFeatures(task.read, task.lengths)
     )
-    fits: list[list[Fit]] = []
-    for fold in split.folds:
-        members = [_member(config, task, run, fold) for run in runs]
-        fits.append(
-            fit(
-                members,
-                features,
-                task.labels,
-                (fold.train, fold.validation, fold.test),
-                len(task.classes),
-                score=lambda truth, guess: macro_f1(truth, guess, len(task.classes)),
-                device=device,
-                on_epoch=on_epoch,
-            )
-        )
-    seconds = (time.monotonic() - started) / len(runs)
-    for position, run in enumerate(runs):
-        own = [of_fold[position] for of_fold in fits]
-        heads = {
-            f"{number}.{name}": tensor.cpu().contiguous()
-            for number, one in enumerate(own)
-            for name, tensor in one.member.probe.state_dict().items()
-        }
-        weights = [
-            one.member.probe.head.layer_weights.detach().cpu().tolist()
-            for one in own
-            if isinstance(one.member.probe.head, MultiLayerHead)
-        ]
+    folds: list[list[TrainedFold]] = [[] for _ in jobs]
+    for number, fold in enumerate(first.split.folds):
+        kept = [None if config.force else load_fold(run.path, number) for config, run in jobs]
+        missing = [job for job, one in zip(jobs, kept, strict=True) if one is None]
+        trained = iter(_train_fold(missing, task, features, fold, device, on_epoch))
+        for (config, run), one, of_run in zip(jobs, kept, folds, strict=True):
+            if one is None:
+                one = next(trained)
+                if len(first.split.folds) > 1:
+                    save_fold(run.path, number, one)
+            else:
+                for _ in range(config.epochs):
+                    on_epoch()
+            of_run.append(one)
+    for (config, run), of_run in zip(jobs, folds, strict=True):
         record = run_record(
             task,
             run,
-            layers=own[0].member.layers,
-            layer_weights=weights,
-            best_epochs=[one.best_epoch for one in own],
-            histories=[one.history for one in own],
-            probabilities=[one.probabilities for one in own],
-            seconds=seconds,
+            layers=_layers(config, task, run),
+            layer_weights=[one.layer_weights for one in of_run if one.layer_weights],
+            best_epochs=[one.best_epoch for one in of_run],
+            histories=[one.history for one in of_run],
+            probabilities=[one.probabilities.numpy() for one in of_run],
+            seconds=sum(one.seconds for one in of_run),
             device=device,
         )
+        heads = {
+            f"{number}.{name}": tensor
+            for number, one in enumerate(of_run)
+            for name, tensor in one.head.items()
+        }
         save_run(run.path, record, heads)
 
 
-def _split(config: ProbeConfig, task: Task, seed: int) -> Split:
-    """The split, told of and saved, so that it can be given back with --split FILE."""
-    split = make_split(config.split, task.utterances, seed=seed)
-    for note in split.notes:
-        log.warning("%s: %s", task.corpus, note)
-    digest = split_hash(split, task.keys)[:12]
-    kind = split.kind.replace(":", "")
-    path = config.results_dir / "splits" / f"{task.corpus}-{kind}-{digest}.json"
-    if not path.exists():
-        try:
-            save_split(path, split, task.keys)
-        except OSError as error:
-            raise SplitError(
-                f"{path}: the split cannot be written ({error.strerror}); choose another "
-                "--results-dir."
-            ) from error
-    return split
+def _train_fold(
+    jobs: Sequence[Job],
+    task: Task,
+    features: Features,
+    fold: Fold,
+    device: str,
+    on_epoch: Callable[[], Any],
+) -> list[TrainedFold]:
+    """Train the heads of runs that read alike on one fold."""
+    if not jobs:
+        return []
+    started = time.monotonic()
+    fits = fit(
+        [_member(config, task, run, fold) for config, run in jobs],
+        features,
+        task.labels,
+        (fold.train, fold.validation, fold.test),
+        len(task.classes),
+        score=lambda truth, guess: macro_f1(truth, guess, len(task.classes)),
+        device=device,
+        on_epoch=on_epoch,
+    )
+    seconds = (time.monotonic() - started) / len(jobs)
+    return [
+        TrainedFold(
+            one.best_epoch,
+            one.history,
+            _layer_weights(one.member.probe.head),
+            seconds,
+            torch.from_numpy(one.probabilities),
+            {n: t.cpu().contiguous() for n, t in one.member.probe.state_dict().items()},
+        )
+        for one in fits
+    ]
+
+
+def _layer_weights(head: nn.Module) -> list[float] | None:
+    if not isinstance(head, MultiLayerHead):
+        return None
+    return head.layer_weights.detach().cpu().tolist()
 
 
 def _heads_and_layers(config: ProbeConfig, task: Task) -> list[tuple[str, int | None]]:
@@ -236,6 +338,14 @@ def _heads_and_layers(config: ProbeConfig, task: Task) -> list[tuple[str, int | 
             )
         log.warning("%s holds pooled means only: just the Linear head can read it", task.cache.path)
         heads = ["linear"]
+    if len(task.cache.layers) == 1 and "multilayer" in heads:
+        if config.head != "all":
+            raise CacheError(
+                f"{task.cache.path} holds one layer, and --head multilayer weighs several; use "
+                "--head linear or nonlinear."
+            )
+        log.warning("%s holds one layer: Multi-Layer has nothing to weigh", task.cache.path)
+        heads.remove("multilayer")
     single = [(head, layer) for head in heads if head != "multilayer" for layer in layers]
     return single + ([("multilayer", None)] if "multilayer" in heads else [])
 
@@ -245,23 +355,10 @@ def _settings(config: ProbeConfig, head: str) -> dict[str, Any]:
     return {name: getattr(config, name) for name in SETTINGS[head]}
 
 
-def _reading_alike(runs: Sequence[Run]) -> list[list[Run]]:
-    """Group the runs that train from one read: batches in the same order, of means or of frames.
-
-    A seed has its own order of batches, and its records are written when it is through.
-    """
-    groups: dict[tuple[int, bool, int], list[Run]] = {}
-    for run in runs:
-        groups.setdefault((id(run.split), run.head == "linear", run.seed), []).append(run)
-    return list(groups.values())
-
-
 def _member(config: ProbeConfig, task: Task, run: Run, fold: Fold) -> Member:
     """A freshly initialised head, with its normalisation fitted to the training set."""
     dim, n_classes = task.cache.dim, len(task.classes)
-    layers = [run.layer] if run.layer is not None else list(task.cache.layers)
-    if run.layer is None and not config.include_layer_0:
-        layers = layers[1:]
+    layers = _layers(config, task, run)
     with torch.random.fork_rng([]):
         torch.default_generator.manual_seed(run.seed)
         head: nn.Module
@@ -274,8 +371,14 @@ def _member(config: ProbeConfig, task: Task, run: Run, fold: Fold) -> Member:
                 len(layers), dim, n_classes, hidden=config.hidden, dropout=config.dropout
             )
     norm = _norm(config, task, run, fold, layers)
-    name = f"{run.name}, seed {run.seed}"
-    return Member(name, Probe(norm, head), tuple(layers), run.seed, _recipe(config))
+    return Member(run.name, Probe(norm, head), tuple(layers), run.seed, _recipe(config))
+
+
+def _layers(config: ProbeConfig, task: Task, run: Run) -> list[int]:
+    """Those that the head reads."""
+    if run.layer is not None:
+        return [run.layer]
+    return list(task.cache.layers)[0 if config.include_layer_0 else 1 :]
 
 
 def _recipe(config: ProbeConfig) -> Recipe:
@@ -306,93 +409,3 @@ def _norm(
         return Standardise(*pooled_statistics(means))
     lengths = torch.from_numpy(task.lengths[fold.train])
     return Standardise(*frame_statistics(means, task.pooled_std[:, which][rows], lengths))
-
-
-def run_record(
-    task: Task,
-    run: Run,
-    *,
-    layers: Sequence[int],
-    layer_weights: Sequence[Sequence[float]],
-    best_epochs: Sequence[int],
-    histories: Sequence[list[dict[str, float]]],
-    probabilities: Sequence[np.ndarray],
-    seconds: float,
-    device: str,
-) -> dict[str, Any]:
-    """Everything that is known of a finished run, as plain values.
-
-    Args:
-        task: what was learned.
-        run: how.
-        layers: those that the head reads.
-        layer_weights: of each fold, if the head weighs layers, else none.
-        best_epochs: of each fold, counted from 1.
-        histories: of each fold, one entry per epoch.
-        probabilities: of each fold, (test utterances, classes).
-        seconds: that the run took.
-        device: where it ran.
-    """
-    tested = np.concatenate([fold.test for fold in run.split.folds])
-    chances_of_all = np.concatenate(probabilities)
-    guesses = chances_of_all.argmax(1)
-    truth = task.labels[tested]
-    table = task.utterances.iloc[tested]
-    n_classes = len(task.classes)
-    interval = bootstrap_interval(truth, guesses, table.speaker.to_numpy(), n_classes)
-    return {
-        "model": task.model,
-        "corpus": task.corpus,
-        "head": run.head,
-        "layer": run.layer,
-        "seed": run.seed,
-        "experiment": run.experiment,
-        "settings": dict(run.settings),
-        "split": {
-            "kind": run.split.kind,
-            "seed": run.split.seed,
-            "hash": split_hash(run.split, task.keys),
-            "notes": list(run.split.notes),
-        },
-        "cache": {
-            "file": f"{task.model}/{task.corpus}.h5",
-            "hash": task.cache.identity_hash,
-            "identity": task.cache.identity,
-        },
-        "versions": {
-            "lsmprobe": __version__,
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
-        "device": device,
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "seconds": round(seconds, 3),
-        "classes": list(task.classes),
-        "layers": list(layers),
-        "layer_weights": np.mean(layer_weights, 0).tolist() if layer_weights else None,
-        "folds": [
-            {
-                "n_train": len(fold.train),
-                "n_validation": len(fold.validation),
-                "n_test": len(fold.test),
-                "best_epoch": best_epochs[number],
-                "layer_weights": layer_weights[number] if layer_weights else None,
-                "history": histories[number],
-            }
-            for number, fold in enumerate(run.split.folds)
-        ],
-        "scores": {
-            **scores(truth, guesses, n_classes),
-            "interval": {"low": interval.low, "high": interval.high, "over": interval.over},
-        },
-        "predictions": [
-            {
-                "key": row.key,
-                "speaker": row.speaker,
-                "emotion": row.emotion,
-                "predicted": task.classes[guess],
-                "probabilities": [round(float(p), 6) for p in chances],
-            }
-            for row, guess, chances in zip(table.itertuples(), guesses, chances_of_all, strict=True)
-        ],
-    }

@@ -8,23 +8,53 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 
-from lsmprobe.cache import FeatureCache
+from lsmprobe.cache import FeatureCache, cache_paths
 from lsmprobe.config import ProbeConfig, dataset_name, label_map, model_name
 from lsmprobe.errors import CacheError, SettingsError, nearest
+
+NO_MODELS = {"fbank"}  # what a baseline learns from; probed only where it is named
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@runtime_checkable
+class HiddenStates(Protocol):
+    """What a task is learned from: a cache, or whatever answers like one."""
+
+    path: Path
+    layers: range
+    dim: int
+    store: str  # frames or pooled
+    identity: dict
+
+    @property
+    def identity_hash(self) -> str:
+        """Equal means same hidden states of the same utterances."""
+
+    @property
+    def pooled(self) -> Float[np.ndarray, "utterances layers dim"]:
+        """The mean over each utterance's frames."""
+
+    @property
+    def pooled_std(self) -> Float[np.ndarray, "utterances layers dim"]:
+        """The deviation over each utterance's frames."""
+
+    def frames(self, i: int, layer: int) -> Float[np.ndarray, "frames dim"]:
+        """The frames of one utterance at one layer."""
+
+
+@dataclass(frozen=True, eq=False)
 class Task:
     """A cache as a classification task: which utterances, of which classes."""
 
-    cache: FeatureCache
+    cache: HiddenStates
     model: str
     corpus: str
     rows: np.ndarray  # positions in the cache
@@ -76,18 +106,15 @@ def find_caches(config: ProbeConfig) -> list[tuple[str, str, Path]]:
     Raises:
         CacheError: a named cache is missing, or the folder holds none.
     """
-    there = {
-        (path.parent.name, path.stem): path
-        for path in sorted(config.cache_dir.glob("*/*.h5"))
-        if not path.name.startswith(".")
-    }
+    there = {(path.parent.name, path.stem): path for path in cache_paths(config.cache_dir)}
     if not there:
         raise CacheError(
             f"{config.cache_dir} holds no cache; run extract.py first, or name its --cache-dir."
         )
     every_model = sorted({model for model, _ in there})
+    probed = [model for model in every_model if model not in NO_MODELS]
     every_corpus = sorted({corpus for _, corpus in there})
-    models = _named(config.model, model_name) or every_model
+    models = _named(config.model, model_name) or probed
     corpora = _named(config.dataset, dataset_name) or every_corpus
     for kind, names, known in (
         ("model", models, every_model),
@@ -128,6 +155,9 @@ def _is_ready(config: ProbeConfig, path: Path) -> bool:
         return False
     if cache.store == "pooled" and config.head not in ("linear", "all"):
         log.warning("passed over: %s holds pooled means only", path)
+        return False
+    if len(cache.layers) == 1 and config.head == "multilayer":
+        log.warning("passed over: %s holds one layer, which leaves nothing to weigh", path)
         return False
     return True
 

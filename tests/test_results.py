@@ -1,13 +1,17 @@
+import copy
 import json
 
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lsmprobe.errors import ResultsError
 from lsmprobe.results import (
     is_finished,
     load_head,
+    load_predictions,
     load_record,
     load_results,
     record_path,
@@ -37,7 +41,17 @@ def record(**changes):
             "constant_f1": 5.0,
             "interval": {"low": 40.0, "high": 60.0, "over": "utterances only"},
         },
-        "predictions": [{}, {}],
+        "classes": ["anger", "fear"],
+        "predictions": [
+            {
+                "key": f"{number}.wav",
+                "speaker": "s",
+                "emotion": "fear",
+                "predicted": "anger",
+                "probabilities": [0.75, 0.25],
+            }
+            for number in range(2)
+        ],
         "seconds": 1.5,
         **changes,
     }
@@ -103,6 +117,8 @@ def test_messages_say_what_was_expected(tmp_path):
 
 def test_nothing_is_left_beside_the_record(tmp_path):
     save_run(tmp_path / "r.json", record(), {})
+    assert [p.name for p in tmp_path.iterdir()] == ["r.json"]
+    save_run(tmp_path / "r.json", record(), {"0.head.weight": torch.ones(2)})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["r.json", "r.safetensors"]
 
 
@@ -117,3 +133,101 @@ def test_a_run_is_named_by_everything_that_decides_its_numbers():
     assert run_id(base) == run_id({"settings": {"lr": 5e-4}, "seed": 0})
     assert run_id(base) != run_id({**base, "seed": 1})
     assert run_id(base) != run_id({**base, "settings": {"lr": 1e-3}})
+
+
+def test_the_predictions_of_a_run_are_a_table(tmp_path):
+    save_run(tmp_path / "r.json", record(), {})
+    table = load_predictions(str(tmp_path / "r.json"))
+    assert table.columns.tolist() == [
+        *("key", "speaker", "emotion", "predicted"),
+        *("p_anger", "p_fear"),
+    ]
+    assert table.iloc[1].tolist() == ["1.wav", "s", "fear", "anger", 0.75, 0.25]
+    assert len(table) == 2
+    cut = record()
+    del cut["predictions"][1]["probabilities"]
+    save_run(tmp_path / "r.json", cut, {})
+    with pytest.raises(ResultsError, match="not a readable record"):
+        load_predictions(tmp_path / "r.json")
+
+
+def test_names_that_are_no_unicode_come_back(tmp_path):
+    folder = tmp_path / "caf\udce9"
+    odd = record()
+    odd["predictions"][0]["key"] = "caf\udce9.wav"
+    save_run(folder / "r.json", odd, {})
+    assert load_results(folder).path.tolist() == [str(folder / "r.json")]
+    assert load_predictions(folder / "r.json").key[0] == "caf\udce9.wav"
+
+
+def test_alarms_are_listed_and_records_without_them_have_none(tmp_path):
+    alarms = [{"code": "one-class", "text": "It predicts one class."}]
+    save_run(tmp_path / "a.json", record(alarms=alarms), {})
+    save_run(tmp_path / "b.json", record(), {})
+    assert load_results(tmp_path).alarms.tolist() == [["one-class"], []]
+
+
+def test_the_table_says_in_what_experiments_differ(tmp_path):
+    save_run(tmp_path / "a.json", record(), {})
+    [row] = load_results(tmp_path).to_dict("records")
+    assert row["settings"] == {"feature_norm": "none"}
+    assert row["cache_identity"] == {"random_init": None}
+
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.floats()
+    | st.text(max_size=5)
+    | st.just("\udce9"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+def places(value, path=()):
+    """Every place in nested dicts and lists, as a sequence of keys."""
+    children = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    return [path] + [place for key, child in children for place in places(child, (*path, key))]
+
+
+GOOD = json.loads(json.dumps({"format": "lsmprobe-run", "version": 1, **record()}))
+
+
+@given(place=st.sampled_from(places(GOOD)), value=ANYTHING)
+def test_a_record_with_anything_in_any_place_is_a_row_or_left_out(tmp_path_factory, place, value):
+    folder = tmp_path_factory.mktemp("results")
+    changed = [copy.deepcopy(GOOD)]
+    *above, last = (0, *place)
+    inner = changed
+    for key in above:
+        inner = inner[key]
+    inner[last] = value
+    (folder / "r.json").write_text(json.dumps(changed[0]))
+    table = load_results(folder)
+    assert len(table) == is_finished(folder / "r.json")
+    table.groupby(["model", "corpus", "experiment"]).macro_f1.mean()
+
+
+@given(st.data())
+def test_a_record_that_is_cut_or_of_any_bytes_is_left_out(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("results")
+    whole = json.dumps(GOOD).encode()
+    cut = data.draw(st.integers(0, len(whole) - 1).map(lambda n: whole[:n]) | st.binary())
+    (folder / "r.json").write_bytes(cut)
+    assert len(load_results(folder)) == 0
+
+
+def test_deep_nesting_and_folders_are_left_out_too(tmp_path, caplog):
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    (tmp_path / "folder.json").mkdir()
+    assert len(load_results(tmp_path)) == 0
+    assert "deep.json" in caplog.text
+    assert "folder.json" in caplog.text

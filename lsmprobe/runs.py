@@ -1,0 +1,216 @@
+"""A run: one head with one seed on one split. Its name, its split, its record.
+
+Every stage that trains something names its runs and writes its records here, so that results of
+different stages are one table.
+"""
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lsmprobe import __version__
+from lsmprobe.alarms import Alarm, layer_alarms, run_alarms
+from lsmprobe.errors import SplitError
+from lsmprobe.evaluation import bootstrap_interval, scores
+from lsmprobe.results import record_path, run_id
+from lsmprobe.splits import Split, make_split, save_split, split_hash
+from lsmprobe.tasks import Task
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run that is to be made, and where its record goes."""
+
+    head: str
+    layer: int | None  # None: the head reads more than one, or none
+    seed: int
+    split: Split
+    split_hash: str
+    settings: Mapping[str, Any]
+    experiment: str  # the same for runs that differ in their seed alone
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        on = "" if self.layer is None else f" on layer {self.layer}"
+        return f"{self.head}{on}, seed {self.seed}"
+
+
+def name_runs(
+    task: Task,
+    heads: Sequence[tuple[str, int | None, Mapping[str, Any]]],
+    splits: Mapping[int, Split],
+    results_dir: Path,
+    *,
+    resplit: int | None = None,
+) -> list[Run]:
+    """Every head with every seed, each named by everything that decides its numbers.
+
+    Args:
+        task: what is learned.
+        heads: (head, layer, settings) of each: the layer that it reads, if it is one, and what
+            else decides the numbers, as plain values, `feature_norm` among them.
+        splits: by the seed of initialisation, dropout and order of batches.
+        results_dir: the records go in there.
+        resplit: where every seed has a split of its own, the split's seed less the run's.
+    """
+    distinct = {id(split): split for split in splits.values()}
+    hashes = {key: split_hash(split, task.keys) for key, split in distinct.items()}
+    learned = {"cache": task.cache.identity_hash, "labels": task.labels_hash}
+    runs = []
+    for head, layer, settings in heads:
+        for seed, split in splits.items():
+            digest = hashes[id(split)]
+            experiment = {
+                **learned,
+                "head": head,
+                "layer": layer,
+                "split": digest if resplit is None else [split.kind, resplit],
+                "settings": dict(settings),
+            }
+            run = run_id({**experiment, "seed": seed, "split": digest})
+            path = record_path(results_dir, task.model, task.corpus, head, layer, seed, run)
+            runs.append(Run(head, layer, seed, split, digest, settings, run_id(experiment), path))
+    return runs
+
+
+def make_task_split(spec: str, task: Task, *, seed: int, results_dir: Path) -> Split:
+    """The split, saved so that it can be given back with --split FILE.
+
+    Args:
+        spec: as `--split` has it.
+        task: whose utterances are split.
+        seed: which one of the near-best splits.
+        results_dir: it is saved in its folder `splits`.
+
+    Raises:
+        SplitError: the corpus cannot be split so, or the split cannot be saved.
+    """
+    split = make_split(spec, task.utterances, seed=seed)
+    digest = split_hash(split, task.keys)[:12]
+    kind = split.kind.replace(":", "")
+    path = results_dir / "splits" / f"{task.corpus}-{kind}-{digest}.json"
+    if not path.exists():
+        try:
+            save_split(path, split, task.keys)
+        except OSError as error:
+            raise SplitError(
+                f"{path}: the split cannot be written ({error.strerror}); choose another "
+                "--results-dir."
+            ) from error
+    return split
+
+
+def run_record(
+    task: Task,
+    run: Run,
+    *,
+    layers: Sequence[int],
+    layer_weights: Sequence[Sequence[float]],
+    best_epochs: Sequence[int],
+    histories: Sequence[list[dict[str, float]]],
+    probabilities: Sequence[np.ndarray],
+    seconds: float,
+    device: str,
+) -> dict[str, Any]:
+    """Everything that is known of a finished run, as plain values.
+
+    Args:
+        task: what was learned.
+        run: how.
+        layers: those that the head reads.
+        layer_weights: of each fold, if the head weighs layers, else none.
+        best_epochs: of each fold, counted from 1.
+        histories: of each fold, one entry per epoch.
+        probabilities: of each fold, (test utterances, classes).
+        seconds: that the run took.
+        device: where it ran.
+    """
+    tested = np.concatenate([fold.test for fold in run.split.folds])
+    chances_of_all = np.concatenate(probabilities)
+    guesses = chances_of_all.argmax(1)
+    truth = task.labels[tested]
+    table = task.utterances.iloc[tested]
+    n_classes = len(task.classes)
+    interval = bootstrap_interval(truth, guesses, table.speaker.to_numpy(), n_classes)
+    scored = scores(truth, guesses, n_classes)
+    alarms = run_alarms(truth, guesses, n_classes, interval.low, scored["constant_f1"])
+    alarms += _alarms_of_layers(task, layers)
+    return {
+        "model": task.model,
+        "corpus": task.corpus,
+        "head": run.head,
+        "layer": run.layer,
+        "seed": run.seed,
+        "experiment": run.experiment,
+        "settings": dict(run.settings),
+        "split": {
+            "kind": run.split.kind,
+            "seed": run.split.seed,
+            "hash": run.split_hash,
+            "notes": list(run.split.notes),
+        },
+        "cache": {
+            "file": f"{task.cache.path.parent.name}/{task.cache.path.name}",
+            "hash": task.cache.identity_hash,
+            "identity": task.cache.identity,
+        },
+        "versions": {
+            "lsmprobe": __version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+        "device": device,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
+        "classes": list(task.classes),
+        "layers": list(layers),
+        "layer_weights": np.mean(layer_weights, 0).tolist() if layer_weights else None,
+        "folds": [
+            {
+                "n_train": len(fold.train),
+                "n_validation": len(fold.validation),
+                "n_test": len(fold.test),
+                "best_epoch": best_epochs[number],
+                "layer_weights": layer_weights[number] if layer_weights else None,
+                "history": histories[number],
+            }
+            for number, fold in enumerate(run.split.folds)
+        ],
+        "scores": {
+            **scored,
+            "interval": {"low": interval.low, "high": interval.high, "over": interval.over},
+        },
+        "alarms": [alarm._asdict() for alarm in alarms],
+        "predictions": [
+            {
+                "key": row.key,
+                "speaker": row.speaker,
+                "emotion": row.emotion,
+                "predicted": task.classes[guess],
+                "probabilities": [round(float(p), 6) for p in chances],
+            }
+            for row, guess, chances in zip(table.itertuples(), guesses, chances_of_all, strict=True)
+        ],
+    }
+
+
+def _alarms_of_layers(task: Task, layers: Sequence[int]) -> list[Alarm]:
+    """What is suspicious about the layers that a head read."""
+    over_time = int(task.lengths.max()) > 1
+    return [
+        alarm
+        for layer in layers
+        for alarm in layer_alarms(
+            task.cache.pooled[task.rows, layer],
+            task.cache.pooled_std[task.rows, layer],
+            layer,
+            over_time=over_time,
+        )
+    ]
