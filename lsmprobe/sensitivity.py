@@ -1,0 +1,306 @@
+"""Which conclusions hang on a choice that the paper leaves open?
+
+One choice of the recipe is flipped at a time, on one cache, and what reads alike trains from one
+read. Every run is an ordinary record, so that what `probe` has trained is not trained again.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from lsmprobe.comparison import add_holm, compare_records
+from lsmprobe.config import SensitivityConfig
+from lsmprobe.files import write_then_rename
+from lsmprobe.probing import SETTINGS, n_epochs, planned_runs, todo, train_together
+from lsmprobe.results import load_record, results_table
+from lsmprobe.runs import Run, name_runs
+from lsmprobe.tasks import Task, find_caches, read_task
+from lsmprobe.typeset import DASH, Table, as_markdown, as_text
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "feature_norm": ("none", "zscore", "layernorm"),
+    "class_weights": ("balanced", "none"),
+    "scheduler": ("plateau", "none", "cosine"),
+    "epoch_choice": ("best", "last", "loss"),
+    "include_layer_0": (False, True),
+    "scalar_weight_decay": (None, 0.0),
+}
+HEADS = {"linear": "Linear", "nonlinear": "Non-Linear", "multilayer": "Multi-Layer"}
+OTHER_TEST_SET = "The test set is another one, so that nothing can be paired."
+
+log = logging.getLogger(__name__)
+
+
+class Flip(NamedTuple):
+    """A recipe with one choice flipped (none, in the first of a list), and its runs."""
+
+    choice: str
+    value: str
+    config: SensitivityConfig
+    heads: list[Run]  # those asked for
+    curve: list[Run]  # Linear on every layer, if Linear was asked for
+
+
+class Sensitivity(NamedTuple):
+    """What the flips moved on one cache; scores are in percent, what does not apply is missing.
+
+    `scores` has a row per flip and head: choice, value, head, layer, macro_f1, std (ddof 1), runs,
+    and against the recipe without a flip difference, low, high, p, p_holm, over, note.
+    `conclusions` has a row per flip: choice, value, best_head, best_layer (of Linear) and its
+    best_layer_f1, heaviest_layer (of Multi-Layer) and its weight, and turned: which of best_head,
+    best_layer and heaviest_layer are not as without a flip.
+    """
+
+    model: str
+    corpus: str
+    scores: pd.DataFrame
+    conclusions: pd.DataFrame
+
+
+def flip_choices(config: SensitivityConfig) -> list[Sensitivity]:
+    """Train what is not there yet and compare; one result per cache asked for.
+
+    Raises:
+        LsmprobeError: bad input of any kind; finished runs are kept.
+    """
+    found = []
+    for model, corpus, path in find_caches(config):
+        task = read_task(config, model, corpus, path)
+        flips = planned_flips(config, task)
+        _train(flips, task, force=config.force)
+        found.append(Sensitivity(model, corpus, _scores(flips), _conclusions(flips)))
+    return found
+
+
+def planned_flips(config: SensitivityConfig, task: Task) -> list[Flip]:
+    """The recipe as it is, then every flip that changes a run of the heads asked for.
+
+    Raises:
+        LsmprobeError: as `probing.planned_runs`.
+    """
+    here = planned_runs(config, task)
+    flips = [_flip("", "", config, here, task)]
+    for choice, values in CHOICES.items():
+        for value in values:
+            if value != getattr(config, choice):
+                said = "as the rest" if value is None else str(value)
+                flipped = replace(config, **{choice: value})
+                flips.append(_flip(choice, said, flipped, here, task))
+    elsewhere = replace(config, split_seed=config.split_seed + 1)
+    there = planned_runs(elsewhere, task)
+    flips.append(_flip("split_seed", str(elsewhere.split_seed), elsewhere, there, task))
+    unflipped = {run.path for run in flips[0].heads}
+    return flips[:1] + [f for f in flips[1:] if {run.path for run in f.heads} != unflipped]
+
+
+def _flip(
+    choice: str, value: str, config: SensitivityConfig, like: Sequence[Run], task: Task
+) -> Flip:
+    """The same heads, seeds and splits as these runs, with the settings of `config`."""
+    splits = {run.seed: run.split for run in like}
+    heads = list(dict.fromkeys((run.head, run.layer) for run in like))
+    curve = [("linear", layer) for layer in task.cache.layers if "linear" in dict(heads)]
+
+    def runs(kinds: Sequence[tuple[str, int | None]]) -> list[Run]:
+        settings = {head: {n: getattr(config, n) for n in SETTINGS[head]} for head, _ in kinds}
+        named = [(head, layer, settings[head]) for head, layer in kinds]
+        return name_runs(task, named, splits, config.results_dir)
+
+    return Flip(choice, value, config, runs(heads), runs(curve))
+
+
+def _train(flips: Sequence[Flip], task: Task, *, force: bool) -> None:
+    """Every run that is not there yet, each once, from as few reads as there can be."""
+    # Of equal paths the last flip's settings: where it is equal, they decide the same numbers.
+    jobs = {run.path: (flip.config, run) for flip in flips for run in flip.heads + flip.curve}
+    missing = {run.path for run in todo([run for _, run in jobs.values()], force)}
+    log.info(
+        "%s on %s: %d choices flipped, %d runs, %d already there",
+        *(task.model, task.corpus, len(flips) - 1, len(jobs), len(jobs) - len(missing)),
+    )
+    for note in dict.fromkeys(note for _, run in jobs.values() for note in run.split.notes):
+        log.warning("%s: %s", task.corpus, note)
+    waiting = [job for path, job in jobs.items() if path in missing]
+    with tqdm(
+        total=n_epochs(waiting),
+        desc=f"{task.model} {task.corpus}",
+        unit="epoch",
+        disable=not waiting,
+        mininterval=0.2 if sys.stderr.isatty() else 30,
+    ) as bar:
+        train_together(waiting, task, on_epoch=bar.update)
+
+
+def _scores(flips: Sequence[Flip]) -> pd.DataFrame:
+    rows = []
+    unflipped = _by_kind(flips[0].heads)
+    records = {kind: [load_record(run.path) for run in runs] for kind, runs in unflipped.items()}
+    for flip in flips:
+        for kind, runs in _by_kind(flip.heads).items():
+            head, layer = kind
+            f1 = results_table(run.path for run in runs).macro_f1
+            row = {
+                "choice": flip.choice,
+                "value": flip.value,
+                "head": head,
+                "layer": layer,
+                "macro_f1": f1.mean(),
+                "std": f1.std(ddof=1),
+                "runs": len(f1),
+            }
+            if runs[0].split_hash != unflipped[kind][0].split_hash:
+                row["note"] = OTHER_TEST_SET
+            elif [run.path for run in runs] != [run.path for run in unflipped[kind]]:
+                flipped = [load_record(run.path) for run in runs]
+                row |= vars(compare_records(flipped, records[kind]))
+            rows.append(row)
+    measured = ["choice", "value", "head", "layer", "macro_f1", "std", "runs"]
+    compared = ["difference", "low", "high", "p", "p_holm", "over", "note"]
+    numbers = dict.fromkeys(compared[:5], "float64")
+    table = pd.DataFrame(rows, columns=[*measured, *compared]).astype({"layer": "Int64", **numbers})
+    return add_holm(table)
+
+
+def _conclusions(flips: Sequence[Flip]) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for flip in flips:
+        heads = results_table(run.path for run in flip.heads)
+        curve = results_table(run.path for run in flip.curve).groupby("layer").macro_f1.mean()
+        row: dict[str, Any] = {"choice": flip.choice, "value": flip.value}
+        means = heads.groupby("head").macro_f1.mean()
+        if len(means) > 1:
+            row["best_head"] = means.idxmax()
+        if len(curve):
+            row |= {"best_layer": curve.idxmax(), "best_layer_f1": curve.max()}
+        weighing = heads[heads["head"] == "multilayer"]
+        if len(weighing):
+            weights = pd.Series(
+                np.mean(weighing.layer_weights.tolist(), 0), weighing.layers.iloc[0]
+            )
+            row |= {"heaviest_layer": weights.idxmax(), "weight": weights.max()}
+        first = rows[0] if rows else row
+        turned = [
+            name
+            for name in ("best_head", "best_layer", "heaviest_layer")
+            if row.get(name) != first.get(name)
+        ]
+        rows.append({**row, "turned": " ".join(turned)})
+    names = ["best_head", "best_layer", "best_layer_f1", "heaviest_layer", "weight"]
+    table = pd.DataFrame(rows, columns=["choice", "value", *names, "turned"])
+    return table.astype({"best_layer": "Int64", "heaviest_layer": "Int64"})
+
+
+def _by_kind(runs: Sequence[Run]) -> dict[tuple[str, int | None], list[Run]]:
+    """The runs of each head and layer, by seed."""
+    kinds: dict[tuple[str, int | None], list[Run]] = {}
+    for run in runs:
+        kinds.setdefault((run.head, run.layer), []).append(run)
+    return kinds
+
+
+# ------------------------------------------------------------------------------------ as tables
+
+
+def format_sensitivity(found: Sensitivity) -> str:
+    """For the terminal."""
+    return "\n\n".join(as_text(table) for table in _tables(found))
+
+
+def save_sensitivity(found: Sensitivity, folder: Path) -> Path:
+    """Write FOLDER/MODEL-CORPUS.md, and its numbers in full beside it as CSV; the first's path.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    path = folder / f"{found.model}-{found.corpus}.md"
+    tables = _tables(found)
+    for table in tables:
+        numbers = table.data.to_csv(index=False).encode()
+        write_then_rename(path.with_name(f"{path.stem}-{table.name}.csv"), numbers)
+    text = "\n\n".join(as_markdown(table) for table in tables)
+    write_then_rename(path, f"{text}\n".encode())
+    return path
+
+
+def _tables(found: Sensitivity) -> list[Table]:
+    """What moved the conclusions, and by how much each head moved."""
+    on = f"{found.model} on {found.corpus}"
+    flips = found.conclusions
+    heads = list(dict.fromkeys(found.scores["head"]))
+    rows = pd.DataFrame({"choice": flips.choice.map(_flag), "value": flips.value})
+    for head in heads:
+        own = found.scores[found.scores["head"] == head]
+        layer = "" if own.layer.isna().all() else f", layer {own.layer.iloc[0]}"
+        rows[HEADS[head] + layer] = [
+            _spread(mean, std) for mean, std in zip(own.macro_f1, own["std"], strict=True)
+        ]
+    said = {
+        "best_head": ("best head", flips.best_head.map(HEADS)),
+        "best_layer": ("best layer", _and(flips.best_layer, flips.best_layer_f1, "{:.1f}")),
+        "heaviest_layer": ("heaviest layer", _and(flips.heaviest_layer, flips.weight, "{:.3f}")),
+    }
+    for name, (title, column) in said.items():
+        if flips[name].notna().any():
+            stars = ["*" if name in turned.split() else "" for turned in flips.turned]
+            rows[title] = [f"{text}{star}" for text, star in zip(column, stars, strict=True)]
+    notes = [
+        "Each row flips one choice of the recipe in the first row. Macro-F1 in percent, mean ± "
+        "standard deviation (ddof 1) over runs; best layer: for Linear, with its macro-F1; "
+        "heaviest layer: of Multi-Layer, with its weight.",
+        "*: not as in the first row. The order of means has turned around, which may still be "
+        "chance; the intervals of the differences say more.",
+    ]
+    moved = Table("conclusions", f"Sensitivity of {on}.", rows, 2, notes, flips)
+    return [moved, _differences(found, on)]
+
+
+def _differences(found: Sensitivity, on: str) -> Table:
+    flipped = found.scores[found.scores.difference.notna() | found.scores.note.notna()]
+    rows = pd.DataFrame(
+        {
+            "choice": flipped.choice.map(_flag),
+            "value": flipped.value,
+            "head": flipped["head"].map(HEADS),
+            "difference": flipped.difference.map("{:+.1f}".format, na_action="ignore"),
+            "95 % interval": [
+                f"{low:+.1f} to {high:+.1f}" if low == low else np.nan
+                for low, high in zip(flipped.low, flipped.high, strict=True)
+            ],
+            "p": flipped.p.map("{:.3f}".format, na_action="ignore"),
+            "Holm": flipped.p_holm.map("{:.3f}".format, na_action="ignore"),
+        }
+    ).astype(object)
+    notes = [
+        "Points of macro-F1 against the same head without a flip, both means over the runs.",
+        *(f"The interval is a paired bootstrap over {over}." for over in flipped.over.dropna()),
+        *flipped.note.dropna(),
+    ]
+    if n_tests := flipped.p.notna().sum():
+        notes.append(
+            "p is of a two-sided permutation test over speakers and about these very runs; Holm is "
+            f"p corrected for the {n_tests} tests of this table."
+        )
+    said = list(dict.fromkeys(filter(None, notes)))
+    return Table("scores", f"Differences of {on}.", rows.fillna(DASH), 3, said, found.scores)
+
+
+def _flag(choice: str) -> str:
+    return f"--{choice.replace('_', '-')}" if choice else "no flip"
+
+
+def _spread(mean: float, std: float) -> str:
+    return f"{mean:.1f}" if np.isnan(std) else f"{mean:.1f} ± {std:.1f}"
+
+
+def _and(layers: pd.Series, values: pd.Series, pattern: str) -> list[str]:
+    return [
+        DASH if pd.isna(layer) else f"{layer} ({pattern.format(value)})"
+        for layer, value in zip(layers, values, strict=True)
+    ]

@@ -1,0 +1,224 @@
+"""Flips on planted caches: the right settings, one read, nothing twice, what turns around."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import utterance_table, write_cache
+
+import lsmprobe.sensitivity
+from lsmprobe.comparison import compare_records
+from lsmprobe.config import ProbeConfig, SensitivityConfig
+from lsmprobe.errors import SettingsError
+from lsmprobe.probing import probe
+from lsmprobe.results import load_record, load_results
+from lsmprobe.sensitivity import (
+    CHOICES,
+    OTHER_TEST_SET,
+    flip_choices,
+    format_sensitivity,
+    planned_flips,
+    save_sensitivity,
+)
+from lsmprobe.tasks import Task, find_caches, read_task
+
+
+def config(tmp_path, **settings):
+    quick = {"epochs": 2, "runs": 2, "device": "cpu", "hidden": 8, "cache_dir": tmp_path / "cache"}
+    return SensitivityConfig(**{**quick, "results_dir": tmp_path / "results", **settings})
+
+
+def flips_of(config):
+    [cache] = find_caches(config)
+    return planned_flips(config, read_task(config, *cache))
+
+
+@pytest.fixture
+def only(monkeypatch):
+    """Flip nothing but these choices and the split: each flip costs a second or more."""
+
+    def keep(*choices):
+        monkeypatch.setattr(lsmprobe.sensitivity, "CHOICES", {c: CHOICES[c] for c in choices})
+
+    return keep
+
+
+def test_every_choice_of_the_recipe_starts_at_its_default():
+    for choice, values in CHOICES.items():
+        assert values[0] == getattr(ProbeConfig(), choice)
+
+
+def test_each_flip_changes_its_own_setting_and_no_other(tmp_path, planted_cache):
+    planted_cache()
+    first, *flips = flips_of(config(tmp_path))
+    settings = {run.head: run.settings for run in first.heads}
+    expected = [(c, v) for c, (_, *others) in CHOICES.items() for v in others]
+    assert [f.choice for f in flips] == [c for c, _ in expected] + ["split_seed"]
+    for flip, (choice, value) in zip(flips, expected, strict=False):
+        for run in flip.heads + flip.curve:
+            own = {choice: value} if choice in settings[run.head] else {}
+            assert run.settings == {**settings[run.head], **own}
+            assert run.split_hash == first.heads[0].split_hash
+    assert {run.split_hash for run in flips[-1].heads}.isdisjoint(
+        {run.split_hash for run in first.heads}
+    )
+    assert [(run.layer, run.seed) for run in first.curve] == [
+        (n, s) for n in range(6) for s in (0, 1)
+    ]
+
+
+def test_flips_that_change_nothing_are_left_out(tmp_path, planted_cache):
+    planted_cache()
+    linear = flips_of(config(tmp_path, head="linear", split="loso", feature_norm="zscore"))
+    assert [(f.choice, f.value) for f in linear] == [
+        ("", ""),
+        ("feature_norm", "none"),
+        ("feature_norm", "layernorm"),
+        ("class_weights", "none"),
+        ("scheduler", "none"),
+        ("scheduler", "cosine"),
+        ("epoch_choice", "last"),
+        ("epoch_choice", "loss"),
+    ]
+    assert all(flip.curve == [] for flip in flips_of(config(tmp_path, head="multilayer")))
+
+
+def test_all_flips_train_from_one_read_as_ordinary_runs(tmp_path, planted_cache, monkeypatch):
+    planted_cache()
+    reads = []
+    read = Task.read
+    monkeypatch.setattr(Task, "read", lambda *wanted: reads.append(wanted) or read(*wanted))
+    probed = probe(ProbeConfig(**vars(config(tmp_path, runs=1, epochs=1))))
+    before = [path.stat().st_mtime_ns for path in map(Path, probed.path)]
+    alone = len(reads)
+    reads.clear()
+    [found] = flip_choices(config(tmp_path, runs=1, epochs=1))
+    # Ten recipes on one split, one of which reads six layers and not five, and one on another.
+    assert len(found.conclusions) == 11
+    assert 0 < len(reads) <= (6 / 5 + 1) * alone
+    assert [path.stat().st_mtime_ns for path in map(Path, probed.path)] == before  # kept
+    # Layer 0 and the scalars concern Multi-Layer alone; Linear reads all six layers.
+    counts = load_results(tmp_path / "results")["head"].value_counts().to_dict()
+    assert counts == {"linear": 54, "nonlinear": 9, "multilayer": 11}
+    reads.clear()
+    [again] = flip_choices(config(tmp_path, runs=1, epochs=1))
+    assert not reads
+    pd.testing.assert_frame_equal(again.scores, found.scores)
+    pd.testing.assert_frame_equal(again.conclusions, found.conclusions)
+
+
+def test_the_table_says_what_the_records_say(tmp_path, planted_cache, only):
+    planted_cache(strength=1.0)
+    only("class_weights", "epoch_choice")
+    asked = config(tmp_path, head="linear", layer=3, split="kfold:3", lr=0.01)
+    [found] = flip_choices(asked)
+    paths = {
+        (flip.choice, flip.value): [run.path for run in flip.heads] for flip in flips_of(asked)
+    }
+    plain = [load_record(path) for path in paths["", ""]]
+    flipped = [load_record(path) for path in paths["class_weights", "none"]]
+    f1 = [[record["scores"]["macro_f1"] for record in side] for side in (plain, flipped)]
+    scores = found.scores.set_index(["choice", "value"])
+    row = scores.loc["class_weights", "none"]
+    assert (row.macro_f1, row["std"]) == pytest.approx((np.mean(f1[1]), np.std(f1[1], ddof=1)))
+    assert (row.runs, row.layer) == (2, 3)
+    assert row.difference == pytest.approx(np.mean(f1[1]) - np.mean(f1[0]))
+    expected = compare_records(flipped, plain)
+    assert (row.low, row.high, row.p) == (expected.low, expected.high, expected.p)
+    # Ten speakers: every flip is tested, but for the other split.
+    assert scores[scores.p.notna()].index.tolist() == list(paths)[1:-1]
+    assert scores.p_holm.dropna().min() >= scores.p.min()
+
+
+def scaled_cache(tmp_path):
+    """Layer 1 holds the emotion cleanly at a tiny scale, layer 3 noisily at a scale of one."""
+    generator = torch.Generator().manual_seed(1)
+    directions = torch.nn.functional.normalize(torch.randn(3, 12, generator=generator))
+    rows = [(f"s{s}", e) for s in range(8) for e in range(3) for _ in range(4)]
+    states = []
+    for _, emotion in rows:
+        hidden = torch.randn(4, 5, 12, generator=generator)
+        hidden[1] = 1e-3 * (hidden[1] + 4 * directions[emotion])
+        hidden[3] += 1.2 * directions[emotion]
+        states.append(hidden)
+    table = utterance_table([s for s, _ in rows], ["xyz"[e] for _, e in rows], [5] * len(rows))
+    write_cache(tmp_path / "cache" / "scaled" / "made.h5", table, states, dtype="float32")
+
+
+def test_where_scale_decides_the_normalisation_turns_the_best_layer_around(tmp_path, only):
+    scaled_cache(tmp_path)
+    only("feature_norm", "class_weights")
+    settings = {"head": "linear", "split": "kfold:3", "epochs": 6, "hidden": 16}
+    [found] = flip_choices(config(tmp_path, **settings, lr=5e-3, runs=1))
+    rows = found.conclusions.set_index(["choice", "value"])
+    assert rows.loc["", ""].best_layer == 3
+    assert rows.loc["", ""].turned == ""
+    assert rows.loc["feature_norm", "zscore"].best_layer == 1
+    assert rows.loc["feature_norm", "zscore"].turned == "best_layer"
+    assert rows.loc["class_weights", "none"].turned == ""
+    text = format_sensitivity(found)
+    [line] = [line for line in text.splitlines() if line.startswith("--feature-norm   zscore")][:1]
+    assert line.endswith("*")
+
+
+def test_another_split_is_shown_but_not_compared(tmp_path, planted_cache, only):
+    planted_cache()
+    only("class_weights")
+    [found] = flip_choices(config(tmp_path, head="linear", runs=1))
+    row = found.scores.iloc[-1]
+    assert (row.choice, row.value, row.note) == ("split_seed", "1", OTHER_TEST_SET)
+    assert np.isnan(row.difference)
+    assert np.isnan(found.scores["std"]).all()  # one run has no spread
+    text = format_sensitivity(found)
+    [line] = [line for line in text.splitlines() if line.startswith("--split-seed")][1:]
+    assert line.split() == ["--split-seed", "1", "Linear", "-", "-", "-", "-"]
+    assert OTHER_TEST_SET in text
+    assert "The test set has 1 speaker: no test is made" in text
+
+
+def test_the_files_hold_the_numbers_in_full(tmp_path, planted_cache, only):
+    planted_cache()
+    only("feature_norm")
+    [found] = flip_choices(config(tmp_path, runs=1, epochs=1))
+    path = save_sensitivity(found, tmp_path / "results" / "sensitivity")
+    assert path.name == "planted-made.md"
+    assert "| --feature-norm | zscore |" in " ".join(path.read_text().split())
+    for name, table in (("scores", found.scores), ("conclusions", found.conclusions)):
+        read = pd.read_csv(path.with_name(f"planted-made-{name}.csv"))
+        assert list(read) == list(table)
+        assert len(read) == len(table)
+        numbers = table.select_dtypes("number").astype(float)
+        np.testing.assert_allclose(read[list(numbers)].astype(float), numbers)
+    heads = found.scores[found.scores.choice == "feature_norm"]["head"].tolist()
+    assert heads == ["linear", "nonlinear", "multilayer"] * 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"layer": "all"}, "compares heads on one layer"),
+        ({"resplit": True}, "on one test set"),
+        ({"runs": 0}, "--runs is 0"),
+    ],
+)
+def test_flags_that_cannot_be_compared_are_refused(tmp_path, settings, message):
+    with pytest.raises(SettingsError, match=message):
+        config(tmp_path, **settings)
+
+
+def test_the_command_prints_and_says_where_the_files_are(
+    tmp_path, planted_cache, monkeypatch, capsys
+):
+    from lsmprobe.cli import main
+
+    planted_cache()
+    monkeypatch.chdir(tmp_path)
+    flags = "--model planted --dataset made --head linear --runs 1 --epochs 1 --device cpu"
+    with pytest.raises(SystemExit) as exit_:
+        main(["sensitivity", *flags.split()])
+    assert exit_.value.code == 0
+    out = capsys.readouterr().out
+    assert "Sensitivity of planted on made." in out
+    assert (tmp_path / out.splitlines()[-1]).is_file()
