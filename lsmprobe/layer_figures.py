@@ -1,0 +1,229 @@
+"""What the layers hold, as figures: each takes a DataFrame, draws on an Axes and returns it."""
+
+from collections.abc import Callable, Sequence
+from itertools import cycle
+from typing import cast
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito 2008: told apart with every kind of colour blindness; yellow is left out, it fades.
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "*"]
+
+METRICS = {"macro_f1": "macro-F1", "uar": "UAR", "accuracy": "accuracy", "r2": "R²"}
+
+
+def draw_layer_curve(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """The score of every layer: a line per model, normalisation, head, ... with its 95 % interval.
+
+    Args:
+        curve: what `probe_layers` returned, or several of them, concatenated.
+        ax: where to draw; by default a new figure.
+    """
+    ax = ax or _axes()
+    keys = ["model", "corpus", "target", "head", "feature_norm", "split"]
+    name, title = _names(curve, keys)
+    lines = curve.groupby(keys, sort=False)
+    for (_, rows), colour, marker in zip(lines, cycle(COLOURS), cycle(MARKERS)):
+        layers = rows["layer"]
+        ax.plot(layers, rows["score"], color=colour, marker=marker, label=name(rows))
+        ax.fill_between(layers, rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0)
+    for chance in curve["chance"].round(3).unique():
+        ax.axhline(chance, color="grey", linestyle="--", linewidth=1)
+        ax.annotate(
+            "best constant answer",
+            (1, chance),
+            xycoords=("axes fraction", "data"),
+            xytext=(-4, 3),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
+            color="dimgrey",
+        )
+    ax.set_ylim(min(0, curve["low"].min()), 102)
+    ax.set_ylabel(" or ".join(f"{METRICS[metric]} (%)" for metric in curve["metric"].unique()))
+    ax.set_title(title)
+    return _over_layers(ax, curve["layer"], legend=len(lines) > 1)
+
+
+def draw_weight_lines(weights: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Learned layer weights with their spread over runs; dashed, each layer's share of the sum.
+
+    Args:
+        weights: per run, from `layer_weights(results, per="run")` or, with shares, `layer_shares`;
+            a line per experiment.
+        ax: where to draw; by default a new figure.
+    """
+    ax = ax or _axes()
+    keys = ["model", "corpus", "split", "feature_norm"]
+    name, title = _names(weights, keys)
+    values = {"weight": ("-", "full"), "share": ("--", "none")}
+    shown = [value for value in values if value in weights]
+    lines = weights.groupby([*keys, "experiment"], sort=False)
+    for (_, rows), colour, marker in zip(lines, cycle(COLOURS), cycle(MARKERS)):
+        for value in shown:
+            line, fill = values[value]
+            over_runs = rows.groupby("layer")[value]
+            ax.errorbar(
+                over_runs.mean().index,
+                over_runs.mean(),
+                yerr=over_runs.std().fillna(0),
+                color=colour,
+                linestyle=line,
+                marker=marker,
+                fillstyle=fill,
+                capsize=3,
+                label=", ".join(filter(None, (name(rows), value))),
+            )
+        ax.axhline(1 / rows["layer"].nunique(), color="grey", linestyle=":", linewidth=1)
+    ax.set_ylim(0, 1.1 * weights[shown].max(axis=None))
+    ax.set_ylabel(" and ".join(shown) + ", mean ± deviation over runs")
+    ax.set_title(title)
+    return _over_layers(ax, weights["layer"], legend=len(lines) * len(shown) > 1)
+
+
+def draw_similarity(
+    similarity: pd.DataFrame, ax: Axes | None = None, *, measure: str = "CKA"
+) -> Axes:
+    """Heat map of how alike layers are.
+
+    Args:
+        similarity: what `layer_similarity` returned.
+        ax: where to draw; by default a new figure.
+        measure: the name beside the colours.
+    """
+    n_rows, n_columns = similarity.shape
+    ax = ax or _axes(2.2 + 0.45 * max(n_columns, 5), 1.4 + 0.45 * max(n_rows, 5))
+    image = ax.imshow(similarity, cmap="cividis", vmin=0, vmax=1, origin="lower")
+    if max(n_rows, n_columns) <= 13:
+        for (row, column), value in np.ndenumerate(similarity.to_numpy()):
+            colour = "white" if value < 0.55 else "black"
+            ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
+    step = 1 if max(n_rows, n_columns) <= 13 else 4
+    ax.set_xticks(range(0, n_columns, step), [str(name) for name in similarity.columns[::step]])
+    ax.set_yticks(range(0, n_rows, step), [str(name) for name in similarity.index[::step]])
+    ax.set_xlabel(f"layer of {similarity.columns.name}")
+    ax.set_ylabel(f"layer of {similarity.index.name}")
+    cast(Figure, ax.figure).colorbar(image, ax=ax, label=measure)
+    return ax
+
+
+def draw_knowledge(knowledge: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """What else a layer knows: a line per target, and dashed that of random weights.
+
+    Args:
+        knowledge: what `what_layers_know` returned, of one corpus.
+        ax: where to draw; by default a new figure.
+    """
+    ax = ax or _axes()
+    for (target, rows), colour, marker in zip(
+        knowledge.groupby("target", sort=False), cycle(COLOURS), cycle(MARKERS)
+    ):
+        metric = METRICS[rows["metric"].iloc[0]]
+        for _, model in rows.groupby("model", sort=False):
+            random = model["random_weights"].iloc[0]
+            ax.plot(
+                model["layer"],
+                model["score"],
+                color=colour,
+                marker=marker,
+                linestyle="--" if random else "-",
+                alpha=0.6 if random else 1,
+                markersize=4 if random else 6,
+                label=None if random else f"{target} ({metric})",
+            )
+    models = list(knowledge.loc[~knowledge["random_weights"], "model"].unique())
+    title = f"{', '.join(models)} on {knowledge['corpus'].iloc[0]}"
+    ax.set_title(f"{title}; dashed: random weights" if knowledge["random_weights"].any() else title)
+    ax.set_ylabel("score (%)")
+    ax.set_ylim(min(0, knowledge["score"].min()) - 3, 103)
+    return _over_layers(ax, knowledge["layer"], legend=True)
+
+
+def draw_health(health: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Whether layers are fit to be probed, in percent.
+
+    Args:
+        health: what `layer_health` returned.
+        ax: where to draw; by default a new figure.
+    """
+    ax = ax or _axes()
+    shown = {
+        "mean_cosine": "cosine between clips",
+        "rank_share": "effective rank / most possible",
+        "clip_share": "variance between clips / all",
+        "constant_units": "constant units",
+        "overflowed_units": "overflowed units",
+    }
+    for (column, name), colour, marker in zip(shown.items(), cycle(COLOURS), cycle(MARKERS)):
+        ax.plot(health["layer"], 100 * health[column], color=colour, marker=marker, label=name)
+    ax.set_ylabel("percent")
+    findings = "\n".join(text for text in health["findings"] if text)
+    ax.set_title(findings or "no layer is degenerate", fontsize=10)
+    return _over_layers(ax, health["layer"], legend=True)
+
+
+def draw_projection(points: pd.DataFrame, colour: str = "emotion", ax: Axes | None = None) -> Axes:
+    """The utterances of a layer in two dimensions.
+
+    Args:
+        points: what `project_layer` returned.
+        colour: the column that colours them: emotion, speaker, gender or sentence.
+        ax: where to draw; by default a new figure.
+    """
+    ax = ax or _axes()
+    names = sorted(points[colour].unique())
+    for name, shade, marker in zip(names, cycle(COLOURS), cycle(MARKERS)):
+        own = points[points[colour] == name]
+        ax.scatter(
+            own["x"],
+            own["y"],
+            s=18,
+            color=shade,
+            marker=marker,
+            alpha=0.75,
+            linewidths=0,
+            label=name,
+        )
+    ax.set_xticks([])
+    ax.set_yticks([])
+    columns = 1 + (len(names) - 1) // 16
+    ax.legend(
+        title=colour,
+        frameon=False,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+        ncols=columns,
+        fontsize=9,
+    )
+    return ax
+
+
+def _axes(width: float = 6.8, height: float = 4.2) -> Axes:
+    """A new figure, in inches."""
+    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def _over_layers(ax: Axes, layers: pd.Series, *, legend: bool) -> Axes:
+    numbers = sorted(set(layers))
+    ax.set_xticks(numbers[:: 1 if len(numbers) <= 13 else 4])
+    ax.set_xlabel("layer")
+    ax.spines[["top", "right"]].set_visible(False)
+    if legend:
+        ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
+    return ax
+
+
+def _names(table: pd.DataFrame, keys: Sequence[str]) -> tuple[Callable[[pd.DataFrame], str], str]:
+    """How to name a line, by what differs between lines, and a title of what they share."""
+    words = {"feature_norm": "norm {}", "split": "split {}"}
+    differing = [key for key in keys if len(set(table[key])) > 1]
+
+    def name(rows: pd.DataFrame, which: Sequence[str] = differing) -> str:
+        return ", ".join(words.get(key, "{}").format(rows[key].iloc[0]) for key in which)
+
+    return name, name(table, [key for key in keys if key not in differing])

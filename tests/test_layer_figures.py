@@ -1,0 +1,204 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from lsmprobe.layer_figures import (
+    COLOURS,
+    draw_health,
+    draw_knowledge,
+    draw_layer_curve,
+    draw_projection,
+    draw_similarity,
+    draw_weight_lines,
+)
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    yield
+    plt.close("all")
+
+
+def curve(n_layers=5, **fields):
+    """What `probe_layers` gives, as far as figures read it."""
+    row = {
+        "model": "m",
+        "random_weights": False,
+        "corpus": "c",
+        "target": "emotion",
+        "head": "logistic",
+        "feature_norm": "zscore",
+        "split": "loso",
+        "metric": "macro_f1",
+        "chance": 5.5,
+    }
+    layers = np.arange(n_layers)
+    score = 60.0 + layers
+    return pd.DataFrame(
+        {**row, "layer": layers, "score": score, "low": score - 5, "high": score + 4, **fields}
+    )
+
+
+def weights(**fields):
+    """What `layer_shares` gives for two runs."""
+    row = {
+        "model": "m",
+        "random_weights": False,
+        "corpus": "c",
+        "split": "loso",
+        "feature_norm": "none",
+        "experiment": "e",
+    }
+    runs = [
+        {**row, "seed": seed, "layer": layer, "weight": weight, "share": weight**2, **fields}
+        for seed, of_run in enumerate([[0.2, 0.8], [0.4, 0.6]])
+        for layer, weight in enumerate(of_run, start=1)
+    ]
+    return pd.DataFrame(runs)
+
+
+def health(findings=("", "")):
+    return pd.DataFrame(
+        {
+            "layer": [0, 1],
+            "mean_cosine": [0.9, 0.5],
+            "rank_share": [0.2, 0.4],
+            "clip_share": [0.1, 0.2],
+            "constant_units": [0.0, 0.5],
+            "overflowed_units": [0.0, np.nan],
+            "findings": findings,
+        }
+    )
+
+
+def points(n_names=7):
+    n = 3 * n_names
+    return pd.DataFrame(
+        {
+            "x": np.arange(n) * 1.0,
+            "y": np.arange(n) * 2.0,
+            "emotion": [f"e{i % n_names:02d}" for i in range(n)],
+            "speaker": ["a"] * n,
+        }
+    )
+
+
+def matrix(rows=5, columns=3):
+    values = np.linspace(0, 1, rows * columns).reshape(rows, columns)
+    return pd.DataFrame(values).rename_axis(index="m", columns="n")
+
+
+DRAWN = {
+    "curve": lambda ax=None: draw_layer_curve(curve(), ax),
+    "curves": lambda ax=None: draw_layer_curve(
+        pd.concat([curve(25), curve(25, feature_norm="none")]), ax
+    ),
+    "weights": lambda ax=None: draw_weight_lines(weights(), ax),
+    "similarity": lambda ax=None: draw_similarity(matrix(), ax),
+    "deep similarity": lambda ax=None: draw_similarity(matrix(25, 25), ax),
+    "knowledge": lambda ax=None: draw_knowledge(
+        pd.concat([curve(), curve(target="pitch", metric="r2")]), ax
+    ),
+    "health": lambda ax=None: draw_health(health(), ax),
+    "projection": lambda ax=None: draw_projection(points(), ax=ax),
+    "many speakers": lambda ax=None: draw_projection(points(40), ax=ax),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_nothing_is_drawn_beyond_the_figure_and_no_words_lie_on_each_other(name):
+    ax = DRAWN[name]()
+    figure = ax.figure
+    figure.canvas.draw()
+    window = figure.bbox.padded(1)
+    for one in figure.axes:
+        box = one.get_tightbbox()
+        assert box.x0 >= window.x0 and box.y0 >= window.y0
+        assert box.x1 <= window.x1 and box.y1 <= window.y1
+        for axis in (one.xaxis, one.yaxis):
+            words = [
+                label.get_window_extent() for label in axis.get_ticklabels() if label.get_text()
+            ]
+            assert not any(a.overlaps(b) for i, a in enumerate(words) for b in words[:i])
+    assert min(text.get_fontsize() for text in figure.findobj(plt.Text) if text.get_text()) >= 8
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_figure_of_ones_own_is_drawn_into_and_returned(name):
+    _, ax = plt.subplots()
+    assert DRAWN[name](ax) is ax
+    assert len(plt.get_fignums()) == 1
+
+
+def test_a_curve_shows_score_interval_and_chance():
+    ax = draw_layer_curve(curve())
+    line, chance = ax.lines
+    assert line.get_ydata().tolist() == [60, 61, 62, 63, 64]
+    assert set(chance.get_ydata()) == {5.5}
+    band = ax.collections[0].get_paths()[0].vertices
+    assert (band[:, 1].min(), band[:, 1].max()) == (55, 68)
+    assert ax.get_ylabel() == "macro-F1 (%)"
+    assert ax.get_xlabel() == "layer"
+    assert ax.get_title() == "m, c, emotion, logistic, norm zscore, split loso"
+    assert ax.get_legend() is None
+
+
+def test_lines_are_named_by_what_differs():
+    ax = draw_layer_curve(pd.concat([curve(), curve(feature_norm="none"), curve(model="n")]))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "m, norm zscore",
+        "m, norm none",
+        "n, norm zscore",
+    ]
+    assert ax.get_title() == "c, emotion, logistic, split loso"
+
+
+def test_weights_have_their_spread_and_shares_are_dashed():
+    ax = draw_weight_lines(weights())
+    weight, share = ax.containers
+    assert weight.lines[0].get_ydata().tolist() == pytest.approx([0.3, 0.7])
+    spread = np.diff([segment[:, 1] for segment in weight.lines[2][0].get_segments()])
+    np.testing.assert_allclose(spread / 2, np.std([0.2, 0.4], ddof=1))
+    assert (weight.lines[0].get_linestyle(), share.lines[0].get_linestyle()) == ("-", "--")
+    assert 0.5 in [line.get_ydata()[0] for line in ax.lines]  # what two equal layers would have
+    alone = draw_weight_lines(weights().drop(columns="share"))
+    assert alone.get_ylabel() == "weight, mean ± deviation over runs"
+    assert len(alone.containers) == 1
+
+
+def test_a_heat_map_shows_every_value_where_its_layers_meet():
+    ax = draw_similarity(matrix(), measure="SVCCA")
+    assert {(t.get_position(), t.get_text()) for t in ax.texts} >= {
+        ((0, 0), "0.00"),
+        ((2, 4), "1.00"),
+    }
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("layer of n", "layer of m")
+    assert ax.figure.axes[1].get_ylabel() == "SVCCA"
+
+
+def test_random_weights_are_dashed_beside_the_same_colour():
+    random = curve(model="m-random0", random_weights=True)
+    ax = draw_knowledge(pd.concat([curve(), random, curve(target="pitch", metric="r2")]))
+    own, control, pitch = ax.lines
+    assert own.get_color() == control.get_color() != pitch.get_color()
+    assert (own.get_linestyle(), control.get_linestyle()) == ("-", "--")
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert names == ["emotion (macro-F1)", "pitch (R²)"]
+    assert ax.get_title() == "m on c; dashed: random weights"
+
+
+def test_degenerate_layers_are_named_above_the_panel():
+    assert draw_health(health()).get_title() == "no layer is degenerate"
+    text = "layer 1: 50 % of its units do not vary."
+    assert draw_health(health(("", text))).get_title() == text
+
+
+def test_every_name_has_a_look_of_its_own():
+    ax = draw_projection(points(40))
+    looks = {
+        (tuple(c.get_facecolor()[0]), c.get_paths()[0].vertices.tobytes()) for c in ax.collections
+    }
+    assert len(looks) == 40
+    assert len(set(COLOURS)) == len(COLOURS)
+    assert draw_projection(points(), "speaker").get_legend().get_title().get_text() == "speaker"

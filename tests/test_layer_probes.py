@@ -1,0 +1,303 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import utterance_table, write_cache
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score, r2_score, recall_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from lsmprobe.cache import FeatureCache
+from lsmprobe.config import ProbeConfig
+from lsmprobe.errors import AudioError, SettingsError, SplitError
+from lsmprobe.layer_probes import (
+    ABOUT,
+    Answers,
+    best_layer,
+    knowledge_sentences,
+    knowledge_table,
+    probe_layers,
+    what_layers_know,
+    whole_speakers,
+)
+from lsmprobe.probing import probe
+from lsmprobe.splits import make_split
+
+QUICK = {"epochs": 3, "runs": 2, "device": "cpu", "hidden": 32}
+
+
+@pytest.fixture
+def knowing_cache(tmp_path):
+    """A cache whose layers 0 to 4 hold, one each: speaker, gender, sentence, emotion, duration."""
+
+    def make(model="knowing", strength=4.0, random_init=None, n_speakers=6):
+        generator = torch.Generator().manual_seed(3)
+        directions = torch.nn.functional.normalize(
+            torch.randn(5, 12, 24, generator=generator), dim=2
+        )
+        rows = [(s, e, c) for s in range(n_speakers) for e in range(3) for c in range(4)]
+        lengths = torch.randint(4, 12, (len(rows),), generator=generator).tolist()
+        states = []
+        for (speaker, emotion, sentence), length in zip(rows, lengths, strict=True):
+            hidden = torch.randn(5, length, 24, generator=generator)
+            for layer, code in enumerate((speaker, speaker % 2, sentence, emotion)):
+                hidden[layer] += strength * directions[layer, code]
+            hidden[4] += strength / 4 * length * directions[4, 0]
+            states.append(hidden)
+        table = utterance_table(
+            [f"s{s}" for s, _, _ in rows],
+            [("anger", "fear", "sadness")[e] for _, e, _ in rows],
+            lengths,
+        ).assign(
+            gender=[("female", "male")[s % 2] for s, _, _ in rows],
+            sentence=[f"c{c}" for _, _, c in rows],
+        )
+        identity = {"model": model, "random_init": random_init}
+        path = tmp_path / "cache" / model / "made.h5"
+        return FeatureCache(write_cache(path, table, states, identity=identity))
+
+    return make
+
+
+# --------------------------------------------------------------------------------- layer curves
+
+
+def test_the_planted_layer_is_found_and_the_others_are_at_chance(planted_cache):
+    cache = FeatureCache(planted_cache(layer=3))
+    curve = probe_layers(cache, split="kfold:5", shuffles=1).set_index("layer")
+    assert curve.index.tolist() == [0, 1, 2, 3, 4, 5]
+    assert curve.score[3] > 90
+    assert curve.drop(3).score.max() < 45  # chance is 25
+    assert curve.selectivity[3] > 50
+    assert curve.drop(3).selectivity.abs().max() < 20
+    assert (curve.low < curve.score).all() and (curve.score < curve.high).all()
+    assert curve.chance.unique() == pytest.approx(100 * 0.4 / 4)  # F1 of one class 2/5, three 0
+    best = best_layer(curve.reset_index()).iloc[0]
+    assert (best.layer, best.score) == (3, curve.score[3])
+    assert best.chosen == {3: 5}
+
+
+@pytest.mark.parametrize("score", ["macro_f1", "uar"])
+def test_the_regression_is_scikit_learns_fitted_without_the_test_set(planted_cache, score):
+    cache = FeatureCache(planted_cache(strength=0.7))
+    curve = probe_layers(cache, split="kfold:4", score=score)
+    emotions = cache.utterances.emotion.to_numpy()
+    for layer in (0, 3):
+        answers = np.empty_like(emotions)
+        for fold in make_split("kfold:4", cache.utterances).folds:
+            known = np.concatenate([fold.train, fold.validation])
+            model = LogisticRegression(C=0.01, class_weight="balanced", max_iter=5000)
+            model = make_pipeline(StandardScaler(), model)
+            model.fit(cache.pooled[known, layer].astype(float), emotions[known])
+            answers[fold.test] = model.predict(cache.pooled[fold.test, layer].astype(float))
+        reference = {"macro_f1": f1_score, "uar": recall_score}[score]
+        expected = 100 * reference(emotions, answers, average="macro")
+        assert curve.score[layer] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("head", ["linear", "nonlinear"])
+def test_the_papers_heads_are_probed_once_and_scored_from_their_records(
+    tmp_path, planted_cache, head
+):
+    cache = FeatureCache(planted_cache())
+    folders = {"results_dir": tmp_path / "results"}
+    curve = probe_layers(cache, head=head, split="kfold:3", **QUICK, **folders)
+    records = sorted((tmp_path / "results" / "planted").rglob("*.json"))
+    assert len(records) == 6 * 2
+    written = [path.stat().st_mtime_ns for path in records]
+    same = ProbeConfig(
+        head=head,
+        layer="all",
+        split="kfold:3",
+        feature_norm="zscore",
+        cache_dir=tmp_path / "cache",
+        **QUICK,
+        **folders,
+    )
+    by_layer = probe(same).groupby("layer")
+    assert [path.stat().st_mtime_ns for path in records] == written
+    for column, name in (("score", "macro_f1"), ("low", "macro_f1_low"), ("high", "macro_f1_high")):
+        np.testing.assert_allclose(curve[column], by_layer[name].mean())
+    np.testing.assert_allclose(curve["std"], by_layer.macro_f1.std())
+    assert curve.runs.tolist() == [2] * 6
+    assert sum(best_layer(curve).chosen[0].values()) == 2 * 3  # two runs of three folds
+
+
+def hand_made(validation, answers):
+    """The curve of one run: of each layer, what every fold scored in validation and answered."""
+    about = dict(
+        zip(ABOUT, ("m", False, "c", "emotion", "h", "zscore", "k", "accuracy"), strict=True)
+    )
+    rows = [
+        {
+            **about,
+            "layer": layer,
+            "answers": [
+                Answers(
+                    n_classes=2,
+                    validation=of_layer,
+                    truth=[np.array([0, 1])] * 2,
+                    answers=[np.array(a) for a in answers[layer]],
+                    speakers=[np.array(["a", "a"]), np.array(["b", "b"])],
+                )
+            ],
+        }
+        for layer, of_layer in enumerate(validation)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_the_best_layer_is_chosen_on_validation_fold_by_fold_and_never_on_test():
+    # Layer 0 is perfect in test, yet validation prefers layer 1 in both folds.
+    right, wrong = [0, 1], [1, 0]
+    curve = hand_made([[50.0, 50.0], [60.0, 60.0]], [[right, right], [wrong, right]])
+    best = best_layer(curve).iloc[0]
+    assert (best.layer, best.score, best.chosen) == (1, 50, {1: 2})
+    # Each fold has its own choice, the earlier layer on ties.
+    curve = hand_made([[70.0, 60.0], [60.0, 60.0]], [[right, wrong], [wrong, right]])
+    best = best_layer(curve).iloc[0]
+    assert (best.layer, best.score, best.chosen) == (0, 50, {0: 2})
+    # A validation set that cannot be scored chooses nothing.
+    curve = hand_made([[np.nan, 1.0], [60.0, 2.0]], [[wrong, wrong], [right, right]])
+    assert best_layer(curve).score[0] == 100
+
+
+def test_standardised_scores_do_not_depend_on_the_scale_of_any_dim(planted_cache, tmp_path, rng):
+    cache = FeatureCache(planted_cache(strength=1.0))
+    factors = torch.tensor(10 ** rng.uniform(-2, 2, size=(6, 1, 16)), dtype=torch.float32)
+    states = [
+        factors
+        * torch.tensor(np.stack([cache.frames(i, n) for n in range(6)]), dtype=torch.float32)
+        for i in range(160)
+    ]
+    table = cache.utterances.drop(columns="sha256")
+    path = write_cache(tmp_path / "scaled" / "made.h5", table, states, dtype="float32")
+    scores = {
+        norm: [
+            probe_layers(one, feature_norm=norm, split="kfold:4").score[3]
+            for one in (cache, FeatureCache(path))
+        ]
+        for norm in ("none", "zscore")
+    }
+    assert scores["zscore"][0] == pytest.approx(scores["zscore"][1], abs=1)
+    assert abs(scores["none"][0] - scores["none"][1]) > 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epochs": 3}, "epochs: a regression has no such setting"),
+        ({"head": "linear", "target": "gender"}, "for the emotion alone"),
+        ({"head": "linear", "shuffles": 1}, "for the emotion alone, without shuffles"),
+        ({"target": "mood"}, "no target 'mood'"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_in_one_line(planted_cache, arguments, message):
+    with pytest.raises(SettingsError, match=message):
+        probe_layers(FeatureCache(planted_cache()), **arguments)
+
+
+# ---------------------------------------------------------------------- what else a layer knows
+
+
+def test_every_target_is_found_in_the_layer_that_holds_it(knowing_cache):
+    cache = knowing_cache()
+    names = ["speaker", "gender", "sentence", "emotion", "duration"]
+    knowledge = what_layers_know(cache, names)
+    table = knowledge_table(knowledge).loc["knowing"]
+    assert table.columns.tolist() == names
+    assert table.index.tolist() == [0, 1, 2, 3, 4, "chance"]
+    for layer, name in enumerate(names):
+        assert table.loc[layer, name] > 85
+        assert table.loc[layer, name] - table.loc["chance", name] > 40
+    # The speaker's layer tells the gender of these voices, but not that of new ones as well.
+    others = [(a, n) for a in range(5) for b, n in enumerate(names) if a != b and n != "gender"]
+    assert max(table.loc[layer, name] for layer, name in others) < 65
+    splits = knowledge.groupby("target").split.unique().explode().to_dict()
+    assert splits == {"speaker": "random", **dict.fromkeys(names[1:], "loso")}
+    over = knowledge.groupby("target").interval_over.first()
+    assert over["speaker"] == "utterances only"
+    assert over["sentence"] == "speakers, then utterances"
+
+
+def test_the_random_control_beside_the_cache_is_probed_too(knowing_cache):
+    cache = knowing_cache()
+    knowing_cache("knowing-random0", strength=0.0, random_init=0)
+    knowing_cache("knowing-else", strength=0.0)
+    knowledge = what_layers_know(cache, ["sentence"])
+    assert knowledge.groupby("model").random_weights.first().to_dict() == {
+        "knowing": False,
+        "knowing-random0": True,
+    }
+    score = knowledge.set_index(["model", "layer"]).score
+    assert score["knowing", 2] > 85
+    assert score["knowing-random0", 2] < 50
+    alone = what_layers_know(cache, ["sentence"], random_weights=False)
+    assert set(alone.model) == {"knowing"}
+
+
+def test_a_target_that_the_corpus_lacks_is_left_out_unless_it_was_asked_for(planted_cache, caplog):
+    cache = FeatureCache(planted_cache())  # knows no gender, no sentence, and its audio is nowhere
+    with pytest.raises(SettingsError, match="target gender"):
+        what_layers_know(cache, ["gender"])
+    with pytest.raises(AudioError, match="leave these targets out"):
+        what_layers_know(cache, ["energy"])
+    knowledge = what_layers_know(cache, shuffles=0)
+    assert knowledge.target.unique().tolist() == ["emotion", "speaker", "duration"]
+    assert "left out: target gender" in caplog.text
+    assert "left out: energy and pitch are measured on the audio" in caplog.text
+
+
+def test_a_layer_is_told_in_a_line():
+    knowledge = pd.DataFrame(
+        {
+            "layer": [4, 5, 4, 5],
+            "target": ["emotion"] * 2 + ["speaker"] * 2,
+            "score": [70.6, 60, 98, 64],
+        }
+    )
+    assert knowledge_sentences(knowledge) == [
+        "Layer 4: emotion 71, speaker 98",
+        "Layer 5: emotion 60, speaker 64",
+    ]
+
+
+def test_voices_never_heard_cannot_be_named(knowing_cache):
+    with pytest.raises(SplitError, match='for target speaker take split="random"'):
+        probe_layers(knowing_cache(), "speaker", split="loso")
+
+
+def test_one_gender_in_training_is_refused(knowing_cache):
+    with pytest.raises(SplitError, match="leaves one gender in training"):
+        probe_layers(knowing_cache(n_speakers=3), "gender")
+
+
+def test_up_to_ten_speakers_each_is_tested_alone():
+    for n, expected in ((10, "loso"), (11, "kfold:10")):
+        assert (
+            whole_speakers(pd.DataFrame({"speaker": [f"s{i}" for i in range(n)] * 2})) == expected
+        )
+
+
+def test_shuffled_values_teach_nothing(knowing_cache):
+    curve = probe_layers(knowing_cache(), "sentence", shuffles=3, score="accuracy").set_index(
+        "layer"
+    )
+    assert abs(curve.control[2] - 25) < 12  # four sentences
+    assert curve.selectivity[2] == pytest.approx(curve.score[2] - curve.control[2])
+    assert np.isnan(probe_layers(knowing_cache("again"), "sentence").control).all()
+
+
+# ------------------------------------------------------------------------------------- numbers
+
+
+def test_numbers_are_scored_by_r2_as_scikit_learn_has_it(knowing_cache):
+    curve = probe_layers(knowing_cache(), "duration").set_index("layer")
+    answers = curve.answers[4][0]
+    truth, given = np.concatenate(answers.truth), np.concatenate(answers.answers)
+    assert curve.score[4] == pytest.approx(100 * r2_score(truth, given))
+    assert curve.metric[4] == "r2"
+    assert curve.chance[4] == 0
+    assert curve.low[4] < curve.score[4] < curve.high[4]
+    assert best_layer(curve.reset_index()).layer[0] == 4

@@ -1,0 +1,130 @@
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import utterance_table
+
+from lsmprobe import targets
+from lsmprobe.errors import AudioError, ResultsError, SettingsError
+from lsmprobe.targets import energy_db, find_target, measure_acoustics, pitch_hz
+
+
+def tone(hz, amplitude=0.5, seconds=0.5):
+    """A voice-like sum of harmonics."""
+    t = np.arange(int(16_000 * seconds)) / 16_000
+    wave = sum(np.sin(2 * np.pi * hz * n * t) / n for n in range(1, 6))
+    return (amplitude * wave / np.abs(wave).max()).astype(np.float32)
+
+
+@pytest.fixture
+def voices(tmp_path, write_wav):
+    """Three clips: 110 Hz, 220 Hz, and 220 Hz at a tenth of its amplitude."""
+    table = utterance_table(["a", "b", "b"], ["anger", "fear", "fear"], [25, 25, 25])
+    waves = [tone(110), tone(220), tone(220, 0.05)]
+    table["path"] = [
+        str(write_wav(tmp_path / "wav" / key, wave))
+        for key, wave in zip(table.key, waves, strict=True)
+    ]
+    return table.assign(sha256=[f"{i:064x}" for i in range(3)])
+
+
+def test_a_word_is_a_class_wherever_it_is_known(tmp_path):
+    table = utterance_table(["a", "b", "c"], ["fear", "anger", "fear"], [5, 6, 7])
+    emotion = find_target("emotion", table, tmp_path / "a.csv")
+    assert emotion.classes == ("anger", "fear")
+    assert emotion.truth.tolist() == [1, 0, 1]
+    assert not emotion.is_number
+    gender = find_target("gender", table.assign(gender=["male", "", "female"]), tmp_path / "a.csv")
+    assert gender.rows.tolist() == [0, 2]
+    assert gender.truth.tolist() == [1, 0]
+
+
+def test_the_duration_is_in_the_table(tmp_path):
+    table = utterance_table(["a", "b", "c"], ["fear"] * 3, [50, 100, 25])
+    duration = find_target("duration", table, tmp_path / "a.csv")
+    assert duration.is_number
+    assert duration.truth.tolist() == [1.0, 2.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gender", "1 value of it .male.; expected two or more"),
+        ("sentence", "0 value of it .all empty."),
+        ("duration", "does not differ"),
+        ("genre", "no target 'genre'; did you mean gender"),
+    ],
+)
+def test_a_target_that_cannot_be_told_apart_is_refused(tmp_path, name, message):
+    table = utterance_table(["a", "b"], ["fear", "anger"], [5, 5], gender="male")
+    with pytest.raises(SettingsError, match=message):
+        find_target(name, table, tmp_path / "a.csv")
+
+
+def test_a_full_scale_sine_has_minus_three_decibels():
+    sine = np.sin(2 * np.pi * 100 * np.arange(16_000) / 16_000).astype(np.float32)
+    assert energy_db(sine) == pytest.approx(-3.01, abs=0.01)
+    assert energy_db(sine / 10) == pytest.approx(-23.01, abs=0.01)
+
+
+@pytest.mark.parametrize("hz", [80.0, 220.0, 500.0])
+def test_the_pitch_of_a_voice_is_found_within_a_quarter_semitone(hz):
+    assert abs(12 * np.log2(pitch_hz(tone(hz)) / hz)) < 0.25
+
+
+def test_noise_has_no_pitch(rng):
+    assert np.isnan(pitch_hz(rng.normal(size=8000).astype(np.float32)))
+
+
+def test_energy_and_pitch_are_measured_once(tmp_path, voices):
+    csv = tmp_path / "results" / "acoustics" / "made.csv"
+    measured = measure_acoustics(voices, csv)
+    assert measured.key.tolist() == voices.key.tolist()
+    assert measured.energy_db[1] - measured.energy_db[2] == pytest.approx(20, abs=0.01)
+    np.testing.assert_allclose(measured.pitch_hz, [110, 220, 220], rtol=0.02)
+    for path in (tmp_path / "wav").iterdir():
+        path.unlink()
+    again = measure_acoustics(voices[::-1].reset_index(drop=True), csv)
+    pd.testing.assert_frame_equal(again[::-1].reset_index(drop=True), measured)
+    pitch = find_target("pitch", voices, csv)
+    np.testing.assert_allclose(pitch.truth, 12 * np.log2(measured.pitch_hz / 100))
+
+
+def test_other_audio_of_the_same_name_is_measured_again(tmp_path, voices, write_wav):
+    csv = tmp_path / "made.csv"
+    measure_acoustics(voices, csv)
+    write_wav(voices.path[0], tone(330))
+    other = voices.assign(sha256=["f" * 64, *voices.sha256[1:]])
+    assert measure_acoustics(other, csv).pitch_hz[0] == pytest.approx(330, rel=0.02)
+    assert len(pd.read_csv(csv)) == 3
+
+
+def test_only_the_part_that_was_extracted_is_measured(tmp_path, voices, write_wav):
+    write_wav(voices.path[0], np.concatenate([tone(300), tone(110), tone(440)]))
+    part = voices.assign(start_s=[0.5, 0, 0], end_s=[1.5, 0.5, 0.5], samples=8000)
+    assert measure_acoustics(part, tmp_path / "a.csv").pitch_hz[0] == pytest.approx(110, rel=0.02)
+
+
+def test_missing_audio_is_one_line_and_what_was_measured_is_kept(tmp_path, voices, monkeypatch):
+    csv = tmp_path / "made.csv"
+    (tmp_path / "wav" / voices.key[2]).unlink()
+    with pytest.raises(AudioError, match=r"002\.wav.* Put the corpus back .* leave these targets"):
+        find_target("energy", voices, csv)
+    assert pd.read_csv(csv).key.tolist() == voices.key[:2].tolist()
+    monkeypatch.setattr(targets, "pitch_hz", lambda waveform: 1 / 0)  # nothing is measured twice
+    assert len(measure_acoustics(voices[:2], csv)) == 2
+
+
+def test_an_utterance_without_pitch_is_left_out(tmp_path, voices, monkeypatch, caplog):
+    pitches = iter([100.0, float("nan"), 200.0])
+    monkeypatch.setattr(targets, "pitch_hz", lambda waveform: next(pitches))
+    pitch = find_target("pitch", voices, tmp_path / "made.csv")
+    assert pitch.rows.tolist() == [0, 2]
+    np.testing.assert_allclose(pitch.truth, [0, 12])
+    assert "pitch is not known of 1 utterances" in caplog.text
+
+
+def test_a_foreign_table_is_refused(tmp_path, voices):
+    csv = tmp_path / "made.csv"
+    csv.write_text("name,loudness\n")
+    with pytest.raises(ResultsError, match="is no table of key, sha256"):
+        find_target("energy", voices, csv)
