@@ -11,22 +11,27 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 from tqdm import tqdm
 
 from lsmprobe import __version__
 from lsmprobe.audio import SAMPLE_RATE, Audio, n_samples, read_audio, read_header
-from lsmprobe.cache import CachePlan, CacheWriter, FeatureCache
+from lsmprobe.cache import CacheWriter, put_in_place
+from lsmprobe.cache_format import CachePlan
+from lsmprobe.cache_parts import plan_part, replacement_path
 from lsmprobe.config import ExtractConfig, dataset_name, label_map
+from lsmprobe.continuation import planned_files
 from lsmprobe.corpora import corpus_folder, read_corpus
 from lsmprobe.device import choose_device
-from lsmprobe.encoders import Encoder, largest_difference, load_encoder
+from lsmprobe.encoders import Encoder, largest_difference, load_encoder, precision_deviation
 from lsmprobe.errors import AudioError, CorpusError
 from lsmprobe.toy import write_toy_corpus
 
@@ -75,36 +80,42 @@ def extract(config: ExtractConfig) -> Summary:
     """
     started = time.monotonic()
     encoder, plan = _planned(config)
-    with CacheWriter.open(config.cache_path, plan) as writer:
-        table = plan.utterances
+    with _Files(planned_files(config.cache_path, plan, config.part_of_n, config.replace)) as files:
+        table = files.table
         for unreadable in np.flatnonzero(table.samples == 0):
-            writer.skip(int(unreadable))
+            files.skip(int(unreadable))
         # Clips that an earlier run skipped are tried again: they may have been mended.
-        todo = np.flatnonzero(~writer.done & (table.samples > 0)).tolist()
-        todo.sort(key=lambda index: -table.samples[index])
+        todo = np.flatnonzero(~files.done & (table.samples > 0)).tolist()
+        todo.sort(key=lambda row: -table.samples[row])
+        if todo and config.precision != "float32":
+            log.info(_precision_told(config, encoder, table.iloc[todo]))
         hours = 0.0
         with _Progress(table, todo) as progress, ThreadPoolExecutor(DECODERS) as pool:
             costs = [encoder.cost_s(n) for n in table.samples]
             groups = batches(costs, todo, _batch_seconds(config))
             for group, audios in made_ahead(pool, lambda g: _read(config, table, g), groups):
-                readable = [(i, audio) for i, audio in zip(group, audios, strict=True) if audio]
-                for index in set(group) - {i for i, _ in readable}:
-                    writer.skip(index)
+                readable = [(row, audio) for row, audio in zip(group, audios, strict=True) if audio]
+                for row in set(group) - {row for row, _ in readable}:
+                    files.skip(row)
                 states = encoder.hidden_states([audio.waveform for _, audio in readable])
-                for (index, audio), hidden in zip(readable, states, strict=True):
-                    writer.write(index, hidden, audio.sha256)
+                for (row, audio), hidden in zip(readable, states, strict=True):
+                    files.write(row, hidden, audio.sha256)
                     hours += len(audio.waveform) / SAMPLE_RATE / 3600
                 progress.add(group)
-        if not writer.done.any():
+        if not files.done.any():
             raise CorpusError(f"none of the {len(table)} clips of {config.dataset} can be read.")
+    paths = files.paths
+    if paths == [replacement_path(config.cache_path)]:
+        put_in_place(paths[0], config.cache_path)
+        paths = [config.cache_path]
     return Summary(
-        path=config.cache_path,
+        path=paths[0] if config.part else config.cache_path,
         n_utterances=len(table),
-        n_done=int(writer.done.sum()),
-        skipped=tuple(table.key[writer.skipped]),
+        n_done=int(files.done.sum()),
+        skipped=tuple(table.key[files.skipped]),
         n_tried=len(todo),
         hours=hours,
-        gigabytes=config.cache_path.stat().st_size / 1e9,
+        gigabytes=sum(path.stat().st_size for path in paths) / 1e9,
         seconds=time.monotonic() - started,
     )
 
@@ -112,6 +123,8 @@ def extract(config: ExtractConfig) -> Summary:
 def dry_run(config: ExtractConfig) -> str:
     """What `extract` would do: clips, hours, gigabytes, and the time it would take."""
     encoder, plan = _planned(config)
+    if config.part_of_n:
+        plan = plan_part(plan, *config.part_of_n)
     table = plan.utterances
     seconds = _estimated_seconds(config, table, encoder)
     there = next(p for p in (config.cache_path, *config.cache_path.parents) if p.exists())
@@ -240,7 +253,7 @@ def _planned(config: ExtractConfig) -> tuple[Encoder, CachePlan]:
     """The model, and everything that decides what the cache looks like."""
     utterances = planned_utterances(config)
     encoder = _encoder(config)
-    utterances = _without_room(config, _long_enough(config, utterances, encoder))
+    utterances = _long_enough(config, utterances, encoder)
     frames = [encoder.n_frames(n) if n else 0 for n in utterances.samples]
     return encoder, CachePlan(
         utterances=utterances.assign(frames=frames),
@@ -276,17 +289,6 @@ def _long_enough(config: ExtractConfig, table: pd.DataFrame, encoder: Encoder) -
             raise CorpusError(f"{found}. --skip-unreadable leaves them out.")
         log.warning("left out: %s", found)
     return _unreadable(table, short)
-
-
-def _without_room(config: ExtractConfig, table: pd.DataFrame) -> pd.DataFrame:
-    """Clips that were unreadable when the file was laid out have no room in it, mended or not."""
-    if not config.cache_path.exists():
-        return table
-    missing = FeatureCache(config.cache_path, allow_unfinished=True).missing
-    mended = table.key.isin(missing.key[missing.frames == 0]) & (table.samples > 0)
-    for key in table.key[mended]:
-        log.warning("left out: %r was unreadable when %s was laid out", key, config.cache_path)
-    return _unreadable(table, mended)
 
 
 def _unreadable(table: pd.DataFrame, rows: pd.Series) -> pd.DataFrame:
@@ -330,6 +332,18 @@ def _read(config: ExtractConfig, table: pd.DataFrame, group: Sequence[int]) -> l
     return audios
 
 
+def _precision_told(config: ExtractConfig, encoder: Encoder, table: pd.DataFrame) -> str:
+    """How far half precision moves the states of a few of the clips from float32."""
+    waveforms = _some_waveforms(config, table, 3)
+    reference = _encoder(replace(config, precision="float32"))
+    deviations = precision_deviation(encoder, reference, waveforms)
+    worst = int(np.argmax(deviations))
+    return (
+        f"{config.precision} moves the states of {len(waveforms)} clips by at most "
+        f"{deviations[worst]:.1e} of the layer's root mean square (layer {worst}) from float32"
+    )
+
+
 def _some_waveforms(config: ExtractConfig, table: pd.DataFrame, count: int) -> list[np.ndarray]:
     """A few clips to try, from the shortest to the longest."""
     readable = table[table.samples > 0].reset_index(drop=True)
@@ -359,6 +373,44 @@ def _estimated_seconds(config: ExtractConfig, table: pd.DataFrame, encoder: Enco
     took = time.monotonic() - started
     timed = sum(encoder.cost_s(len(waveform)) for waveform in waveforms)
     return took / timed * sum(encoder.cost_s(n) for n in table.samples if n)
+
+
+class _Files:
+    """The files that a run writes, as one: `table` holds the utterances of all of them."""
+
+    def __init__(self, planned: Sequence[tuple[Path, CachePlan]]) -> None:
+        with ExitStack() as held:
+            self.writers = [held.enter_context(CacheWriter.open(*file)) for file in planned]
+            self.held = held.pop_all()
+        self.paths = [writer.path for writer in self.writers]
+        self.table = pd.concat([w.plan.utterances for w in self.writers], ignore_index=True)
+        self.places = [(w, i) for w in self.writers for i in range(len(w.plan.utterances))]
+
+    def __enter__(self) -> "_Files":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.held.__exit__(*error)
+
+    @property
+    def done(self) -> np.ndarray:
+        """Which utterances of the table are written."""
+        return np.concatenate([writer.done for writer in self.writers])
+
+    @property
+    def skipped(self) -> np.ndarray:
+        """Which are left out on purpose."""
+        return np.concatenate([writer.skipped for writer in self.writers])
+
+    def write(self, row: int, hidden: Tensor, sha256: str) -> None:
+        """Store the hidden states of an utterance of the table."""
+        writer, index = self.places[row]
+        writer.write(index, hidden, sha256)
+
+    def skip(self, row: int) -> None:
+        """Leave it out."""
+        writer, index = self.places[row]
+        writer.skip(index)
 
 
 class _Progress:

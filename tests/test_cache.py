@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import json
 import os
 import pickle
@@ -6,6 +7,8 @@ import random
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -19,7 +22,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lsmprobe import cache as cache_module
-from lsmprobe.cache import PAGE, CachePlan, CacheWriter, FeatureCache
+from lsmprobe.cache import CachePlan, CacheWriter, FeatureCache, is_being_written
+from lsmprobe.cache_format import PAGE, decoded
 from lsmprobe.errors import CacheError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -149,6 +153,13 @@ def test_any_text_survives(tmp_path_factory, rows):
     pd.testing.assert_frame_equal(table[planned.columns], planned, check_dtype=False)
 
 
+def test_text_that_holds_a_null_byte_as_ours_never_does_is_still_that_text():
+    text = np.array([b"a\0b", b"", b"c\xe9"], "S3")
+    assert decoded(text) == ["a\0b", "", "c\udce9"]
+    assert decoded(text[:0]) == []
+    assert decoded(text[1:]) == ["", "c\udce9"]
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_a_model_may_compute_in_any_floating_type(tmp_path, dtype):
     hidden = states(plan_of([4]), 0).to(dtype)
@@ -239,6 +250,49 @@ def test_it_can_be_pickled_and_read_after_a_fork(tmp_path):
     assert len(pickled) < 10_000
     assert_right(pickle.loads(pickled), plan)
     assert in_fork(lambda: assert_right(cache, plan)) == 0
+
+
+class Frames(torch.utils.data.Dataset):
+    """What a training script would make of a cache."""
+
+    def __init__(self, cache):
+        self.cache = cache
+
+    def __len__(self):
+        return len(self.cache.utterances)
+
+    def __getitem__(self, i):
+        return i, torch.from_numpy(np.array(self.cache.frames(i, 2)))
+
+
+@forks
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_the_workers_of_a_data_loader_read_it(tmp_path, start):
+    plan = plan_of()
+    cache = FeatureCache(finished(tmp_path / "c.h5", plan))
+    assert cache.frames(0, 2).any()  # mapped already, before the workers are there
+    loader = torch.utils.data.DataLoader(
+        Frames(cache), batch_size=None, num_workers=2, multiprocessing_context=start
+    )
+    read = dict(loader)
+    assert sorted(read) == list(range(len(FRAMES)))
+    for i, frames in read.items():
+        np.testing.assert_array_equal(frames, as_stored(states(plan, i)[2], "float16"))
+
+
+def test_where_hdf5_insists_on_a_lock_the_message_names_the_variable(tmp_path):
+    path = finished(tmp_path / "c.h5", plan_of())
+    code = "import sys, lsmprobe.cache_format as f, pathlib; f.CacheFile(pathlib.Path(sys.argv[1]))"
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        said = subprocess.run(
+            [sys.executable, "-c", code, path],
+            env={**os.environ, "HDF5_USE_FILE_LOCKING": "TRUE"},
+            capture_output=True,
+            text=True,
+        ).stderr
+        assert_right(FeatureCache(path), plan_of())  # without the variable no lock matters
+    assert "Set the environment variable HDF5_USE_FILE_LOCKING=FALSE." in said
 
 
 def test_the_hash_names_the_features(tmp_path):
@@ -485,13 +539,62 @@ def test_what_a_kill_during_layout_left_behind_is_removed(tmp_path):
 # What a user can put right
 
 
-def test_two_writers(tmp_path):
+def test_a_second_writer_is_told_of_the_first(tmp_path):
     first = CacheWriter.open(tmp_path / "c.h5", plan_of())
-    with pytest.raises(CacheError, match="is being written by another process"):
+    who = rf"is being written by another process \(process {os.getpid()} on .+ since 20\d\d-"
+    with pytest.raises(CacheError, match=who) as caught:
         CacheWriter.open(tmp_path / "c.h5", plan_of())
+    assert "\n" not in str(caught.value)
+    assert is_being_written(tmp_path / "c.h5")
     first.close()
+    assert not is_being_written(tmp_path / "c.h5")
     with CacheWriter.open(tmp_path / "c.h5", plan_of()):
         pass
+    assert [file.name for file in tmp_path.iterdir()] == ["c.h5"]
+
+
+@forks
+def test_the_lock_of_a_killed_writer_is_free(tmp_path):
+    path = tmp_path / "c.h5"
+
+    def killed():
+        writer = CacheWriter.open(path, plan_of())
+        os.kill(os.getpid(), signal.SIGKILL)
+        writer.close()
+
+    assert in_fork(killed) == -signal.SIGKILL
+    assert [file.name for file in sorted(tmp_path.iterdir())] == [".c.h5.lock", "c.h5"]
+    assert_right(FeatureCache(finished(path, plan_of())), plan_of())
+    assert [file.name for file in tmp_path.iterdir()] == ["c.h5"]
+
+
+@forks
+def test_of_many_that_start_at_once_one_writes(tmp_path):
+    """Before there is a file at all; the others are refused, whichever of them it is."""
+    path, start = tmp_path / "c.h5", time.monotonic() + 0.5
+
+    def begin():
+        time.sleep(start - time.monotonic())
+        try:
+            with CacheWriter.open(path, plan_of()) as writer:
+                fill(writer)
+                time.sleep(0.5)
+        except CacheError as error:
+            assert "is being written by another process" in str(error)
+            os._exit(3)
+
+    children = []
+    for _ in range(6):
+        if (child := os.fork()) == 0:
+            try:
+                begin()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(child)
+    codes = sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
+    assert codes == [0, 3, 3, 3, 3, 3]
+    assert_right(FeatureCache(path), plan_of())
 
 
 def test_a_filesystem_without_locks_will_do(tmp_path, monkeypatch):
@@ -593,6 +696,15 @@ def test_states_that_do_not_fit_stop_the_run(tmp_path, value, dtype, expected, s
             writer.write(3, hidden, digest(3))
         fill(writer)
     assert_right(FeatureCache(tmp_path / "c.h5"), plan)
+
+
+def test_states_that_do_not_fit_are_one_line_whatever_the_clip_is_called(tmp_path):
+    plan = plan_of([3], key=["a\nb.wav"])
+    with (
+        CacheWriter.open(tmp_path / "c.h5", plan) as writer,
+        pytest.raises(CacheError, match=r"^a\\nb\.wav: layer 0 reaches nan"),
+    ):
+        writer.write(0, torch.full((3, 3, 5), np.nan), digest(0))
 
 
 def test_the_largest_values_fit(tmp_path):

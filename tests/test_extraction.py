@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from lsmprobe import extraction
 from lsmprobe.analysis import layer_weights
-from lsmprobe.cache import FeatureCache
+from lsmprobe.cache import CacheWriter, FeatureCache
+from lsmprobe.cache_tools import merge_cache, verify_cache
 from lsmprobe.config import ExtractConfig, ProbeConfig
 from lsmprobe.encoders import Encoder, load_encoder
 from lsmprobe.errors import CacheError, CorpusError, LsmprobeError
@@ -95,6 +96,160 @@ def test_other_settings_are_refused_with_what_differs(tmp_path, manifest):
         extract(config(tmp_path, path, input_norm="zscore"))
     with pytest.raises(CacheError, match="max_seconds"):
         extract(config(tmp_path, path, max_seconds=0.2))
+
+
+def rewrite(wav, rng):
+    """Other noise of the same length."""
+    content = wav.read_bytes()
+    wav.write_bytes(content[:44] + rng.integers(-99, 99, (len(content) - 44) // 2, "<i2").tobytes())
+
+
+def test_changed_audio_is_noticed_though_it_is_as_long_as_before(tmp_path, manifest, rng):
+    path = manifest(speakers=1)
+    before = extract(config(tmp_path, path)).path.read_bytes()
+    rewrite(path.parent / "s0-anger-1.wav", rng)
+    with pytest.raises(
+        CacheError, match=r"audio: 1 changed \('s0-anger-1\.wav' first\).*--replace"
+    ):
+        extract(config(tmp_path, path))
+    [cache] = (tmp_path / "cache").rglob("*.h5")
+    assert cache.read_bytes() == before
+
+
+def test_replace_keeps_the_old_cache_until_the_new_one_is_finished(
+    tmp_path, manifest, rng, monkeypatch
+):
+    path = manifest(speakers=2)
+    old = config(tmp_path, path)
+    first = FeatureCache(extract(old).path).identity_hash
+    same = config(tmp_path, path, replace=True)
+    assert "nothing was left to do" in str(extract(same))  # nothing differs, so nothing is replaced
+
+    new = config(tmp_path, path, max_seconds=0.2, batch_seconds=0.5, replace=True)
+    write, left = CacheWriter.write, [5]
+
+    def stopped(*arguments):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        write(*arguments)
+
+    monkeypatch.setattr(CacheWriter, "write", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        extract(new)
+    monkeypatch.undo()
+    assert FeatureCache(old.cache_path).identity_hash == first
+    summary = extract(new)
+    assert summary.n_tried == 16 - 5  # it continues
+    replaced = FeatureCache(new.cache_path)
+    assert (summary.path, summary.n_done) == (new.cache_path, 16)
+    assert replaced.identity["max_seconds"] == 0.2
+    assert [file.name for file in new.cache_path.parent.iterdir()] == [new.cache_path.name]
+    whole = FeatureCache(extract(config(tmp_path / "b", path, max_seconds=0.2)).path)
+    assert replaced.identity_hash == whole.identity_hash
+    assert "nothing was left to do" in str(extract(new))
+
+
+def test_a_replacement_that_was_begun_otherwise_is_begun_anew(tmp_path, manifest, rng, caplog):
+    path = manifest(speakers=1)
+    cache = extract(config(tmp_path, path)).path
+    begun = cache.with_name(f".{cache.stem}.replacement.h5")
+    extract(config(tmp_path / "b", path, max_seconds=0.3)).path.rename(begun)
+    summary = extract(config(tmp_path, path, max_seconds=0.2, replace=True))
+    assert summary.n_tried == 8
+    assert "begun anew" in caplog.text
+    assert FeatureCache(cache).identity["max_seconds"] == 0.2
+
+
+def test_a_damaged_cache_can_be_replaced(tmp_path, manifest):
+    settings = config(tmp_path, manifest(speakers=1))
+    path = extract(settings).path
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(CacheError, match="damaged or no cache"):
+        extract(settings)
+    assert extract(config(tmp_path, settings.dataset, replace=True)).n_tried == 8
+    assert FeatureCache(path).is_finished
+
+
+def test_new_clips_are_extracted_alone_and_stand_beside_the_others(tmp_path, manifest):
+    path = manifest(speakers=2)
+    table = pd.read_csv(path)
+    table.iloc[[0, 1, 2, 5, 9]].to_csv(path, index=False)
+    cache = extract(config(tmp_path, path)).path
+    before = cache.read_bytes()
+    table.to_csv(path, index=False)
+    summary = extract(config(tmp_path, path))
+    assert (summary.n_tried, summary.n_done) == (11, 16)
+    assert cache.read_bytes() == before
+    assert sorted(file.name for file in cache.parent.iterdir()) == ["tones.added-01.h5", "tones.h5"]
+    whole = FeatureCache(extract(config(tmp_path / "b", path)).path)
+    assert FeatureCache(cache).identity_hash == whole.identity_hash
+    assert "nothing was left to do" in str(extract(config(tmp_path, path)))
+    merge_cache(cache, remove_parts=True)
+    assert "nothing was left to do" in str(extract(config(tmp_path, path)))
+    table.iloc[1:].to_csv(path, index=False)
+    with pytest.raises(CacheError, match=r"utterances: 1 gone"):
+        extract(config(tmp_path, path))
+
+
+def test_parts_make_the_cache_that_one_run_makes(tmp_path, manifest, rng):
+    path = manifest(speakers=2)
+    whole = FeatureCache(extract(config(tmp_path / "b", path)).path)
+    parts = [extract(config(tmp_path, path, part=f"{number}/3")) for number in (2, 0)]
+    assert parts[0].path.name == "tones.part-02-of-03.h5"
+    with pytest.raises(CacheError, match=r"of its 3 parts there is no 1\. .*--part 1/3"):
+        extract(config(tmp_path, path))
+    parts.append(extract(config(tmp_path, path, part="1/3")))
+    assert sum(summary.n_done for summary in parts) == 16
+    cache = FeatureCache(config(tmp_path, path).cache_path)
+    assert cache.identity_hash == whole.identity_hash
+    for i in range(16):
+        np.testing.assert_allclose(cache.frames(i, 4), whole.frames(i, 4), atol=1e-4)
+    assert "nothing was left to do" in str(extract(config(tmp_path, path, part="1/3")))
+    assert "nothing was left to do" in str(extract(config(tmp_path, path)))
+
+    with pytest.raises(CacheError, match=r"part-00-of-03.h5 is there, beside which --part 0/2"):
+        extract(config(tmp_path, path, part="0/2"))
+    with pytest.raises(CacheError, match=r"max_seconds was None, is now 0\.2"):
+        extract(config(tmp_path, path, part="1/3", max_seconds=0.2))
+    rewrite(Path(cache.utterances.path[0]), rng)
+    with pytest.raises(CacheError, match="audio: 1 changed"):
+        extract(config(tmp_path, path, part="0/3"))
+
+
+def test_parts_of_a_corpus_that_grew_meanwhile_are_refused_at_once(tmp_path, manifest):
+    path = manifest(speakers=2)
+    table = pd.read_csv(path)
+    table.iloc[:12].to_csv(path, index=False)
+    extract(config(tmp_path, path, part="0/2"))
+    table.to_csv(path, index=False)
+    with pytest.raises(CacheError, match="another list of utterances"):
+        extract(config(tmp_path, path, part="1/2"))
+
+
+def test_what_verify_marked_is_extracted_again_and_nothing_else(tmp_path, manifest):
+    settings = config(tmp_path, manifest(speakers=1))
+    path = extract(settings).path
+    before = FeatureCache(path)
+    content = bytearray(path.read_bytes())
+    content[before.files[0].members["pooled/mean"].offset] ^= 1
+    path.write_bytes(content)
+    assert verify_cache(path, repair=True).damaged == ("s0-anger-0.wav",)
+    assert extract(settings).n_tried == 1
+    assert verify_cache(path).damaged == ()
+    assert FeatureCache(path).identity_hash == before.identity_hash
+
+
+def test_half_precision_says_how_far_it_moves_the_states(tmp_path, manifest, caplog):
+    caplog.set_level("INFO")
+    settings = config(tmp_path, manifest(speakers=1), precision="bfloat16")
+    extract(settings)
+    [line] = [line for line in caplog.messages if "moves the states" in line]
+    deviation = float(line.split("at most ")[1].split(" ")[0])
+    assert 1e-4 < deviation < 1
+    caplog.clear()
+    extract(settings)
+    assert "moves the states" not in caplog.text
 
 
 def test_a_longer_utterance_is_cut_at_max_seconds(tmp_path, manifest):

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lsmprobe.cache import VERSION, CachePlan, CacheWriter
+from lsmprobe.cache import CachePlan, CacheWriter
+from lsmprobe.cache_format import VERSION
 
 FRAMES = [3, 1, 0, 2]
 

@@ -1,0 +1,393 @@
+import csv
+import errno
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_cache import (
+    FRAMES,
+    assert_right,
+    digest,
+    extents,
+    fill,
+    finished,
+    forks,
+    in_fork,
+    plan_of,
+    states,
+)
+from test_cache_parts import finished_in_two_steps, finished_part, finished_parts
+
+from lsmprobe import cache_format, cache_tools
+from lsmprobe.cache import CacheWriter, FeatureCache, sole_writer
+from lsmprobe.cache_parts import added_path, part_path, plan_added, plan_part, replacement_path
+from lsmprobe.cache_tools import (
+    cache_info,
+    export_cache,
+    list_caches,
+    merge_cache,
+    named_caches,
+    prunable,
+    prunable_in,
+    verify_cache,
+)
+from lsmprobe.cli import main
+from lsmprobe.errors import CacheError
+
+
+def flip(path, byte):
+    content = bytearray(path.read_bytes())
+    content[byte] ^= 16
+    path.write_bytes(content)
+
+
+def names(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+# Verify and repair
+
+
+@settings(max_examples=15)
+@given(data=st.data())
+def test_verify_names_exactly_the_utterances_that_were_damaged(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("flipped")
+    plan = plan_of(store=data.draw(st.sampled_from(["frames", "pooled"])))
+    path = finished(folder / "c.h5", plan)
+    whole = path.read_bytes()
+    hurt = set()
+    for _ in range(data.draw(st.integers(0, 3))):
+        row = data.draw(st.integers(0, len(FRAMES) - 1))
+        members = ["pooled/mean", "pooled/std", "utterances/sha256", "utterances/checksum"]
+        members += ["layers/00", "layers/02"] if plan.store == "frames" else []
+        name = data.draw(st.sampled_from(members))
+        member = cache_format.CacheFile(path).members[name]
+        first = sum(FRAMES[:row]) if name.startswith("layers/") else row
+        count = FRAMES[row] if name.startswith("layers/") else 1
+        inside = data.draw(st.integers(0, count * member.row_nbytes - 1))
+        flip(path, member.offset + first * member.row_nbytes + inside)
+        hurt.add(f"{row:03d}.wav")
+    if path.read_bytes() == whole:  # a bit flipped twice
+        hurt = set()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache_tools, "BLOCK_BYTES", data.draw(st.sampled_from([1, 300, 10**6])))
+        found = verify_cache(path)
+    assert found.n_utterances == len(FRAMES)
+    assert set(found.damaged) <= hurt
+    if len(hurt) <= 1:
+        assert set(found.damaged) == hurt
+
+
+@pytest.mark.parametrize("block", [1, 200, 10**6])
+def test_repair_marks_the_damaged_ones_and_extraction_makes_only_them_again(
+    tmp_path, monkeypatch, block
+):
+    monkeypatch.setattr(cache_tools, "BLOCK_BYTES", block)
+    plan = plan_of()
+    path = finished_parts(tmp_path / "c.h5", plan, 2)
+    part = part_path(path, 1, 2)
+    start, _ = extents(part)["layers/01"]
+    flip(part, start)
+    [damaged] = verify_cache(path).damaged
+    assert damaged == plan_part(plan, 1, 2).utterances["key"][0]
+    assert FeatureCache(path).is_finished  # nothing is changed unasked
+    assert verify_cache(path, repair=True).damaged == (damaged,)
+    with CacheWriter.open(part, plan_part(plan, 1, 2)) as writer:
+        assert writer.remaining == [0]
+        row = plan.utterances["key"].tolist().index(damaged)
+        writer.write(0, states(plan, row), digest(row))
+    assert verify_cache(path).damaged == ()
+    assert_right(FeatureCache(path), plan)
+
+
+def test_verify_reads_only_what_is_done(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache_tools, "BLOCK_BYTES", 200)
+    path = tmp_path / "c.h5"
+    with CacheWriter.open(path, plan_of()) as writer:
+        fill(writer, [1, 2, 4])
+    found = verify_cache(path)
+    assert (found.n_utterances, found.damaged) == (3, ())
+
+
+def test_what_the_disk_does_not_give_is_damaged_and_the_rest_is_told_apart(tmp_path, monkeypatch):
+    path = finished(tmp_path / "c.h5", plan_of())
+    bad, _ = extents(path)["layers/01"]
+    read = os.pread
+
+    def pread(descriptor, nbytes, offset):
+        if offset <= bad < offset + nbytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(descriptor, nbytes, offset)
+
+    monkeypatch.setattr(cache_format.os, "pread", pread)
+    assert verify_cache(path).damaged == ("000.wav",)
+
+
+def test_a_file_that_was_replaced_meanwhile_is_never_marked(tmp_path):
+    path = finished(tmp_path / "c.h5", plan_of())
+    cache = FeatureCache(path)
+    finished(tmp_path / "other.h5", plan_of(dim=6)).replace(path)
+    before = path.read_bytes()
+    with pytest.raises(CacheError, match="was replaced meanwhile"):
+        cache_tools.mark_for_extraction(cache.files[0], [0])
+    with pytest.raises(CacheError, match="was replaced meanwhile"):
+        cache.verify(0)
+    assert path.read_bytes() == before
+
+
+def test_repair_waits_for_no_writer(tmp_path):
+    path = finished(tmp_path / "c.h5", plan_of())
+    flip(path, extents(path)["layers/01"][0])
+    with CacheWriter.open(path, plan_of()), pytest.raises(CacheError, match="is being written by"):
+        verify_cache(path, repair=True)
+    assert len(FeatureCache(path).utterances) == len(FRAMES)
+
+
+# Merge
+
+
+@pytest.mark.parametrize("store", ["frames", "pooled"])
+def test_a_merged_file_is_the_file_that_one_run_would_have_written(tmp_path, store):
+    plan = plan_of(store=store)
+    whole = finished(tmp_path / "whole.h5", plan).read_bytes()
+    path = finished_parts(tmp_path / "a.h5", plan)
+    merge_cache(path)
+    assert path.read_bytes() == whole
+    assert len(names(tmp_path)) == 5  # the parts are kept unless asked
+    merge_cache(finished_parts(tmp_path / "b.h5", plan), remove_parts=True)
+    merge_cache(finished_in_two_steps(tmp_path / "c.h5", plan, 4), remove_parts=True)
+    assert (tmp_path / "b.h5").read_bytes() == (tmp_path / "c.h5").read_bytes() == whole
+    assert [n for n in names(tmp_path) if n[0] in "bc"] == ["b.h5", "c.h5"]
+
+
+def test_skipped_clips_stay_skipped_in_a_merged_file(tmp_path):
+    plan = plan_of([3, 0, 2, 4])
+    path = finished_part(tmp_path / "c.h5", plan, 1, 2) or tmp_path / "c.h5"
+    part = plan_part(plan, 0, 2)
+    with CacheWriter.open(part_path(path, 0, 2), part) as writer:
+        fill(writer, [0])
+        for index in writer.remaining:
+            writer.skip(index)
+    merge_cache(path, remove_parts=True)
+    cache = FeatureCache(path)
+    assert cache.missing[["key", "skipped"]].to_numpy().tolist()[0] == ["001.wav", True]
+    assert_right(cache, plan)
+
+
+def test_what_cannot_be_merged_is_left_as_it_is(tmp_path):
+    path, plan = tmp_path / "c.h5", plan_of()
+    with pytest.raises(CacheError, match="no cache file"):
+        merge_cache(path)
+    finished_part(path, plan, 0, 2)
+    with pytest.raises(CacheError, match="there is no 1"):
+        merge_cache(path)
+    finished_part(path, plan, 1, 2)
+    part = part_path(path, 1, 2)
+    with sole_writer(part), pytest.raises(CacheError, match="is being written by"):
+        merge_cache(path)
+    flip(part, extents(part)["pooled/mean"][0])
+    with pytest.raises(CacheError, match=r"damaged utterances .*--repair, then extract\.py"):
+        merge_cache(path)
+    assert names(tmp_path) == ["c.part-00-of-02.h5", "c.part-01-of-02.h5"]
+    finished(tmp_path / "one.h5", plan)
+    with pytest.raises(CacheError, match="is one file already"):
+        merge_cache(tmp_path / "one.h5")
+
+
+def test_a_full_disk_leaves_the_parts(tmp_path, monkeypatch):
+    path = finished_parts(tmp_path / "c.h5", plan_of())
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(cache_format.os, "posix_fallocate", full)
+    with pytest.raises(CacheError, match="No space left"):
+        merge_cache(path)
+    assert len(names(tmp_path)) == 3
+    assert_right(FeatureCache(path), plan_of())
+
+
+@forks
+@pytest.mark.parametrize("nth", [0, 19, 40, 74, 78])
+def test_a_merge_that_is_killed_loses_nothing_and_can_be_repeated(tmp_path, nth):
+    """At the nth time that it changes something on the disk: laying out, copying, tidying up."""
+    plan = plan_of()
+    path = finished_parts(tmp_path / "c.h5", plan)
+    before = FeatureCache(path).identity_hash
+
+    def killed():
+        left = [nth]
+
+        def kill_at(act):
+            def counted(*arguments, **named):
+                left[0] -= 1
+                if left[0] < 0:
+                    os.kill(os.getpid(), 9)
+                return act(*arguments, **named)
+
+            return counted
+
+        for name in ("pwrite", "fsync", "replace", "unlink"):
+            setattr(os, name, kill_at(getattr(os, name)))
+        merge_cache(path, remove_parts=True)
+
+    assert in_fork(killed) == -9
+    assert FeatureCache(path).identity_hash == before
+    assert_right(FeatureCache(path), plan)
+    for left in prunable(path, named=True):
+        left.unlink()
+    if not path.exists():
+        merge_cache(path, remove_parts=True)
+    assert names(tmp_path) == ["c.h5"]
+    assert FeatureCache(path).identity_hash == before
+
+
+# Prune
+
+
+def test_prune_finds_what_was_left_over_and_nothing_else(tmp_path):
+    folder = tmp_path / "model"
+    plan = plan_of()
+    path = finished_parts(folder / "c.h5", plan)
+    merge_cache(path)
+    finished(folder / "whole.h5", plan)
+    with CacheWriter.open(folder / "begun.h5", plan):
+        pass
+    with CacheWriter.open(replacement_path(folder / "whole.h5"), plan_of(dim=6)):
+        pass
+    left = [".c.h5.0123abcd.tmp", ".gone.h5.0123abcd.tmp", ".whole.h5.lock"]
+    for name in left:
+        (folder / name).write_bytes(b"")
+    parts = [part_path(path, number, 3).name for number in range(3)]
+    found = prunable_in(tmp_path)
+    assert sorted(file.name for file in found) == sorted([*left, *parts])
+    assert found[folder / parts[0]] == "its clips are in c.h5"
+    assert sorted(f.name for f in prunable(path, named=True)) == sorted([left[0], *parts])
+    named = prunable(folder / "begun.h5", named=True)
+    assert named == {folder / "begun.h5": "unfinished: 0 of 6 clips done"}
+    named = prunable(folder / "whole.h5", named=True)
+    assert [file.name for file in named] == [left[2], ".whole.replacement.h5"]
+    with pytest.raises(CacheError, match="no cache file"):
+        prunable(folder / "other.h5", named=True)
+    with pytest.raises(CacheError, match="no cache file"):
+        prunable(tmp_path / "nowhere" / "other.h5", named=True)
+
+
+def test_prune_leaves_what_is_at_work(tmp_path):
+    path = tmp_path / "model" / "c.h5"
+    with CacheWriter.open(path, plan_of()):
+        (path.parent / ".c.h5.0123abcd.tmp").write_bytes(b"")  # as of a merge that is going on
+        assert prunable_in(tmp_path) == prunable(path, named=True) == {}
+    assert len(prunable_in(tmp_path)) == 1
+
+
+def test_an_addition_to_another_plan_is_left_over(tmp_path):
+    plan = plan_of()
+    path = finished_in_two_steps(tmp_path / "m" / "c.h5", plan, 4)
+    merge_cache(path)
+    assert list(prunable_in(tmp_path)) == [added_path(path, 1)]
+    where, _ = plan_added(plan, [5], path)
+    assert where == added_path(path, 2)
+
+
+# List, info, export
+
+
+def test_a_list_says_what_there_is(tmp_path):
+    plan = plan_of()
+    finished(tmp_path / "m" / "a.h5", plan)
+    finished_part(tmp_path / "m" / "b.h5", plan, 0, 2)
+    with CacheWriter.open(tmp_path / "n" / "a.h5", plan_of(store="pooled")) as writer:
+        fill(writer, [0, 1])
+    (tmp_path / "n" / "b.h5").write_bytes(b"no cache")
+    table = list_caches(tmp_path)
+    assert table[["model", "corpus"]].to_numpy().tolist() == [
+        ["m", "a"],
+        ["m", "b"],
+        ["n", "a"],
+        ["n", "b"],
+    ]
+    assert table.clips.tolist()[:3] == ["6/6", "3/3", "2/6"]
+    assert table.store.tolist()[:3] == ["frames, float16", "frames, float16", "pooled"]
+    assert table.state[0] == "finished"
+    assert "there is no 1" in table.state[1]
+    assert "4 of 6 utterances are still to come" in table.state[2]
+    assert "not an HDF5 file" in table.state[3]
+    assert table.gigabytes[0] == (tmp_path / "m" / "a.h5").stat().st_size / 1e9
+    assert named_caches([], tmp_path) == [tmp_path / m / f"{c}.h5" for m in "mn" for c in "ab"]
+    with pytest.raises(CacheError, match="holds no cache"):
+        named_caches([], tmp_path / "m")
+
+
+def test_info_tells_the_identity(tmp_path):
+    info = cache_info(finished(tmp_path / "c.h5", plan_of()))
+    assert info["model.revision"] == "r1"
+    assert info["frames"] == sum(FRAMES)
+    assert info["emotions"] == "anger 6"
+    assert info["identity"] == FeatureCache(tmp_path / "c.h5").identity_hash
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_what_is_exported_is_what_the_cache_holds(tmp_path, dtype):
+    paths = pd.Series(["a\nb", "c\udce9", *"defg"], dtype=object)
+    plan = plan_of(dtype=dtype, path=paths)
+    cache = FeatureCache(finished_parts(tmp_path / "c.h5", plan))
+    said = export_cache(cache.path, tmp_path / "all")
+    np.testing.assert_array_equal(np.load(tmp_path / "all.npy"), cache.pooled)
+    assert "6 x 3 x 5 of float32" in said
+    export_cache(cache.path, tmp_path / "mean.1", layer=1)
+    np.testing.assert_array_equal(np.load(tmp_path / "mean.1.npy"), cache.pooled[:, 1])
+    export_cache(cache.path, tmp_path / "frames", layer=2, frames=True)
+    rows = np.load(tmp_path / "frames.npy")
+    with open(tmp_path / "frames.csv", newline="", errors="surrogateescape") as file:
+        table = list(csv.DictReader(file))
+    assert [row["path"] for row in table] == paths.tolist()
+    for i, row in enumerate(table):
+        start = int(row["offset"])
+        mine = rows[start : start + int(row["frames"])]
+        np.testing.assert_array_equal(mine, cache.frames(i, 2))
+    assert len(names(tmp_path)) == 3 + 6
+    with pytest.raises(CacheError, match="has layers 0 to 2; got layer 3"):
+        export_cache(cache.path, tmp_path / "x", layer=3)
+
+
+# On the command line
+
+
+def test_the_commands(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    plan = plan_of()
+    path = finished_parts(tmp_path / "cache" / "m" / "c.h5", plan, 2)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            main(["cache", *arguments])
+        return ended.value.code, capsys.readouterr().out
+
+    assert "finished" in run("ls")[1]
+    assert "model.revision" in run("info", "cache/m/c.h5")[1]
+    assert run("verify")[0] == 0
+    flip(part_path(path, 0, 2), extents(part_path(path, 0, 2))["pooled/std"][0])
+    code, said = run("verify", "cache/m/c.h5", "--repair")
+    assert code == 1
+    assert "1 of 6 clips are damaged" in said
+    assert "000.wav" in said
+    assert "run extract.py again" in said
+    assert "lsmprobe: " in str(run("merge", "cache/m/c.h5")[0])
+    with CacheWriter.open(part_path(path, 0, 2), plan_part(plan, 0, 2)) as writer:
+        fill(writer)
+    assert run("merge", "cache/m/c.h5")[0] == 0
+    assert "2 files would be removed; add --yes" in run("prune")[1]
+    assert "2 files removed" in run("prune", "--yes")[1]
+    assert "nothing to remove" in run("prune", "all")[1]
+    assert names(path.parent) == ["c.h5"]
+    assert run("export", "cache/m/c.h5", "out", "--layer", "1")[0] == 0
+    assert "--frames needs --layer" in str(run("export", "cache/m/c.h5", "out", "--frames")[0])
+    (path.parent / "bad.h5").write_bytes(b"")
+    code, said = run("verify", "all")
+    assert code == 1
+    assert "c.h5: 6 clips, none damaged" in said
+    assert "bad.h5 is not an HDF5 file" in said
