@@ -7,7 +7,7 @@ from lsmprobe.config import DemoConfig, ExtractConfig, ProbeConfig
 from lsmprobe.extraction import extract
 from lsmprobe.figures import draw_layer_weights, save_figure
 from lsmprobe.probing import probe
-from lsmprobe.report import format_scores
+from lsmprobe.scoreboard import format_scores
 
 WARNING = """\
 The model `toy` has random weights and the corpus `toy` is synthetic: these scores show that the

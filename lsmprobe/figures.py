@@ -6,6 +6,7 @@ from typing import cast
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -36,6 +37,61 @@ def draw_layer_weights(weights: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("layer")
     ax.set_title("Multi-Layer's layer weights", fontsize=10)
     return ax
+
+
+def draw_mean_layer_weights(weights: pd.DataFrame) -> Axes:
+    """Figure 2: a row per model, darker is heavier; below it the spread over runs.
+
+    Shades are relative to an even share, one over the number of layers, so that a model of few
+    layers is no darker than one of many.
+
+    Args:
+        weights: what `mean_layer_weights` returned, in the order of the rows. Models may have
+            different numbers of layers; where a model has no such layer, nothing is drawn.
+    """
+    random = np.where(weights.random_weights, "\n(random weights)", "")
+    weights = weights.assign(model=weights.model + random)
+    models, layers = list(dict.fromkeys(weights.model)), sorted(set(weights.layer))
+    n_layers = weights.groupby("model", sort=False).size().to_numpy()[:, None]
+    size = 2.2 + 0.42 * max(len(layers), 8), 1.8 + 2 * 0.42 * len(models)  # inches
+    _, axes = plt.subplots(2, figsize=size, sharex=True, layout="constrained")
+    for ax, column in zip(axes, ["weight", "std"], strict=True):
+        table = weights.pivot_table(
+            index="model", columns="layer", values=column, sort=False, dropna=False
+        ).reindex(models, columns=layers)
+        values = table.to_numpy(dtype=float)
+        shades = values * n_layers
+        if column == "weight":  # no range is so narrow that noise looks like a pattern
+            shown = min(0.8, float(np.nanmin(shades))), max(1.2, float(np.nanmax(shades)))
+            _draw_map(ax, shades, shown, 100 * values, decimals=1)
+        else:
+            shown = 0.0, float(np.nanmax(shades, initial=1e-9))  # of one run there is no deviation
+            _draw_map(ax, shades, shown, 100 * values, decimals=2)
+        ax.set_yticks(range(len(models)), models)
+    axes[0].set_title("layer weight, percent", fontsize=10)
+    axes[1].set_title("its deviation over runs", fontsize=10)
+    axes[1].set_xticks(range(len(layers)), [str(layer) for layer in layers])
+    axes[1].set_xlabel("layer")
+    return axes[0]
+
+
+def _draw_map(
+    ax: Axes,
+    shades: Float[np.ndarray, "rows columns"],
+    shown: tuple[float, float],
+    numbers: Float[np.ndarray, "rows columns"],
+    *,
+    decimals: int,
+) -> None:
+    """A grey cell with its number for each value; `shown` are white and the darkest grey."""
+    low, high = shown
+    full = high + 0.25 * (high - low)  # black would hide the number
+    ax.imshow(shades, cmap="Greys", vmin=low, vmax=full, aspect="auto")
+    for (row, column), number in np.ndenumerate(numbers):
+        if not np.isnan(number):
+            colour = "white" if shades[row, column] > low + 0.55 * (full - low) else "black"
+            text = f"{number:.{decimals}f}"
+            ax.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
 
 
 def save_figure(ax: Axes, path: Path) -> None:

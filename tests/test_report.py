@@ -1,118 +1,294 @@
-import numpy as np
+"""The report of hand-made records, against numbers worked by hand."""
+
+import json
+
 import pandas as pd
 import pytest
 
-from lsmprobe.analysis import layer_weights
-from lsmprobe.figures import draw_layer_weights, save_figure
-from lsmprobe.report import format_scores, score_table
+from lsmprobe.cli import main
+from lsmprobe.config import ProbeConfig, ReportConfig
+from lsmprobe.errors import ResultsError
+from lsmprobe.report import make_report
+from lsmprobe.results import record_path, run_id, save_run
+
+SETTINGS = {name: getattr(ProbeConfig(), name) for name in ("feature_norm", "epochs", "lr")}
+EMOTIONS = ["anger", "fear", "sadness"]
+
+
+@pytest.fixture(autouse=True)
+def _no_copies(tmp_path, monkeypatch):
+    monkeypatch.setenv("LSMPROBE_DATA", str(tmp_path / "no-corpora"))
 
 
 @pytest.fixture
-def results():
-    """Three runs of Linear on layer 4, two of Multi-Layer."""
-    base = {
-        "model": "m",
-        "corpus": "c",
-        "split": "speaker",
-        "feature_norm": "none",
-        "experiment": "e",
-        "uar": 50.0,
-        "accuracy": 52.0,
-        "constant_f1": 5.0,
-        "interval_over": "utterances only",
-        "random_weights": False,
-        "layers": [1, 2],
-        "layer_weights": None,
-    }
-    linear = [
-        {
-            **base,
-            "head": "linear",
-            "layer": 4,
-            "seed": s,
-            "macro_f1": f1,
-            "macro_f1_low": f1 - 10,
-            "macro_f1_high": f1 + 20,
+def write(tmp_path):
+    """Write the record of one run; the test set has `n_speakers`, and the first `n_right` of its
+    two dozen answers are right."""
+
+    def write(model, corpus, head, seed, macro_f1, *, n_right=12, n_speakers=1, **changes):
+        layer = changes.pop("layer", None if head in ("multilayer", "ast") else 4)
+        split = {"kind": "speaker", "seed": 0, "hash": f"{corpus}", "notes": []}
+        split |= changes.pop("split", {})
+        settings = SETTINGS | changes.pop("settings", {})
+        identity = {"model": model, "model_type": "whisper", "random_init": None}
+        identity |= changes.pop("identity", {})
+        decisive = [model, corpus, head, layer, split, settings, identity]
+        predictions = []
+        for i in range(24):
+            emotion = EMOTIONS[i % 3]
+            predicted = emotion if i < n_right else EMOTIONS[(i + 1) % 3]
+            predictions.append(
+                {
+                    "key": f"{i}.wav",
+                    "speaker": f"s{i % n_speakers}",
+                    "emotion": emotion,
+                    "predicted": predicted,
+                    "probabilities": [0.4, 0.3, 0.3],
+                }
+            )
+        record = {
+            "model": model,
+            "corpus": corpus,
+            "head": head,
+            "layer": layer,
+            "n_layers": 5,
+            "layers": [1, 2, 3, 4] if layer is None else [layer],
+            "layer_weights": [0.1, 0.2, 0.3, 0.4] if head == "multilayer" else None,
+            "seed": seed,
+            "experiment": run_id({"all": decisive}),
+            "settings": settings,
+            "split": split,
+            "cache": {"hash": f"{model} {corpus} {identity}", "identity": identity},
+            "seconds": 1.0,
+            "classes": EMOTIONS,
+            "folds": [
+                {
+                    "n_train": 100,
+                    "n_validation": 20,
+                    "n_test": 24,
+                    "best_epoch": 1,
+                    "history": [{"validation_score": float(macro_f1)}],
+                }
+            ],
+            "scores": {
+                "macro_f1": float(macro_f1),
+                "uar": 50.0,
+                "accuracy": 50.0,
+                "constant_f1": 16.7,
+                "interval": {
+                    "low": macro_f1 - 10.0,
+                    "high": macro_f1 + 10.0,
+                    "over": "utterances only",
+                },
+            },
+            "predictions": predictions,
+            "alarms": [],
+            **changes,
         }
-        for s, f1 in enumerate([40.0, 44.0, 48.0])
-    ]
-    multi = [
-        {
-            **base,
-            "head": "multilayer",
-            "layer": pd.NA,
-            "seed": s,
-            "macro_f1": 60.0,
-            "macro_f1_low": 50.0,
-            "macro_f1_high": 70.0,
-            "layer_weights": w,
-        }
-        for s, w in enumerate([[0.25, 0.75], [0.35, 0.65]])
-    ]
-    return pd.DataFrame(linear + multi).astype({"layer": "Int64"})
+        results = tmp_path / "results"
+        run = run_id({"all": [decisive, seed]})
+        path = record_path(results, model, corpus, head, layer, seed, run)
+        save_run(path, record, {})
+        return path
+
+    return write
 
 
-def test_the_score_table_is_the_one_worked_by_hand(results):
-    linear, multi = score_table(results).to_dict("records")
-    assert (linear["head"], linear["layer"], linear["runs"]) == ("linear", 4, 3)
-    assert linear["macro_f1"] == 44.0
-    assert linear["std"] == 4.0  # of 40, 44, 48 with ddof 1
-    assert (linear["low"], linear["high"]) == (34.0, 64.0)
-    assert (multi["head"], multi["runs"], multi["std"]) == ("multilayer", 2, 0.0)
+@pytest.fixture
+def report(tmp_path):
+    """Make the report; its text, and the numbers of its tables by name."""
+
+    def report(**settings):
+        text = make_report(ReportConfig(results_dir=tmp_path / "results", **settings))
+        folder = tmp_path / "results" / "report"
+        numbers = {path.stem: pd.read_csv(path) for path in folder.glob("*.csv")}
+        return text, numbers
+
+    return report
 
 
-def test_runs_of_different_settings_are_never_averaged(results):
-    other = results.assign(experiment="f", macro_f1=0.0)
-    other["layer_weights"] = [None, None, None, [1.0, 0.0], [1.0, 0.0]]
-    both = pd.concat([results, other], ignore_index=True)
-    assert score_table(both).macro_f1.tolist() == [44.0, 0.0, 60.0, 0.0]
-    weights = layer_weights(both).groupby("experiment").weight.apply(list)
-    np.testing.assert_allclose(weights["e"], [0.30, 0.70])
-    np.testing.assert_allclose(weights["f"], [1.0, 0.0])
-    assert len(draw_layer_weights(layer_weights(both)).get_yticks()) == 2
-    assert "experiment" in format_scores(both)
-    assert "experiment" not in format_scores(results)
+def row_of(text, *cells):
+    """The one line of the text that begins with these words."""
+    lines = [line.split() for line in text.splitlines()]
+    found = [line for line in lines if line[: len(cells)] == list(cells)]
+    assert len(found) == 1, found
+    return " ".join(found[0])
 
 
-def test_experiments_with_other_layers_are_kept_apart(results):
-    other = results.assign(experiment="f")
-    other["layers"] = [[0, 1, 2]] * 5
-    other["layer_weights"] = [None, None, None, [0.2, 0.3, 0.5], [0.2, 0.3, 0.5]]
-    weights = layer_weights(pd.concat([results, other], ignore_index=True))
-    assert weights.groupby("experiment").layer.apply(list).to_dict() == {
-        "e": [1, 2],
-        "f": [0, 1, 2],
+def test_the_tables_are_those_worked_by_hand(write, report):
+    for corpus, scores in {"emodb": (70, 74, 78), "emovo": (40, 42, 44)}.items():
+        for seed, macro_f1 in enumerate(scores):
+            write("whisper-small", corpus, "linear", seed, macro_f1)
+    text, numbers = report()
+    # 55, 58, 61 are the means of the seeds; 10 * sqrt(2) / 2 is 7.1 to either side
+    assert row_of(text, "whisper-small", "Linear", "58.0") == (
+        "whisper-small Linear 58.0 ± 3.0 50.9 to 65.1 16.7 3 60.9 ± 0.3 64.1 -6.1"
+    )
+    assert row_of(text, "emodb", "whisper-small", "Linear", "74.0", "±", "4.0", "64.0", "to") == (
+        "emodb whisper-small Linear 74.0 ± 4.0 64.0 to 84.0 16.7 3 87.2 ± 1.1 -13.2"
+    )
+    table = numbers["table3"].set_index(["corpus", "model"])
+    ours = table.loc[("emovo", "whisper-small")]
+    assert (ours.macro_f1, ours["std"], ours.runs, ours.paper) == (42, 2, 3, 41.05)
+    assert ours.difference == pytest.approx(0.95)
+
+
+def test_what_has_not_been_run_is_a_dash(write, report):
+    write("whisper-small", "emodb", "linear", 0, 70)
+    text, numbers = report()
+    assert row_of(text, "xls-r", "Linear") == "xls-r Linear - - - - 5.4 ± 0.4 - -"
+    assert numbers["table3"].macro_f1.notna().sum() == 1
+    assert numbers["table2"].macro_f1.notna().sum() == 1
+
+
+def test_other_splits_and_cache_settings_stand_apart_and_are_named(write, report):
+    write("m", "emodb", "linear", 0, 70)
+    write("m", "emodb", "linear", 0, 90, split={"kind": "loso", "hash": "x"})
+    write("m", "emodb", "linear", 0, 50, identity={"max_seconds": 2.0})
+    write("m", "emodb", "linear", 0, 30, settings={"feature_norm": "zscore"})
+    text, numbers = report()
+    scores = numbers["table2"].dropna(subset="macro_f1").set_index("settings").macro_f1
+    assert scores[scores.index.notna()].to_dict() == {
+        "split: loso": 90,
+        "max_seconds: 2.0": 50,
+        "feature_norm: zscore": 30,
     }
+    assert scores[scores.index.isna()].tolist() == [70]
+    assert "split: loso (experiments: 1)" in " ".join(text.split())
 
 
-def test_the_text_says_what_the_numbers_are(results):
-    text = format_scores(results)
-    assert "44.0 ± 4.0" in text
-    assert "34.0 to 64.0" in text
-    assert "intervals, over utterances only" in text
-    assert "random weights" not in text
-    results["random_weights"] = True
-    assert "m (random weights)" in format_scores(results)
+def test_models_with_random_weights_and_alarms_are_marked(write, report):
+    alarm = {"code": "one-class", "text": "predicts one and the same of 3 classes."}
+    for seed in (0, 1):
+        write("m", "emodb", "linear", seed, 10, alarms=[alarm] * seed, identity={"random_init": 0})
+    text, numbers = report()
+    assert "m (random weights)" in text
+    assert "! 10.0 ± 0.0" in text
+    sentence = "! m on emodb, Linear: predicts one and the same of 3 classes (1 of 2 runs)."
+    assert sentence in text
+    best = numbers["table3-best"].iloc[0]
+    assert (best.alarms, best.random_weights) == (alarm["text"], True)
 
 
-def test_layer_weights_are_averaged_over_runs_with_their_spread(results):
-    weights = layer_weights(results)
-    assert weights.layer.tolist() == [1, 2]
-    np.testing.assert_allclose(weights.weight, [0.30, 0.70])
-    np.testing.assert_allclose(weights["std"], np.std([0.25, 0.35], ddof=1))
-    assert weights.runs.tolist() == [2, 2]
-    assert layer_weights(results[results["head"] == "linear"]).empty
+def test_only_facts_that_concern_what_is_shown_are_told(write, report):
+    write("mine", "emodb", "linear", 0, 10, identity={"model_type": "hubert"})
+    write("mine", "own", "linear", 0, 10, identity={"model_type": "hubert"})
+    text, _ = report()
+    for fact in ("guilt", "2737", "5.43", "Features are not normalised"):
+        assert fact in text
+    zscored = {"settings": {"feature_norm": "zscore"}, "identity": {"model_type": "hubert"}}
+    write("mine", "emodb", "linear", 0, 10, **zscored)
+    apart = report()[0].split("feature_norm: zscore\n====")[1]
+    for fact in ("guilt", "2737", "5.43", "30 s", "Features are not normalised"):
+        assert fact not in apart
 
 
-def test_the_map_shows_every_weight_and_darker_is_heavier(results, tmp_path):
-    ax = draw_layer_weights(layer_weights(results))
-    assert [text.get_text() for text in ax.texts] == ["0.30", "0.70"]
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "2"]
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["m, c"]
-    random = draw_layer_weights(layer_weights(results.assign(random_weights=True)))
-    assert [label.get_text() for label in random.get_yticklabels()] == ["m (random weights), c"]
-    [image] = ax.images
-    light, dark = image.cmap(image.norm(np.array([0.30, 0.70])))
-    assert dark[:3].sum() < light[:3].sum()
-    save_figure(ax, tmp_path / "figures" / "weights.pdf")
-    assert (tmp_path / "figures" / "weights.pdf").read_bytes().startswith(b"%PDF")
+def test_what_a_split_cannot_give_is_told_below(write, report):
+    note = "6 speakers: nearest to 80/10/10 is 67/17/17; the test set is one woman"
+    write("m", "emovo", "linear", 0, 10, split={"notes": [note]})
+    assert f"- emovo: {note}." in report()[0]
+
+
+def test_heads_and_models_are_compared_on_the_same_utterances(write, report):
+    for model, head, n_right in (("a", "linear", 24), ("a", "nonlinear", 0), ("b", "linear", 12)):
+        for seed in (0, 1):
+            write(model, "emodb", head, seed, 50 + n_right, n_right=n_right, n_speakers=8)
+    _, numbers = report()
+    heads = numbers["differences-heads"].iloc[0]
+    assert (heads.a_head, heads.b_head) == ("linear", "nonlinear")
+    assert (heads.difference, heads.low, heads.high) == (100, 100, 100)
+    assert heads.p == heads.p_holm == pytest.approx(2 / 2**8)
+    models = numbers["differences-models"].iloc[0]
+    assert (models.a_model, models.b_model) == ("a", "b")
+    assert 40 < models.difference < 60  # half the answers are wrong
+
+
+def test_a_test_set_of_one_speaker_gives_a_sentence_and_no_p(write, report):
+    for model in ("a", "b"):
+        write(model, "emovo", "linear", 0, 50)
+    text, numbers = report()
+    assert numbers["differences-models"].p.isna().all()
+    assert "emovo: The test set has 1 speaker" in text
+
+
+def test_runs_that_share_no_utterances_or_seeds_are_not_compared(write, report):
+    write("a", "emodb", "linear", 0, 50)
+    write("b", "emodb", "linear", 1, 50)
+    text, numbers = report()
+    assert numbers["differences-models"].difference.isna().all()
+    assert "cannot be paired" in text
+
+
+def test_everything_is_written_in_three_forms_and_drawn(write, report, tmp_path):
+    for seed in (0, 1):
+        write("my_model", "emodb", "linear", seed, 50)
+        write("my_model", "emodb", "multilayer", seed, 60)
+    text, _ = report()
+    folder = tmp_path / "results" / "report"
+    written = [line for line in text.split("Written:\n")[1].splitlines() if line]
+    assert {str(path) for path in folder.iterdir()} == set(written)
+    assert (folder / "figure2.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "figure2.pdf").read_bytes().startswith(b"%PDF")
+    latex = (folder / "table2.tex").read_text()
+    assert r"my\_model & Multi-Layer & 60.0 \ensuremath{\pm} 0.0" in latex
+    assert latex.startswith("% needs \\usepackage{booktabs,longtable}")
+    page = (folder / "report.md").read_text()
+    assert "| my_model" in page
+    assert "](figure2.png)" in page
+
+
+def test_other_layers_and_other_heads_are_counted_and_not_shown(write, report):
+    write("m", "emodb", "linear", 0, 50)
+    write("m", "emodb", "linear", 0, 99, layer=2)
+    write("m", "emodb", "another", 0, 99)
+    text, numbers = report()
+    assert "Not shown: 2 runs on other layers, or of other heads." in text
+    assert numbers["table2"].macro_f1.max() == 50
+
+
+def test_one_model_and_corpus_can_be_asked_for(write, report):
+    for model in ("a", "b"):
+        write(model, "emodb", "linear", 0, 50)
+    _, numbers = report(model=("b",), dataset=("emodb",))
+    assert numbers["table3-scores"].model.tolist() == ["b"]
+    with pytest.raises(ResultsError, match="no run is of --model c; known are: a, b"):
+        report(model=("c",))
+    write("b", "emovo", "linear", 0, 50)
+    with pytest.raises(ResultsError, match="no run of that --model on that --dataset"):
+        report(model=("a",), dataset=("emovo",))
+
+
+def test_damaged_records_are_named_and_left_out(write, report, tmp_path):
+    write("m", "emodb", "linear", 0, 50)
+    cut = write("m", "emodb", "linear", 1, 90)
+    cut.write_bytes(cut.read_bytes()[:100])
+    empty = write("m", "emodb", "linear", 2, 90)
+    record = json.loads(empty.read_text())
+    record["folds"][0]["history"] = []
+    empty.write_text(json.dumps(record))
+    text, numbers = report()
+    assert "Damaged records left out: 2" in text
+    assert cut.name in text.replace("\n", "")
+    assert numbers["table2"].macro_f1.max() == 50
+
+
+def test_without_records_there_is_one_clear_line(report, tmp_path, capsys):
+    with pytest.raises(ResultsError, match="is not a folder; expected the --results-dir"):
+        report()
+    (tmp_path / "results").mkdir()
+    with pytest.raises(ResultsError, match="holds no readable record of a run; expected those of"):
+        report()
+    with pytest.raises(SystemExit, match=r"^lsmprobe: .* holds no readable record"):
+        main(["report", "--results-dir", str(tmp_path / "results")])
+
+
+def test_the_papers_baseline_is_a_column_and_its_small_form_another(write, report):
+    write("ast", "emodb", "ast", 0, 40, settings={"epochs": 25, "lr": 1e-4, "size": "ast"})
+    write("ast-tiny", "emodb", "ast", 0, 30, settings={"epochs": 5, "lr": 1e-4})
+    text, numbers = report()
+    table = numbers["table3"].set_index(["corpus", "model"])
+    assert table.loc[("emodb", "ast")].difference == pytest.approx(40 - 46.11)
+    tiny = numbers["table3-scores"].query("model == 'ast-tiny'").iloc[0]
+    assert (tiny.settings, tiny.macro_f1) == ("epochs: 5", 30)
+    assert pd.isna(tiny.paper)
+    assert "ast-tiny is a far smaller network" in text
