@@ -225,6 +225,7 @@ _COLUMNS: dict[str, str] = {
     "interval_over": "str",
     "n_test": "Int64",
     "best_epoch": "object",
+    "n_layers": "Int64",  # of the cache, layer 0 too
     "layers": "object",
     "layer_weights": "object",
     "random_weights": "bool",
@@ -299,6 +300,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "interval_over": scores["interval"]["over"],
         "n_test": len(record["predictions"]),
         "best_epoch": [fold["best_epoch"] for fold in record["folds"]],
+        "n_layers": record.get("n_layers"),
         "layers": record["layers"],
         "layer_weights": record["layer_weights"],
         "random_weights": record["cache"]["identity"].get("random_init") is not None,

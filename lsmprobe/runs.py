@@ -21,6 +21,10 @@ from lsmprobe.results import record_path, run_id
 from lsmprobe.splits import Split, make_split, save_split, split_hash
 from lsmprobe.tasks import Task
 
+METHOD = 2
+"""Raised whenever the same settings come to give other numbers, so that old runs are not taken for
+new ones. 2: an epoch goes through the training set in pools that all seeds share."""
+
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -62,7 +66,11 @@ def name_runs(
     """
     distinct = {id(split): split for split in splits.values()}
     hashes = {key: split_hash(split, task.keys) for key, split in distinct.items()}
-    learned = {"cache": task.cache.identity_hash, "labels": task.labels_hash}
+    learned = {
+        "cache": task.cache.identity_hash,
+        "labels": task.labels_hash,
+        "method": METHOD,
+    }
     runs = []
     for head, layer, settings in heads:
         for seed, split in splits.items():
@@ -149,6 +157,7 @@ def run_record(
         "layer": run.layer,
         "seed": run.seed,
         "experiment": run.experiment,
+        "method": METHOD,
         "settings": dict(run.settings),
         "split": {
             "kind": run.split.kind,
@@ -170,6 +179,7 @@ def run_record(
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
         "classes": list(task.classes),
+        "n_layers": len(task.cache.layers),
         "layers": list(layers),
         "layer_weights": np.mean(layer_weights, 0).tolist() if layer_weights else None,
         "folds": [

@@ -31,6 +31,7 @@ def record(**changes):
         "settings": {"feature_norm": "none"},
         "split": {"kind": "speaker", "hash": "h"},
         "cache": {"hash": "x", "identity": {"random_init": None}},
+        "n_layers": 5,
         "layers": [4],
         "layer_weights": None,
         "folds": [{"best_epoch": 3}],
