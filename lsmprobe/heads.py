@@ -6,15 +6,22 @@ how many each has. An utterance therefore scores the same alone and in any batch
 Source: D'Asaro et al. 2024 (CLiC-it), section 3; after Pepino et al. 2021, arXiv:2104.03502.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+BLOCK = 128  # frames; of every layer, float32, they stay in a processor's cache
 
 
 def mean_per_utterance(
     frames: Float[Tensor, "frames dim"], lengths: Int[Tensor, " batch"]
 ) -> Float[Tensor, "batch dim"]:
     """Average the frames of each utterance."""
+    if len(frames) == len(lengths):  # one each, as pooled means have it
+        return frames
     return torch.stack([utterance.mean(0) for utterance in frames.split(lengths.tolist())])
 
 
@@ -38,6 +45,23 @@ class LinearHead(nn.Module):
         return self.classify(self.project(mean_per_utterance(frames, lengths)))
 
 
+class Dropout(nn.Dropout):
+    """Dropout with 16 random bits per value on a CPU.
+
+    PyTorch's own draws value by value there, a large part of a small head's step. The share that is
+    dropped is p to the nearest 1/65536, and what is kept is scaled by just that.
+    """
+
+    def forward(self, values: Float[Tensor, "frames dim"]) -> Float[Tensor, "frames dim"]:
+        """The values, a share of them zero."""
+        dropped = round(self.p * 2**16)
+        if not self.training or values.device.type != "cpu" or dropped in (0, 2**16):
+            return super().forward(values)
+        draws = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        kept = draws.view(torch.int16)[: values.numel()].view_as(values) >= dropped - 2**15
+        return values * kept * (2**16 / (2**16 - dropped))
+
+
 class NonLinearHead(nn.Module):
     """Two hidden layers per frame, average, one hidden layer, classify (eq. 3)."""
 
@@ -48,10 +72,10 @@ class NonLinearHead(nn.Module):
         self.per_frame = nn.Sequential(
             nn.Linear(dim, hidden),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(hidden, hidden),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
         )
         self.project = nn.Linear(hidden, hidden)
         self.per_utterance = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU())
@@ -82,11 +106,52 @@ class MultiLayerHead(nn.Module):
         return torch.softmax(self.scalars, 0)
 
     def forward(
-        self, frames: Float[Tensor, "layers frames dim"], lengths: Int[Tensor, " batch"]
+        self,
+        frames: Float[Tensor, "layers frames dim"],
+        lengths: Int[Tensor, " batch"],
+        norm: Callable[[Tensor], Tensor] = nn.Identity(),  # noqa: B008  it has no state
     ) -> Float[Tensor, "batch classes"]:
-        """Logits."""
-        # h*_t = sum_l w_l h^l_t
-        return self.nonlinear(torch.tensordot(self.layer_weights, frames, dims=1), lengths)
+        """Logits; `norm` is applied to the layers before their sum, and has no parameters."""
+        return self.nonlinear(_WeightedSum.apply(self.layer_weights, frames, norm), lengths)
+
+
+class _WeightedSum(torch.autograd.Function):
+    """h*_t = sum_l w_l norm(h^l_t), some frames at a time; only the weights get a gradient.
+
+    A batch of every layer, widened and normalised, is many times a processor's cache, and on a CPU
+    fresh memory of that size costs more than all arithmetic of the step. A block of frames is
+    widened where it is needed, forward and backward, and never leaves the cache.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        weights: Float[Tensor, " layers"],
+        frames: Float[Tensor, "layers frames dim"],
+        norm: Callable[[Tensor], Tensor],
+    ) -> Float[Tensor, "frames dim"]:
+        ctx.save_for_backward(weights, frames)
+        ctx.norm = norm
+        weighted = weights.new_empty(frames.shape[1:])
+        for block, place in zip(_blocks(frames), _blocks(weighted), strict=True):
+            layers = norm(block.to(weights.dtype)).flatten(1)
+            torch.mm(weights[None], layers, out=place.view(1, -1))
+        return weighted
+
+    @staticmethod
+    def backward(
+        ctx: Any, *gradients: Float[Tensor, "frames dim"]
+    ) -> tuple[Float[Tensor, " layers"], None, None]:
+        weights, frames = ctx.saved_tensors
+        d_weights = torch.zeros_like(weights)
+        for block, gradient in zip(_blocks(frames), _blocks(gradients[0]), strict=True):
+            d_weights += torch.tensordot(ctx.norm(block.to(weights.dtype)), gradient, dims=2)
+        return d_weights, None, None
+
+
+def _blocks(frames: Float[Tensor, "*layers frames dim"]) -> tuple[Tensor, ...]:
+    """Pieces of the frames: small ones for a CPU's cache, else one, as each costs a call."""
+    return frames.split(BLOCK if frames.device.type == "cpu" else frames.shape[-2], dim=-2)
 
 
 class Standardise(nn.Module):
@@ -124,7 +189,10 @@ class NormaliseVectors(nn.Module):
 
 
 class Probe(nn.Module):
-    """Feature normalisation, then a head: what is trained, scored and saved."""
+    """Feature normalisation, then a head: what is trained, scored and saved.
+
+    Frames may come in half precision; they are widened here.
+    """
 
     def __init__(self, norm: nn.Module, head: nn.Module) -> None:
         super().__init__()
@@ -135,7 +203,9 @@ class Probe(nn.Module):
         self, frames: Float[Tensor, "*layers frames dim"], lengths: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch classes"]:
         """Logits."""
-        return self.head(self.norm(frames), lengths)
+        if isinstance(self.head, MultiLayerHead):
+            return self.head(frames, lengths, self.norm)
+        return self.head(self.norm(frames.to(next(self.head.parameters()).dtype)), lengths)
 
 
 def pooled_statistics(

@@ -22,6 +22,7 @@ from lsmprobe.config import ProbeConfig
 from lsmprobe.device import choose_device
 from lsmprobe.errors import CacheError, LsmprobeError, SettingsError, TrainingError
 from lsmprobe.evaluation import macro_f1
+from lsmprobe.features import Features, FrameFeatures, PooledFeatures
 from lsmprobe.heads import (
     LinearHead,
     MultiLayerHead,
@@ -43,7 +44,7 @@ from lsmprobe.results import (
 from lsmprobe.runs import Run, make_task_split, name_runs, run_record
 from lsmprobe.splits import Fold
 from lsmprobe.tasks import Task, find_caches, read_task
-from lsmprobe.training import Features, FrameFeatures, Member, PooledFeatures, Recipe, fit
+from lsmprobe.training import Member, Recipe, fit
 
 LINEAR = (
     "emotions",

@@ -1,18 +1,16 @@
 """Train many heads from one read of the features.
 
-Features come packed (see heads.py). All members that share a seed see the same batches in the same
-order, so a batch is read once and trains every one of them; a member's numbers do not depend on who
-trains beside it.
+An epoch goes through the training set in pools of a few batches, the same for every seed; within a
+pool each seed has its own order. So a pool is read once and trains every head of every seed, and a
+member's numbers depend neither on who trains beside it nor on how much memory there is.
 
 Source of the recipe: D'Asaro et al. 2024, section 4.2; Feng and Narayanan 2023, arXiv:2306.05350.
 """
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,7 +18,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lsmprobe.errors import TrainingError
-from lsmprobe.heads import MultiLayerHead, Probe
+from lsmprobe.features import Batches, Features, PooledFeatures
+from lsmprobe.heads import LinearHead, MultiLayerHead, Probe
+from lsmprobe.linear_stack import LinearStack
+from lsmprobe.memory import keep_freed_memory
+
+POOL = 4  # batches; 1 GB of a large model's frames at 3 s an utterance, and two may be in memory
+STACK = 4  # Linear heads; the moments of more would not stay in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -40,58 +44,13 @@ class Recipe:
     scalar_weight_decay: float | None = None
 
 
-@runtime_checkable
-class Features(Protocol):
-    """Where batches come from."""
-
-    def batch(
-        self, utterances: Int[np.ndarray, " batch"], layers: Sequence[int]
-    ) -> tuple[Float[Tensor, "layers frames dim"], Int[Tensor, " batch"]]:
-        """The packed frames of some utterances at some layers, float32, and each one's length."""
-
-
-@dataclass(frozen=True)
-class PooledFeatures:
-    """The mean over each utterance's frames, as an utterance of one frame."""
-
-    means: Float[Tensor, "utterances layers dim"]
-
-    def batch(
-        self, utterances: Int[np.ndarray, " batch"], layers: Sequence[int]
-    ) -> tuple[Float[Tensor, "layers batch dim"], Int[Tensor, " batch"]]:
-        """One frame per utterance."""
-        rows = self.means[torch.from_numpy(utterances)][:, list(layers)]
-        return rows.transpose(0, 1), torch.ones(len(utterances), dtype=torch.long)
-
-
-@dataclass(frozen=True)
-class FrameFeatures:
-    """Every frame, gathered from arrays that hold a layer each (memory-mapped or in memory)."""
-
-    read: Callable[[int, int], np.ndarray]  # (utterance, layer) -> (frames, dim)
-    lengths: Int[np.ndarray, " utterances"]
-
-    def batch(
-        self, utterances: Int[np.ndarray, " batch"], layers: Sequence[int]
-    ) -> tuple[Float[Tensor, "layers frames dim"], Int[Tensor, " batch"]]:
-        """The frames of the utterances one after another; half precision is widened once, here."""
-        lengths = self.lengths[utterances]
-        ends = np.cumsum(lengths)
-        dim = self.read(int(utterances[0]), layers[0]).shape[1]
-        packed = np.empty((len(layers), int(ends[-1]), dim), np.float32)
-        for position, layer in enumerate(layers):
-            for utterance, end, length in zip(utterances, ends, lengths, strict=True):
-                packed[position, end - length : end] = self.read(int(utterance), layer)
-        return torch.from_numpy(packed), torch.from_numpy(lengths)
-
-
 @dataclass(frozen=True)
 class Member:
     """One head to be trained: what it is, the layers it reads, and its seed."""
 
     name: str
     probe: Probe
-    layers: tuple[int, ...]  # exactly one, unless the head weighs layers
+    layers: tuple[int, ...]  # exactly one, unless the head weighs layers; then without gaps
     seed: int
     recipe: Recipe = Recipe()
 
@@ -141,36 +100,56 @@ def fit(
     Raises:
         TrainingError: a loss that is not finite.
     """
-    train, validation, test = fold
+    keep_freed_memory()
     targets = torch.from_numpy(labels).long()
-    balanced = balanced_weights(targets[train], n_classes).to(device)
+    [(epochs, batch_size)] = {(m.recipe.epochs, m.recipe.batch_size) for m in members}
+    course = _Course(*fold, targets, epochs, batch_size)
+    balanced = balanced_weights(targets[course.train], n_classes).to(device)
     trainers = [_Trainer(member, balanced, device) for member in members]
-    epochs, batch_size = _common_rhythm(members)
     with torch.random.fork_rng([device] if device.startswith("cuda") else []):
-        for epoch in range(1, epochs + 1):
-            for seed, group in groupby(trainers, key=lambda t: t.member.seed):
-                together = list(group)
-                for batch in _shuffled(train, batch_size, seed, epoch):
-                    for trainer, frames, lengths in _read(together, features, batch, device):
-                        trainer.step(frames, lengths, targets[batch])
-            outputs = _predict(trainers, features, validation, batch_size, device)
-            for trainer, logits in zip(trainers, outputs, strict=True):
-                trainer.end_epoch(epoch, logits, targets[validation], score)
-                on_epoch()
-    for trainer in trainers:
-        trainer.restore_best()
-    outputs = _predict(trainers, features, test, batch_size, device)
-    return [
-        Fit(t.member, t.history, t.best_epoch, torch.softmax(logits, 1).numpy())
-        for t, logits in zip(trainers, outputs, strict=True)
-    ]
+        groups = _groups(trainers, features, course, device)
+        for epoch in range(1, course.epochs + 1):
+            for group in groups:
+                group.train(epoch)
+                for trainer, logits in zip(
+                    group.trainers, group.logits(course.validation), strict=True
+                ):
+                    trainer.end_epoch(epoch, logits, targets[course.validation], score)
+                    on_epoch()
+        for group in groups:
+            for trainer in group.trainers:
+                trainer.restore_best()
+            for trainer, logits in zip(group.trainers, group.logits(course.test), strict=True):
+                trainer.probabilities = torch.softmax(logits, 1).numpy()
+    return [Fit(t.member, t.history, t.best_epoch, t.probabilities) for t in trainers]
 
 
-def _common_rhythm(members: Sequence[Member]) -> tuple[int, int]:
-    """Epochs and batch size, which members that read together share."""
-    rhythms = {(member.recipe.epochs, member.recipe.batch_size) for member in members}
-    assert len(rhythms) == 1
-    return rhythms.pop()
+@dataclass(frozen=True)
+class _Course:
+    """What is learned from when; the same for all members of a fit."""
+
+    train: Int[np.ndarray, " train"]
+    validation: Int[np.ndarray, " validation"]
+    test: Int[np.ndarray, " test"]
+    targets: Int[Tensor, " utterances"]
+    epochs: int
+    batch_size: int
+
+    def pools(self, epoch: int) -> list[np.ndarray]:
+        """The training set in an order of the epoch's own, cut into pools."""
+        return self.cut(np.random.default_rng(epoch).permutation(self.train))
+
+    def cut(self, utterances: np.ndarray) -> list[np.ndarray]:
+        """Pools of some utterances; the last one may be smaller."""
+        return _cut(utterances, POOL * self.batch_size)
+
+    def shuffled(self, pool: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+        """A pool in the order that a seed sees it in."""
+        return np.random.default_rng([seed, epoch]).permutation(pool)
+
+
+def _cut(utterances: np.ndarray, size: int) -> list[np.ndarray]:
+    return [utterances[start : start + size] for start in range(0, len(utterances), size)]
 
 
 def balanced_weights(targets: Int[Tensor, " train"], n_classes: int) -> Float[Tensor, " classes"]:
@@ -182,6 +161,8 @@ def balanced_weights(targets: Int[Tensor, " train"], n_classes: int) -> Float[Te
 
 class _Trainer:
     """One member on its way through the epochs: its optimiser, its history, its best state."""
+
+    probabilities: Float[np.ndarray, "test classes"]  # once it is tested
 
     def __init__(self, member: Member, balanced: Float[Tensor, " classes"], device: str) -> None:
         recipe = member.recipe
@@ -220,10 +201,20 @@ class _Trainer:
         loss = self.loss(self.probe(frames, lengths), targets.to(frames.device))
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        self.follow_gradient(loss.detach(), len(targets))
+
+    def follow_gradient(self, loss: Float[Tensor, ""], n_utterances: int) -> None:
         self.optimiser.step()
         self.n_steps += 1
-        self.epoch_loss += loss.detach() * len(targets)
-        self.epoch_utterances += len(targets)
+        self.epoch_loss += loss * n_utterances
+        self.epoch_utterances += n_utterances
+
+    @torch.no_grad()
+    def logits(
+        self, frames: Float[Tensor, "*layers frames dim"], lengths: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch classes"]:
+        self.probe.eval()
+        return self.probe(frames, lengths).cpu()
 
     def end_epoch(
         self,
@@ -256,14 +247,14 @@ class _Trainer:
         if value[self.recipe.epoch_choice] > self.best_value:  # the earliest on ties
             self.best_value = value[self.recipe.epoch_choice]
             self.best_epoch = epoch
-            self.best_state = copy.deepcopy(self.probe.state_dict())
+            self.best_state = {k: v.clone() for k, v in self.probe.state_dict().items()}
         if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             self.scheduler.step(validation_loss)
         elif self.scheduler is not None:
             self.scheduler.step()
 
     def restore_best(self) -> None:
-        self.probe.load_state_dict(self.best_state)
+        self.probe.load_state_dict(self.best_state, assign=True)  # no longer part of a stack
 
 
 def _parameter_groups(probe: Probe, recipe: Recipe) -> list[dict[str, object]]:
@@ -293,45 +284,113 @@ def _scheduler(
     return None
 
 
-def _shuffled(train: np.ndarray, size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
-    """The batches of one epoch; the last one may be smaller."""
-    order = np.random.default_rng([seed, epoch]).permutation(train)
-    return (order[start : start + size] for start in range(0, len(order), size))
-
-
-def _read(
-    trainers: Sequence[_Trainer], features: Features, batch: np.ndarray, device: str
-) -> Iterator[tuple[_Trainer, Tensor, Tensor]]:
-    """Read a batch once, and hand each trainer the layers that it wants."""
-    layers = sorted({layer for trainer in trainers for layer in trainer.member.layers})
-    frames, lengths = features.batch(batch, layers)
-    frames = frames.to(device)
+def _groups(
+    trainers: Sequence[_Trainer], features: Features, course: _Course, device: str
+) -> list["_Packed | _Stacked"]:
+    """Linear heads over pooled means as stacks of like shape; all the others share batches."""
+    shapes: dict[tuple[int, ...], list[_Trainer]] = {}
+    others = []
     for trainer in trainers:
-        wanted = [layers.index(layer) for layer in trainer.member.layers]
-        if not trainer.member.weighs_layers:
-            yield trainer, frames[wanted[0]], lengths
-        elif len(wanted) == len(layers):
-            yield trainer, frames, lengths
+        head = trainer.probe.head
+        if isinstance(head, LinearHead) and isinstance(features, PooledFeatures):
+            shapes.setdefault(head.project.weight.shape, []).append(trainer)
         else:
-            yield trainer, frames[wanted], lengths
+            others.append(trainer)
+    groups: list[_Packed | _Stacked] = [_Packed(others, features, course, device)] if others else []
+    if isinstance(features, PooledFeatures):
+        for alike in shapes.values():
+            size = STACK if device == "cpu" else len(alike)
+            for start in range(0, len(alike), size):
+                groups.append(_Stacked(alike[start : start + size], features, course))
+    return groups
 
 
-@torch.no_grad()
-def _predict(
-    trainers: Sequence[_Trainer],
-    features: Features,
-    utterances: np.ndarray,
-    size: int,
-    device: str,
-) -> list[Float[Tensor, "utterances classes"]]:
-    """The logits of every trainer for some utterances, on the CPU."""
-    logits: list[list[Tensor]] = [[] for _ in trainers]
-    for trainer in trainers:
-        trainer.probe.eval()
-    for start in range(0, len(utterances), size):
-        batch = utterances[start : start + size]
-        for out, (trainer, frames, lengths) in zip(
-            logits, _read(trainers, features, batch, device), strict=True
-        ):
-            out.append(trainer.probe(frames, lengths).cpu())
-    return [torch.cat(parts) for parts in logits]
+class _Packed:
+    """Trainers of any heads, layers and seeds; a pool is read once for all of them."""
+
+    def __init__(
+        self, trainers: list[_Trainer], features: Features, course: _Course, device: str
+    ) -> None:
+        self.trainers = trainers
+        self._course = course
+        self._layers = sorted({layer for t in trainers for layer in t.member.layers})
+        asked = [
+            pool
+            for epoch in range(1, course.epochs + 1)
+            for pool in (*course.pools(epoch), *course.cut(course.validation))
+        ]
+        asked += course.cut(course.test)
+        self._at_hand = features.through(asked, self._layers, device)
+
+    def train(self, epoch: int) -> None:
+        course = self._course
+        by_seed: dict[int, list[_Trainer]] = {}
+        for trainer in self.trainers:
+            by_seed.setdefault(trainer.member.seed, []).append(trainer)
+        for pool in course.pools(epoch):
+            at_hand = next(self._at_hand)
+            for seed, alike in by_seed.items():
+                for batch in _cut(course.shuffled(pool, seed, epoch), course.batch_size):
+                    for trainer, frames, lengths in self._hand_out(at_hand, batch, alike):
+                        trainer.step(frames, lengths, course.targets[batch])
+
+    def logits(self, utterances: np.ndarray) -> list[Tensor]:
+        found: list[list[Tensor]] = [[] for _ in self.trainers]
+        for pool in self._course.cut(utterances):
+            at_hand = next(self._at_hand)
+            for batch in _cut(pool, self._course.batch_size):
+                handed = self._hand_out(at_hand, batch, self.trainers)
+                for parts, (trainer, frames, lengths) in zip(found, handed, strict=True):
+                    parts.append(trainer.logits(frames, lengths))
+        return [torch.cat(parts) for parts in found]
+
+    def _hand_out(
+        self, at_hand: Batches, batch: np.ndarray, trainers: Sequence[_Trainer]
+    ) -> Iterator[tuple[_Trainer, Tensor, Tensor]]:
+        """Gather a batch once, and hand each trainer the layers that it wants."""
+        frames, lengths = at_hand.batch(batch, self._layers)
+        for trainer in trainers:
+            layers = trainer.member.layers
+            first = self._layers.index(layers[0])
+            wanted = slice(first, first + len(layers))  # a view, as there are no gaps
+            assert tuple(self._layers[wanted]) == layers
+            yield trainer, frames[wanted if trainer.member.weighs_layers else first], lengths
+
+
+class _Stacked:
+    """Linear trainers of one shape over pooled means, of any layers and seeds, as one."""
+
+    def __init__(self, trainers: list[_Trainer], features: PooledFeatures, course: _Course) -> None:
+        self.trainers = trainers
+        self._features = features
+        self._course = course
+        heads = [t.probe.head for t in trainers if isinstance(t.probe.head, LinearHead)]
+        ones = torch.ones(heads[0].classify.out_features, device=features.means.device)
+        weights = [ones if t.loss.weight is None else t.loss.weight for t in trainers]
+        self._class_weights = torch.stack(weights)
+        self._stack = LinearStack(heads)
+
+    def train(self, epoch: int) -> None:
+        course, size = self._course, self._course.batch_size
+        device = self._features.means.device
+        layers = torch.tensor([t.member.layers for t in self.trainers])
+        for pool in course.pools(epoch):
+            orders = torch.from_numpy(
+                np.stack([course.shuffled(pool, t.member.seed, epoch) for t in self.trainers])
+            )
+            means = self._features.means[orders, layers]
+            means = torch.stack(
+                [t.probe.norm(m) for t, m in zip(self.trainers, means, strict=True)]
+            )
+            targets = course.targets[orders].to(device)
+            for x, y in zip(means.split(size, 1), targets.split(size, 1), strict=True):
+                losses = self._stack.loss(x, y, self._class_weights)
+                for trainer, loss in zip(self.trainers, losses, strict=True):
+                    trainer.follow_gradient(loss, y.shape[1])
+
+    def logits(self, utterances: np.ndarray) -> list[Tensor]:
+        found = []
+        for trainer in self.trainers:
+            frames, lengths = self._features.batch(utterances, trainer.member.layers)
+            found.append(trainer.logits(frames[0], lengths))
+        return found

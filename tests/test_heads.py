@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lsmprobe.heads import (
+    BLOCK,
+    Dropout,
     LinearHead,
     MultiLayerHead,
     NonLinearHead,
@@ -86,6 +88,74 @@ def test_multilayer_with_all_weight_on_one_layer_is_nonlinear_on_that_layer():
     )
     head.scalars.data = torch.tensor([0.0, 200.0, 0.0])
     torch.testing.assert_close(head(frames, lengths), head.nonlinear(frames[1], lengths))
+
+
+NORMS = {
+    "none": nn.Identity(),
+    "zscore": Standardise(torch.randn(3, 8), torch.rand(3, 8) + 0.5),
+    "layernorm": NormaliseVectors(),
+}
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("n_frames", [1, BLOCK, 2 * BLOCK + 17])
+def test_multilayer_and_its_gradient_are_those_of_the_plain_weighted_sum(n_frames, norm):
+    probe = Probe(NORMS[norm], MultiLayerHead(3, 8, 4)).double().eval()
+    head, lengths = probe.head, torch.tensor([n_frames])
+    head.scalars.data = torch.randn(3).double()
+    frames = torch.randn(3, n_frames, 8, dtype=torch.double)
+    weighted = (head.layer_weights[:, None, None] * probe.norm(frames)).sum(0)
+    expected = head.nonlinear(weighted, lengths)
+    found = probe(frames, lengths)
+    torch.testing.assert_close(found, expected)
+    ours, theirs = (
+        torch.autograd.grad(logits.square().sum(), list(probe.parameters()))
+        for logits in (found, expected)
+    )
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_half_precision_frames_score_as_when_widened_before(name):
+    probe, frames = Probe(nn.Identity(), HEADS[name]()).eval(), some_frames(name, 9).half()
+    lengths = torch.tensor([4, 5])
+    torch.testing.assert_close(probe(frames, lengths), probe(frames.float(), lengths))
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_drops_its_share_and_keeps_the_expectation(p):
+    values = torch.full((1000, 400), 2.0)
+    out = Dropout(p)(values)
+    tolerance = 5 * (p * (1 - p) / 1e5) ** 0.5  # five standard errors of a quarter of them
+    for lane in range(4):  # of one draw
+        dropped = (out.flatten()[lane::4] == 0).float().mean().item()
+        assert dropped == pytest.approx(p, abs=tolerance)
+    kept = out[out != 0]
+    torch.testing.assert_close(kept, torch.full_like(kept, 2 / (1 - p)), rtol=1e-4, atol=0)
+    neighbours = (out[:, 1:] == 0).float() * (out[:, :-1] == 0).float()
+    assert neighbours.mean().item() == pytest.approx(p * p, abs=tolerance)
+
+
+def test_dropout_passes_the_gradient_through_what_it_keeps():
+    values = torch.ones(7, 3, requires_grad=True)
+    out = Dropout(0.4)(values)
+    out.sum().backward()
+    torch.testing.assert_close(values.grad, out.detach())
+
+
+def test_dropout_repeats_with_its_seed_and_is_still_outside_training():
+    drop, values = Dropout(0.3), torch.ones(50, 3)
+    torch.manual_seed(1)
+    first = drop(values)
+    torch.manual_seed(1)
+    assert torch.equal(first, drop(values))
+    assert not torch.equal(first, drop(values))
+    assert torch.equal(drop.eval()(values), values)
+
+
+@pytest.mark.parametrize(("p", "kept"), [(0.0, 1.0), (1.0, 0.0)])
+def test_dropout_of_nothing_and_of_everything(p, kept):
+    assert torch.equal(Dropout(p)(torch.ones(5, 3)), torch.full((5, 3), kept))
 
 
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6))

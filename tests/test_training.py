@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -8,8 +9,16 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
 from lsmprobe.errors import TrainingError
-from lsmprobe.heads import LinearHead, MultiLayerHead, NonLinearHead, Probe
-from lsmprobe.training import FrameFeatures, Member, PooledFeatures, Recipe, balanced_weights, fit
+from lsmprobe.features import FrameFeatures, PooledFeatures
+from lsmprobe.heads import (
+    LinearHead,
+    MultiLayerHead,
+    NonLinearHead,
+    Probe,
+    Standardise,
+    pooled_statistics,
+)
+from lsmprobe.training import Member, Recipe, balanced_weights, fit
 
 N, DIM, CLASSES = 60, 6, 3
 
@@ -50,11 +59,18 @@ class Recorder:
     """Features that remember what was asked of them."""
 
     def __init__(self, features):
-        self.features, self.asked = features, []
+        self.features, self.asked, self.pools = features, [], []
+
+    def through(self, pools, layers, device):
+        at_hand = self.features.through(pools, layers, device)
+        for pool in pools:
+            self.at_hand = next(at_hand)
+            self.pools.append(frozenset(pool.tolist()))
+            yield self
 
     def batch(self, utterances, layers):
         self.asked.append((frozenset(utterances.tolist()), tuple(layers)))
-        return self.features.batch(utterances, layers)
+        return self.at_hand.batch(utterances, layers)
 
 
 def test_training_is_adam_on_the_weighted_cross_entropy(data):
@@ -87,6 +103,92 @@ def test_a_member_does_not_depend_on_who_trains_beside_it(data):
     assert alone.history == beside[1].history
 
 
+def as_frames(means, budget=None):
+    """Pooled means as frames, one per utterance: what trains the plain way."""
+    return FrameFeatures(lambda u, layer: means[u, layer, None].numpy(), np.ones(N, int), budget)
+
+
+def linear_members(means, trained):
+    """Linear heads that differ in layer, seed, recipe, size and normalisation."""
+    recipe = Recipe(epochs=5, batch_size=8, lr=2e-3)
+    recipes = [
+        recipe,
+        replace(recipe, lr=5e-3, scheduler="cosine", class_weights="none"),
+        replace(recipe, weight_decay=0.1, epoch_choice="last", betas=(0.8, 0.9)),
+    ]
+    norm = Standardise(*pooled_statistics(means[trained, 1]))
+    members = []
+    for seed in range(2):
+        for layer in range(2):
+            for given in recipes:
+                members.append(replace(member(layers=(layer,), seed=seed), recipe=given))
+        standardised = member(seed=seed)
+        members.append(replace(standardised, probe=Probe(norm, standardised.probe.head)))
+        wide = Probe(nn.Identity(), LinearHead(DIM, CLASSES, hidden=24))
+        members.append(Member("wide", wide, (1,), seed, recipe))
+    return [replace(m, recipe=recipe) if m.recipe == Recipe() else m for m in members]
+
+
+def test_linear_heads_trained_as_one_are_those_trained_one_by_one(data):
+    labels, fold, means = data
+    fits = [
+        fit(linear_members(means, fold[0]), features, labels, fold, CLASSES, score=macro_f1)
+        for features in (PooledFeatures(means), as_frames(means))
+    ]
+    for ours, plain in zip(*fits, strict=True):
+        assert ours.best_epoch == plain.best_epoch
+        np.testing.assert_allclose(ours.probabilities, plain.probabilities, atol=1e-4)
+        for mine, theirs in zip(ours.history, plain.history, strict=True):
+            assert mine == pytest.approx(theirs, rel=1e-4)
+
+
+def test_a_linear_member_does_not_depend_on_the_heads_it_is_stacked_with(data):
+    _, fold, means = data
+    together = linear_members(means, fold[0])
+    alone = copy.deepcopy(together[4])
+    fits = fit(together, PooledFeatures(means), *data[:2], CLASSES, score=macro_f1)
+    [single] = fit([alone], PooledFeatures(means), *data[:2], CLASSES, score=macro_f1)
+    np.testing.assert_allclose(fits[4].probabilities, single.probabilities, atol=1e-5)
+
+
+def test_trained_heads_have_memory_of_their_own(data):
+    _, fold, means = data
+    fits = fit(
+        linear_members(means, fold[0]), PooledFeatures(means), *data[:2], CLASSES, score=macro_f1
+    )
+    tensors = [t for f in fits for t in f.member.probe.parameters()]
+    assert len({t.untyped_storage().data_ptr() for t in tensors}) == len(tensors)
+    assert all(t.untyped_storage().nbytes() == t.nbytes for t in tensors)
+
+
+def test_numbers_do_not_depend_on_how_much_memory_there_is(data):
+    _labels, _fold, means = data
+    fits = []
+    for budget in (10**9, 0):
+        members = [member("nonlinear"), member("multilayer", (0, 1), seed=1)]
+        recipe = Recipe(epochs=3, batch_size=3)  # pools of 12
+        fits.append(train(members, data, recipe, features=as_frames(means, budget)))
+    for roomy, tight in zip(*fits, strict=True):
+        np.testing.assert_array_equal(roomy.probabilities, tight.probabilities)
+        assert roomy.history == tight.history
+
+
+def test_a_pool_is_read_once_for_every_head_and_seed(data):
+    _labels, (trained, _validation, _test), means = data
+    recorder = Recorder(PooledFeatures(means))
+    members = [member(name, seed=seed) for seed in range(3) for name in ("linear", "nonlinear")]
+    train(members, data, Recipe(epochs=2, batch_size=4), features=recorder)
+    sizes = [16, 16, 8, 10]  # 40 to train from in pools of four batches, 10 to validate
+    assert [len(pool) for pool in recorder.pools] == 2 * sizes + [10]
+    for epoch in (recorder.pools[:3], recorder.pools[4:7]):
+        assert frozenset.union(*epoch) == frozenset(trained.tolist())
+    assert recorder.pools[0] != recorder.pools[4]
+    of_pool = [asked for asked, _ in recorder.asked[:12]]  # four batches for each seed
+    for start in (0, 4, 8):
+        assert frozenset.union(*of_pool[start : start + 4]) == recorder.pools[0]
+    assert of_pool[:4] != of_pool[4:8]  # a seed has its own order
+
+
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(data):
     first, again, other = (train([member("nonlinear", seed=s)], data)[0] for s in (0, 0, 1))
     np.testing.assert_array_equal(first.probabilities, again.probabilities)
@@ -114,16 +216,6 @@ def test_frames_and_their_means_train_the_linear_head_alike(data, rng):
     [one] = train([member()], data, features=from_frames)
     [other] = train([member()], data, features=PooledFeatures(means))
     np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-6)
-
-
-def test_packed_frames_are_the_utterances_one_after_another_widened_to_float32(rng):
-    frames = [rng.normal(size=(n, 2, DIM)).astype(np.float16) for n in (3, 1, 5)]
-    features = FrameFeatures(lambda u, layer: frames[u][:, layer], np.array([3, 1, 5]))
-    packed, lengths = features.batch(np.array([2, 0]), [1, 0])
-    assert packed.dtype == torch.float32
-    assert lengths.tolist() == [5, 3]
-    expected = np.concatenate([frames[2], frames[0]])[:, [1, 0]].transpose(1, 0, 2)
-    np.testing.assert_array_equal(packed.numpy(), expected.astype(np.float32))
 
 
 def test_a_batch_is_read_once_for_all_members_of_a_seed(data):

@@ -1,0 +1,50 @@
+"""What the benchmarks share: the machine in words, times as medians, figures as JSON."""
+
+import datetime
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def machine(device: str = "cpu") -> str:
+    """Where and when this is measured."""
+    where = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return (
+        f"{where}, {os.cpu_count()} cores{load}, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}, {datetime.date.today()}"
+    )
+
+
+def seconds(way: Callable[[], object], device: str = "cpu") -> float:
+    """How long a call takes, what it left to the device included."""
+    started = time.perf_counter()
+    way()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def medians(
+    ways: Mapping[str, Callable[[], object]], repeats: int, device: str = "cpu"
+) -> dict[str, float]:
+    """Seconds of each way, the median of rounds in which all take their turn."""
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            took[name].append(seconds(way, device))
+    return {name: statistics.median(times) for name, times in took.items()}
+
+
+def write_json(path: Path | None, figures: Mapping[str, Any], device: str = "cpu") -> None:
+    """The figures and the machine, if a file was asked for."""
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"machine": machine(device), **figures}, indent=1) + "\n")
