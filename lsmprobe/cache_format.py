@@ -168,7 +168,8 @@ class CacheFile:
         frames, ends = self.columns["frames"], np.cumsum(self.columns["frames"])
         if (
             _plan_checksum(self.identity, self.columns) != attributes["plan_checksum"]
-            or (frames < 0).any()
+            or (ends < self.columns["offset"]).any()  # negative, or so many that they wrap around
+            or len(np.unique(self.columns["key"])) < len(frames)
             or (self.columns["offset"] != ends - frames).any()
             or (self.store == "frames" and self.members["layers/00"].shape[0] != ends[-1])
         ):

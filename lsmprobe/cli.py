@@ -3,6 +3,7 @@
 Nothing heavy is imported before the flags are read, so `--help` answers at once.
 """
 
+import io
 import logging
 import os
 import signal
@@ -62,6 +63,8 @@ def _exit_with(read_flags: Callable[[], Any]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("transformers", "huggingface_hub", "httpx", "numba", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
     # A scheduler's SIGTERM stops a run as Ctrl-C does: what is done is kept.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     every = [COMMANDS, *(commands for _, commands in GROUPS.values())]
@@ -71,16 +74,22 @@ def _exit_with(read_flags: Callable[[], Any]) -> None:
         config = getattr(config, "command", config)
         sys.exit(runs[type(config)](config) or 0)
     except LsmprobeError as error:
-        sys.exit(f"lsmprobe: {error}")
+        sys.exit(f"lsmprobe: {_one_line(str(error))}")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
         if error.filename is None:  # not of a file that the user named
             raise
-        sys.exit(f"lsmprobe: {error.filename} cannot be written or read: {error.strerror}.")
+        name = _one_line(str(error.filename))
+        sys.exit(f"lsmprobe: {name} cannot be written or read: {error.strerror}.")
     except KeyboardInterrupt:
         print(
             "lsmprobe: stopped; what was done is kept, the same command continues.", file=sys.stderr
         )
         sys.exit(INTERRUPTED)
+
+
+def _one_line(said: str) -> str:
+    """With escapes for what a name may hold: line breaks, control codes, bytes that are no text."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in said)

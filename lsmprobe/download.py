@@ -83,7 +83,7 @@ def _files(record: str, server: str) -> list[tuple[str, str | None]]:
 
 
 def _download(record: str, name: str, md5: str | None, folder: Path, server: str) -> Path:
-    if PurePosixPath(name).name != name or not name.endswith(".zip"):
+    if not re.fullmatch(r"\w[^/\\]*\.zip", name):
         raise CorpusError(f"{server}/records/{record} names a file {name!r}; expected NAME.zip.")
     target = folder / name.removesuffix(".zip")
     if target.exists():

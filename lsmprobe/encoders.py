@@ -6,6 +6,7 @@ leak into GroupNorm's averages), and only the blocks run as a batch, with the pa
 """
 
 import itertools
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 from torch.nn.utils.rnn import pad_sequence
 
-from lsmprobe.errors import AudioError
+from lsmprobe.descriptors import DESCRIPTORS, load_descriptor
+from lsmprobe.errors import AudioError, ModelError
 from lsmprobe.models import (
     SAMPLE_RATE,
     InputNorm,
@@ -35,14 +37,20 @@ from lsmprobe.models import (
 
 MIN_SAMPLES = 400  # 25 ms, one frame of the wav2vec 2.0 convolutions
 WHISPER_FRAME = 320  # samples: 20 ms, two frames of the spectrogram
+FRAME_S = 0.02
 EXACT = 1e-5  # of a layer's scale: how far a batch may move the states of an utterance
 LAYER_CONVENTION = (
     "layer 0 enters the first Transformer block, layer l in 1..L is what block l puts out, "
     "layer L is last_hidden_state (after the final LayerNorm where the model has one)"
 )
 
+# What PyTorch's devices say when memory is short: CUDA and MPS, CPU, cuBLAS and cuDNN.
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
+
 Precision = Literal["float32", "bfloat16", "float16"]
 WhisperContext = Literal["window", "utterance"]
+
+log = logging.getLogger(__name__)
 
 
 class Encoder:
@@ -55,6 +63,7 @@ class Encoder:
         self.n_layers = backbone.n_layers
         self.dim = backbone.dim
         self.batches_exactly = True
+        self.most_frames = math.inf  # of a padded batch, once memory did not hold a larger one
         self.min_samples = next(n for n in itertools.count(MIN_SAMPLES) if self.n_frames(n) > 0)
 
     def n_frames(self, samples: int) -> int:
@@ -72,13 +81,14 @@ class Encoder:
 
         Args:
             waveforms: mono, 16 kHz, nominally within [-1, 1]. They run as one batch, which changes
-                the states of none; how many there are is a matter of memory.
+                the states of none; a batch that memory does not hold runs in halves.
 
         Returns:
             `n_layers + 1` layers for each waveform; frame `t` starts at `0.02 * t` seconds.
 
         Raises:
             AudioError: a waveform is too short for one frame.
+            ModelError: memory does not hold a single waveform.
         """
         for samples in map(len, waveforms):
             if samples < self.min_samples:
@@ -87,30 +97,68 @@ class Encoder:
                     f"{self.min_samples} ({self.min_samples / SAMPLE_RATE * 1000:g} ms) or more. "
                     "Leave it out."
                 )
-        if self.batches_exactly and waveforms:
-            return self._together(waveforms)
-        return [self._together([waveform])[0] for waveform in waveforms]
+        groups = [waveforms] if self.batches_exactly and waveforms else [[w] for w in waveforms]
+        try:
+            return [hidden for group in groups for hidden in self._together(group)]
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            longest_s = max(map(len, waveforms)) / SAMPLE_RATE
+            context = self.identity.get("whisper_context")
+            other = {"window": "utterance", "utterance": "window", None: ""}[context]
+            raise ModelError(
+                f"memory does not hold {self.identity['model']} on one clip at a time; the longest "
+                f"in this batch lasts {longest_s:.1f} s. Cut clips with --max-seconds, or use "
+                f"another --device{other and f' or --whisper-context {other}'}."
+            ) from error
 
     @torch.no_grad()
     def _together(
         self, waveforms: Sequence[Float[np.ndarray, " _samples"]]
     ) -> list[Float[Tensor, "layers _frames dim"]]:
+        lengths = [self.n_frames(len(waveform)) for waveform in waveforms]
         with full_float32():
             features = [self.backbone.features(self._normalised(w)) for w in waveforms]
-            pieces = list(itertools.chain(*features))
-            lengths = [len(piece) for piece in pieces]
-            batch = pad_sequence(pieces, batch_first=True)
-            ends = torch.tensor(lengths, device=batch.device)[:, None]
-            real = torch.arange(max(lengths), device=batch.device) < ends
-            states = self.backbone.states(batch, real if min(lengths) < max(lengths) else None)
+            kept = [real_frames(n, own) for n, own in zip(lengths, features, strict=True)]
+            pieces = iter(self._states([*itertools.chain(*features)], [*itertools.chain(*kept)]))
         hidden = []
-        rows = iter(range(len(pieces)))
-        for waveform, own in zip(waveforms, features, strict=True):
-            mine = list(itertools.islice(rows, len(own)))
-            joined = [torch.cat([state[row, : lengths[row]] for row in mine]) for state in states]
-            hidden.append(torch.stack([state[: self.n_frames(len(waveform))] for state in joined]))
-            assert hidden[-1].shape == (self.n_layers + 1, self.n_frames(len(waveform)), self.dim)
+        for length, own in zip(lengths, features, strict=True):
+            mine = list(itertools.islice(pieces, len(own)))
+            hidden.append(torch.cat(mine, dim=1) if len(mine) > 1 else mine[0])
+            assert hidden[-1].shape == (self.n_layers + 1, length, self.dim)
         return hidden
+
+    def _states(
+        self, pieces: Sequence[Float[Tensor, "_frames features"]], kept: Sequence[int]
+    ) -> list[Float[Tensor, "layers _frames dim"]]:
+        """Every layer of each piece's first `kept` frames; in halves where memory is too small."""
+        n_frames = len(pieces) * max(map(len, pieces))
+        if len(pieces) == 1 or n_frames <= self.most_frames:
+            try:
+                return self._batched(pieces, kept)
+            except (RuntimeError, MemoryError) as error:
+                if len(pieces) == 1 or not is_out_of_memory(error):
+                    raise
+            if self.most_frames == math.inf:
+                batch_s = n_frames * FRAME_S
+                log.warning(
+                    "memory does not hold a batch of %.0f s; smaller ones from now", batch_s
+                )
+            self.most_frames = n_frames / 2
+        # Outside of `except`, since an error keeps alive what its batch had allocated.
+        middle = len(pieces) // 2
+        halves = [(pieces[:middle], kept[:middle]), (pieces[middle:], kept[middle:])]
+        return [states.cpu() for half in halves for states in self._states(*half)]
+
+    def _batched(
+        self, pieces: Sequence[Float[Tensor, "_frames features"]], kept: Sequence[int]
+    ) -> list[Float[Tensor, "layers _frames dim"]]:
+        lengths = list(map(len, pieces))
+        batch = pad_sequence(list(pieces), batch_first=True)
+        ends = torch.tensor(lengths, device=batch.device)[:, None]
+        real = torch.arange(max(lengths), device=batch.device) < ends
+        states = self.backbone.states(batch, real if min(lengths) < max(lengths) else None)
+        return [torch.stack([s[row, :n] for s in states]) for row, n in enumerate(kept)]
 
     def _normalised(self, waveform: Float[np.ndarray, " samples"]) -> Float[Tensor, " samples"]:
         """In float32, by the formula of Wav2Vec2FeatureExtractor, its epsilon too."""
@@ -147,6 +195,8 @@ def load_encoder(
     Raises:
         ModelError: there is no such model, or it cannot be loaded, or not all of its weights.
     """
+    if model in DESCRIPTORS:
+        return Encoder(*load_descriptor(model, input_norm, random_init, revision, precision))
     checkpoint = find_checkpoint(model, revision, with_weights=random_init is None)
     seed = 0 if checkpoint.folder is None and random_init is None else random_init
     with quiet():
@@ -191,10 +241,25 @@ def largest_difference(
 
     The largest absolute difference, divided by the root mean square of the layer.
     """
-    return [
-        float((together - alone).abs().max() / root_mean_square(alone))
-        for together, alone in together_and_alone(encoder, waveforms)
-    ]
+    return [relative(*states) for states in together_and_alone(encoder, waveforms)]
+
+
+def precision_deviation(
+    encoder: Encoder, reference: Encoder, waveforms: Sequence[Float[np.ndarray, " _samples"]]
+) -> list[float]:
+    """How far half precision moves the states, for every layer.
+
+    Args:
+        encoder: the model in bfloat16 or float16.
+        reference: the same one in float32, which may be freed afterwards.
+        waveforms: a few clips.
+
+    Returns:
+        The largest absolute difference over all frames, divided by the root mean square of the
+        reference's layer.
+    """
+    half, full = (frames_of_all(each, waveforms) for each in (encoder, reference))
+    return [relative(*states) for states in zip(half, full, strict=True)]
 
 
 def batches_exactly(encoder: Encoder) -> bool:
@@ -219,14 +284,38 @@ def together_and_alone(
     encoder: Encoder, waveforms: Sequence[Float[np.ndarray, " _samples"]]
 ) -> Iterator[tuple[Float[Tensor, "frames dim"], Float[Tensor, "frames dim"]]]:
     """Layer by layer the frames of all waveforms, from one batch and from one at a time."""
-    together = torch.cat(encoder.hidden_states(waveforms), dim=1).float()
-    alone = torch.cat([encoder.hidden_states([w])[0] for w in waveforms], dim=1).float()
+    together = frames_of_all(encoder, waveforms)
+    alone = torch.cat([frames_of_all(encoder, [waveform]) for waveform in waveforms], dim=1)
     return zip(together, alone, strict=True)
+
+
+def frames_of_all(
+    encoder: Encoder, waveforms: Sequence[Float[np.ndarray, " _samples"]]
+) -> Float[Tensor, "layers frames dim"]:
+    """The frames of all waveforms, run as one batch, one after another, in float32."""
+    return torch.cat([hidden.cpu() for hidden in encoder.hidden_states(waveforms)], dim=1).float()
+
+
+def relative(values: Float[Tensor, "frames dim"], expected: Float[Tensor, "frames dim"]) -> float:
+    """The largest difference, divided by the scale of what is expected."""
+    return float((values - expected).abs().max() / root_mean_square(expected))
 
 
 def root_mean_square(values: Float[Tensor, "frames dim"]) -> float:
     """The scale of a layer."""
     return float(values.square().mean().sqrt())
+
+
+def real_frames(n_frames: int, pieces: Sequence[Float[Tensor, "_frames features"]]) -> list[int]:
+    """How many of each piece's frames hold audio: all of them, but for the last piece's."""
+    ends = np.minimum(np.cumsum([len(piece) for piece in pieces]), n_frames)
+    return np.diff(ends, prepend=0).tolist()
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device, or the machine, has no memory left."""
+    said = str(error)
+    return isinstance(error, MemoryError) or any(words in said for words in OUT_OF_MEMORY)
 
 
 class Backbone(Protocol):

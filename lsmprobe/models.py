@@ -273,6 +273,13 @@ def read_config(checkpoint: Checkpoint) -> Any:
             f"{checkpoint.name} has an adapter behind its last block (add_adapter), which changes "
             "the frames; expected a model without, such as the one it was made from."
         )
+    if "quantization_config" in written:
+        raise ModelError(
+            f"{checkpoint.name} has quantised weights; expected floating point, such as the model "
+            "has from which it was made."
+        )
+    # A config may name a program on the hub that is to compute the attention.
+    written.pop("attn_implementation", None)
     with one_line(f"{checkpoint.name}: its config.json does not describe a model"):
         return transformers.CONFIG_MAPPING[written["model_type"]].from_dict(written)
 

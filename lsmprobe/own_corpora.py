@@ -13,6 +13,7 @@ import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -214,9 +215,10 @@ def read_audformat(folder: Path) -> pd.DataFrame:
     """
     audformat = _extra("audformat")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), TemporaryDirectory() as plain:
             warnings.simplefilter("ignore")  # the library's own affairs
-            database = audformat.Database.load(str(folder))
+            _link_plain_files(folder.absolute(), Path(plain))
+            database = audformat.Database.load(plain, load_data=True)
             columns = [
                 each for table in database.tables.values() for each in table.columns.values()
             ]
@@ -239,7 +241,8 @@ def read_audformat(folder: Path) -> pd.DataFrame:
     for index, emotion in emotions:
         file, start, end = (index, pd.NaT, pd.NaT) if isinstance(index, str) else index
         speaker = speaker_of.get(file)
-        if pd.isna(emotion) or pd.isna(speaker) or not (folder / file).is_file():
+        path = _within(file, [folder], f"the database {str(folder)!r}")
+        if pd.isna(emotion) or pd.isna(speaker) or not path.is_file():
             raise CorpusError(
                 f"{str(folder)!r} lacks the emotion, the speaker or the file of {file!r}."
             )
@@ -250,7 +253,7 @@ def read_audformat(folder: Path) -> pd.DataFrame:
         rows.append(
             {
                 "key": _key_of_part(_portable(file), start_s, end_s),
-                "path": str(folder.absolute() / file),
+                "path": str(path),
                 "emotion": str(emotion),
                 "speaker": str(speaker),
                 "gender": _known_gender(about and about.get("gender")),
@@ -263,6 +266,18 @@ def read_audformat(folder: Path) -> pd.DataFrame:
     return utterance_table(rows)
 
 
+def _link_plain_files(folder: Path, plain: Path) -> None:
+    """The database without what audformat would run: pickled tables, Python in its header."""
+    header = _extra("yaml").safe_load((folder / "db.yaml").read_text("utf-8"))
+    header = next(iter(header.values())) if len(header) == 1 else header
+    for name in (*(header.get("tables") or ()), *(header.get("misc_tables") or ())):
+        if Path(name).name != name:
+            raise ValueError(f"a table is called {name!r}")
+    for file in folder.glob("db.*"):
+        if file.suffix in (".yaml", ".csv", ".parquet"):
+            (plain / file.name).symlink_to(file)
+
+
 def read_hugging_face(place: str, folder: Path) -> pd.DataFrame:
     """A dataset with the columns audio, emotion (or label), speaker and, where known, gender.
 
@@ -272,10 +287,13 @@ def read_hugging_face(place: str, folder: Path) -> pd.DataFrame:
         CorpusError: no such dataset, datasets is not installed, or it has other columns.
     """
     datasets = _extra("datasets")
+    from huggingface_hub.constants import HF_HUB_CACHE
+
     try:
         parts = datasets.load_dataset(place)
     except Exception as error:
         raise CorpusError(f"cannot load the dataset {place!r}: {_reason(error)}.") from error
+    homes = [Path(place), *map(Path, (datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE))]
     rows = []
     for split, part in parts.items():
         columns = part.column_names
@@ -293,7 +311,7 @@ def read_hugging_face(place: str, folder: Path) -> pd.DataFrame:
             rows.append(
                 {
                     "key": key,
-                    "path": _written(record["audio"], folder / key),
+                    "path": _written(record["audio"], folder / key, homes),
                     "emotion": names[label] if names else str(label),
                     "speaker": str(record["speaker"]),
                     "gender": _known_gender(record.get("gender")),
@@ -303,10 +321,10 @@ def read_hugging_face(place: str, folder: Path) -> pd.DataFrame:
     return utterance_table(rows)
 
 
-def _written(audio: Mapping[str, Any], file: Path) -> str:
+def _written(audio: Mapping[str, Any], file: Path, homes: Sequence[Path]) -> str:
     """Where the audio lies, after it was written there if it lay inside the dataset."""
     if audio["bytes"] is None:
-        return str(audio["path"])
+        return str(_within(str(audio["path"]), homes, "the dataset"))
     if not file.exists():
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -316,6 +334,18 @@ def _written(audio: Mapping[str, Any], file: Path) -> str:
         except OSError as error:
             raise CorpusError(f"cannot write {str(file)!r}: {error.strerror}.") from error
     return str(file.absolute())
+
+
+def _within(written: str, homes: Sequence[Path], where: str) -> Path:
+    """The place of a file that a corpus names; it must lie within one of the homes."""
+    tops = [Path(os.path.normpath(home.absolute())) for home in homes]
+    place = Path(os.path.normpath(tops[0] / written))
+    if not any(place.is_relative_to(top) for top in tops):
+        raise CorpusError(
+            f"{where} names {written!r}, which leaves the folder; expected a path within "
+            f"{str(tops[0])!r}."
+        )
+    return place
 
 
 def _known_gender(written: Any) -> str:

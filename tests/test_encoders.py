@@ -22,8 +22,10 @@ from lsmprobe.encoders import (
     ConvolutionBackbone,
     Encoder,
     batches_exactly,
+    is_out_of_memory,
     largest_difference,
     load_encoder,
+    precision_deviation,
 )
 from lsmprobe.errors import AudioError, ModelError
 from lsmprobe.models import SAMPLE_RATE, SPEECH_MODELS
@@ -287,6 +289,94 @@ def test_a_waveform_below_one_frame_is_an_error(family, encoder):
         encoder.hidden_states(noise(8_000, least - 1))
 
 
+# Memory
+
+
+class CrampedBackbone:
+    """Another backbone on a device that holds so many padded frames at once."""
+
+    def __init__(self, backbone, n_frames, error):
+        self.backbone, self.most, self.error = backbone, n_frames, error
+        self.tried = []
+
+    def __getattr__(self, name):
+        return getattr(self.backbone, name)
+
+    def states(self, batch, real):
+        self.tried.append(len(batch) * batch.shape[1])
+        if self.tried[-1] > self.most:
+            raise self.error
+        return self.backbone.states(batch, real)
+
+
+def cramped(encoder, n_frames, error):
+    backbone = CrampedBackbone(encoder.backbone, n_frames, error)
+    return Encoder(backbone, encoder.normalise, encoder.identity)
+
+
+GPU_IS_FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        GPU_IS_FULL,
+        RuntimeError("MPS backend out of memory (MPS allocated: 17 GB)."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: not enough memory"),
+        MemoryError("Unable to allocate 3 GiB for an array"),
+    ],
+)
+@pytest.mark.parametrize("family", [GROUP, "whisper"])
+def test_a_batch_that_memory_does_not_hold_runs_in_halves(family, error, encoder, caplog):
+    waveforms = noise(*[40_000, 16_000, 16_000, 9_000] * 2)  # Whisper: of 1 to 3 windows
+    small = cramped(encoder(family), 260, error)
+    for alone, together in zip(waveforms, small.hidden_states(waveforms), strict=True):
+        assert largest_relative(together, encoder(family).hidden_states([alone])[0]) < 1e-5
+    assert max(small.backbone.tried) > 260
+    small.backbone.tried.clear()
+    small.hidden_states(waveforms)
+    assert max(small.backbone.tried) <= 260, "what was too large once is not tried again"
+    assert caplog.text.count("memory does not hold a batch of") == 1
+
+
+@settings(max_examples=25)
+@given(
+    lengths=st.lists(st.integers(560, 40_000), min_size=1, max_size=9), most=st.integers(125, 500)
+)
+def test_halves_come_in_the_order_of_the_waveforms(lengths, most, encoder):
+    waveforms = noise(*lengths)
+    for family in (GROUP, "whisper"):
+        halves = cramped(encoder(family), most, GPU_IS_FULL).hidden_states(waveforms)
+        for half, whole in zip(halves, encoder(family).hidden_states(waveforms), strict=True):
+            assert largest_relative(half, whole) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("family", "advice"),
+    [(GROUP, r"--device\.$"), ("whisper", r"--device or --whisper-context utterance\.$")],
+)
+def test_a_clip_that_memory_does_not_hold_is_one_clear_line(family, advice, encoder):
+    small = cramped(encoder(family), 20, GPU_IS_FULL)
+    expected = rf"^memory does not hold .* one clip at a time; .* 1\.5 s\..*--max-seconds.*{advice}"
+    with pytest.raises(ModelError, match=expected):
+        small.hidden_states(noise(8_000, 24_000))
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(encoder):
+    small = cramped(encoder(GROUP), 20, RuntimeError("CUDA error: device-side assert triggered"))
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        small.hidden_states(noise(8_000, 24_000))
+    assert len(small.backbone.tried) == 1
+
+
+def test_this_machines_own_lack_of_memory_is_recognised():
+    for library in (torch, np):
+        with pytest.raises((RuntimeError, MemoryError)) as caught:
+            library.empty(2**60, dtype=library.int8)
+        assert is_out_of_memory(caught.value)
+
+
 # Whisper
 
 
@@ -522,6 +612,22 @@ def test_half_precision_is_near(family, precision, encoder):
     for a, b in zip(half, full, strict=True):
         assert a.dtype == getattr(torch, precision)
         assert scale(a.float() - b) < 0.05 * scale(b)
+
+
+@pytest.mark.parametrize("family", [GROUP, "whisper"])
+def test_the_deviation_of_half_precision_is_what_the_states_say(family, encoder):
+    waveforms, full = noise(8_000, 3_000), encoder(family)
+    assert precision_deviation(full, full, waveforms) == [0.0] * 4
+    half = encoder(family, precision="bfloat16")
+    found = precision_deviation(half, full, waveforms)
+    for layer in range(4):
+        rounded, exact = half.hidden_states(waveforms), full.hidden_states(waveforms)
+        a, b = (torch.cat([h[layer].float() for h in each]) for each in (rounded, exact))
+        assert found[layer] == pytest.approx(float((a - b).abs().max() / scale(b)))
+    assert 1e-4 < max(found) < 1
+    assert max(precision_deviation(encoder(family, precision="float16"), full, waveforms)) < max(
+        found
+    ), "float16 has three more bits"
 
 
 def test_the_users_torch_settings_come_back(encoder):
