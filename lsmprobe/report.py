@@ -83,6 +83,8 @@ def read_runs(config: ReportConfig) -> tuple[pd.DataFrame, list[Path]]:
     splits = config.results_dir / "splits"
     there = {p for p in config.results_dir.rglob("*.json") if p.parent != splits}
     left_out = sorted(there - {Path(path) for path in results.path})
+    # Trained on another corpus, or on a part of the training set: no cells of these tables.
+    results = results[~results.split.isin(["transfer", "learning-curve"])]
     if results.empty:
         damaged = f" and {len(left_out)} damaged ones" if left_out else ""
         raise ResultsError(
