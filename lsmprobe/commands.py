@@ -3,20 +3,33 @@
 Nothing heavy is imported before a command runs, so that `--help` answers at once.
 """
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from lsmprobe.config import (
     AuditConfig,
+    BaselineConfig,
+    CacheInfoConfig,
     CheckCorpusConfig,
     DemoConfig,
+    ExportCacheConfig,
     ExtractConfig,
     GetCorpusConfig,
+    ListCachesConfig,
     ListCorporaConfig,
     MakeSplitConfig,
+    MergeCacheConfig,
+    PredictConfig,
     ProbeConfig,
+    PruneCachesConfig,
+    ReportConfig,
+    SensitivityConfig,
     SplitConfig,
     Table1Config,
+    TransferConfig,
+    VerifyCacheConfig,
     label_map,
 )
 from lsmprobe.errors import LsmprobeError
@@ -36,17 +49,69 @@ def extract_command(config: ExtractConfig) -> None:
         print(extraction.extract(config))
 
 
-def probe_command(config: ProbeConfig) -> None:
-    """Run stage 2 and print its scores."""
+def probe_command(config: ProbeConfig) -> int:
+    """Run stage 2 and print its scores and what failed; 0 if nothing did."""
     from lsmprobe.probing import probe_all
-    from lsmprobe.report import format_scores
+    from lsmprobe.scoreboard import format_scores
 
     results, failures = probe_all(config)
     if len(results):
         print(format_scores(results))
-        print(f"records: {config.results_dir}")
-    if failures:
-        raise LsmprobeError("; ".join(f"{cache}: {error}" for cache, error in failures.items()))
+        print(f"records: {config.results_dir}", flush=True)
+    for what, error in failures.items():
+        print(f"lsmprobe: {what}: {error}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def sensitivity_command(config: SensitivityConfig) -> None:
+    """Flip the open choices one at a time, print and write what moved."""
+    from lsmprobe.sensitivity import flip_choices, format_sensitivity, save_sensitivity
+
+    for found in flip_choices(config):
+        print(format_sensitivity(found), end="\n\n")
+        print(save_sensitivity(found, config.results_dir / "sensitivity"))
+
+
+def baseline_command(config: BaselineConfig) -> None:
+    """Train the baseline and print its scores."""
+    from lsmprobe.baselines import train_baseline
+    from lsmprobe.scoreboard import format_scores
+
+    print(format_scores(train_baseline(config)))
+    print(f"records: {config.results_dir}")
+
+
+def transfer_command(config: TransferConfig) -> int:
+    """Train across corpora, print and write the scores, and what failed; 0 if nothing did."""
+    from lsmprobe.transferring import format_transfer, save_transfer, transfer_all
+
+    table, failures = transfer_all(config)
+    if len(table):
+        print(format_transfer(table), end="\n\n")
+        print(*save_transfer(table, config.results_dir / "transfer"), sep="\n", flush=True)
+    for what, error in failures.items():
+        print(f"lsmprobe: {what}: {error}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def predict_command(config: PredictConfig) -> None:
+    """Print label and probabilities of audio files."""
+    import json
+
+    from lsmprobe.prediction import as_json, predict
+
+    table = predict(config.run, config.files, model=config.model, device=config.device)
+    if config.json:
+        print(json.dumps(as_json(table), indent=1))
+    else:
+        print(table.to_string(index=False, float_format="{:.3f}".format))
+
+
+def report_command(config: ReportConfig) -> None:
+    """Print the paper's tables from the records, and write them."""
+    from lsmprobe.report import make_report
+
+    print(make_report(config))
 
 
 def demo_command(config: DemoConfig) -> None:
@@ -160,10 +225,85 @@ def _utterances(config: SplitConfig) -> Any:
     )
 
 
+def list_caches_command(config: ListCachesConfig) -> None:
+    """Print the caches of a folder."""
+    from lsmprobe.cache_tools import list_caches
+
+    table = list_caches(config.cache_dir)
+    if table.empty:
+        raise LsmprobeError(f"{config.cache_dir} holds no cache; run extract.py first.")
+    print(table.fillna("-").round(3).to_string(index=False))
+
+
+def cache_info_command(config: CacheInfoConfig) -> None:
+    """Print what a cache says about itself."""
+    from lsmprobe.cache_tools import cache_info
+
+    for name, value in cache_info(config.path).items():
+        print(f"{name:22} {value}")
+
+
+def verify_cache_command(config: VerifyCacheConfig) -> int:
+    """Compare checksums and print what is damaged; 0 if nothing is."""
+    from lsmprobe.cache_tools import named_caches, verify_cache
+
+    n_bad = 0
+    for path in named_caches(config.paths, config.cache_dir):
+        try:
+            found = verify_cache(path, repair=config.repair)
+        except LsmprobeError as error:
+            print(error)
+            n_bad += 1
+            continue
+        print(found)
+        n_bad += bool(found.damaged)
+        if found.damaged and config.repair:
+            print("  marked for extraction: run extract.py again")
+    return 1 if n_bad else 0
+
+
+def merge_cache_command(config: MergeCacheConfig) -> None:
+    """Merge the parts of a cache."""
+    from lsmprobe.cache_tools import merge_cache
+
+    merge_cache(config.path, remove_parts=config.remove_parts)
+    print(f"{config.path}: merged{' and its parts removed' if config.remove_parts else ''}")
+
+
+def prune_caches_command(config: PruneCachesConfig) -> None:
+    """Print what may be removed, and with --yes remove it."""
+    from lsmprobe.cache_tools import prunable, prunable_in
+
+    if config.paths and Path("all") not in config.paths:
+        found = {f: why for path in config.paths for f, why in prunable(path, named=True).items()}
+    else:
+        found = prunable_in(config.cache_dir)
+    for file, why in found.items():
+        print(f"{file}: {why} ({file.stat().st_size / 1e9:.3f} GB)")
+        if config.yes:
+            file.unlink()
+    if not found:
+        print("nothing to remove")
+    else:
+        print(f"{len(found)} files {'removed' if config.yes else 'would be removed; add --yes'}")
+
+
+def export_cache_command(config: ExportCacheConfig) -> None:
+    """Write features for other programs."""
+    from lsmprobe.cache_tools import export_cache
+
+    print(export_cache(config.path, config.out, layer=config.layer, frames=config.frames))
+
+
 Run = Callable[[Any], int | None]
 COMMANDS: dict[str, tuple[type, Run]] = {
     "extract": (ExtractConfig, extract_command),
     "probe": (ProbeConfig, probe_command),
+    "baseline": (BaselineConfig, baseline_command),
+    "sensitivity": (SensitivityConfig, sensitivity_command),
+    "transfer": (TransferConfig, transfer_command),
+    "predict": (PredictConfig, predict_command),
+    "report": (ReportConfig, report_command),
     "demo": (DemoConfig, demo_command),
 }
 GROUPS: dict[str, tuple[str, dict[str, tuple[type, Run]]]] = {
@@ -181,6 +321,17 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[type, Run]]]] = {
         {
             "audit": (AuditConfig, audit_command),
             "make": (MakeSplitConfig, make_split_command),
+        },
+    ),
+    "cache": (
+        "Caches: list them, check, repair and merge them, tidy up, or export features.",
+        {
+            "ls": (ListCachesConfig, list_caches_command),
+            "info": (CacheInfoConfig, cache_info_command),
+            "verify": (VerifyCacheConfig, verify_cache_command),
+            "merge": (MergeCacheConfig, merge_cache_command),
+            "prune": (PruneCachesConfig, prune_caches_command),
+            "export": (ExportCacheConfig, export_cache_command),
         },
     ),
 }

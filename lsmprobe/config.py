@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from tyro.conf import Positional
+
 from lsmprobe.errors import SettingsError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -55,6 +57,11 @@ class ExtractConfig:
     """For folder:DIR, a regular expression over the path with a group named speaker."""
     skip_unreadable: bool = False
     """Leave out clips that cannot be read; they are counted and named, and stand as not done."""
+    part: str = ""
+    """I/N: only part I (from 0) of N, for N processes or machines that share the work."""
+    replace: bool = False
+    """Where a cache is there that was made otherwise, put a new one in its place once it is
+    finished."""
     dry_run: bool = False
     """Say how many clips, hours and gigabytes, and how long it would take; extract nothing."""
     selftest: bool = False
@@ -66,11 +73,31 @@ class ExtractConfig:
             raise SettingsError("--dry-run and --selftest are two things; ask for one of them.")
         self.cache_path  # noqa: B018  has a name
         label_map(self.map)
+        if self.part_of_n and self.replace:
+            raise SettingsError(
+                "--replace does not go with --part, since one part cannot replace a cache; use "
+                "another --cache-dir."
+            )
+
+    @property
+    def part_of_n(self) -> tuple[int, int] | None:
+        """`--part 3/16` as (3, 16)."""
+        if not self.part:
+            return None
+        found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", self.part)
+        number, count = (int(found[1]), int(found[2])) if found else (0, 0)
+        if not number < count:
+            raise SettingsError(
+                f"--part is {self.part!r}; expected I/N with I from 0 to N - 1, such as 0/16."
+            )
+        return number, count
 
     @property
     def cache_path(self) -> Path:
-        """Where this extraction is stored."""
+        """Where this extraction is stored; its parts lie beside it."""
         model = model_name(self.model)
+        if self.revision is not None:
+            model = "@".join((model, self.revision.replace("/", "--")))
         if self.random_init is not None:
             model = f"{model}-random{self.random_init}"
         return self.cache_dir / model / f"{dataset_name(self.dataset)}.h5"
@@ -150,6 +177,137 @@ class ProbeConfig:
 
 
 @dataclass(frozen=True)
+class BaselineConfig:
+    """The paper's baseline: an Audio Spectrogram Transformer, trained from scratch on a corpus."""
+
+    dataset: str
+    """As at extraction: a corpus, a manifest, folder:DIR."""
+    size: Literal["ast", "ast-tiny"] = "ast"
+    """ast is the paper's (86 million weights, for a GPU); ast-tiny a far smaller one that a CPU can
+    train in minutes."""
+    data_dir: Path | None = None
+    """Where the corpus lies; otherwise $LSMPROBE_DATA/NAME, then data/NAME."""
+    cache_dir: Path = Path("cache")
+    """The filterbanks are computed once and kept in CACHE_DIR/fbank."""
+    results_dir: Path = Path("results")
+    """One record per run is written here."""
+    runs: int = 3
+    """Runs with seeds SEED, SEED+1, ...: initialisation, order of batches, masks."""
+    seed: int = 0
+    """The first seed."""
+    split: str = "auto"
+    """As for probe.py: speaker, random, loso, kfold:K, given, or a JSON file."""
+    split_seed: int = 0
+    """0 is the best split found; others are other good ones."""
+    emotions: tuple[str, ...] = ()
+    """Only the utterances of these emotions."""
+    map: tuple[str, ...] = ()
+    """Merge labels, OLD=NEW, before anything else."""
+    speaker_pattern: str = ""
+    """For folder:DIR, a regular expression over the path with a group named speaker."""
+    skip_unreadable: bool = False
+    """Leave out clips that cannot be read; they are counted and named."""
+    device: Device = "auto"
+    """Where it is trained; auto takes a GPU if there is one."""
+    epochs: int = 25
+    """Passes over the training set."""
+    batch_size: int = 48
+    """Utterances per step."""
+    lr: float = 1e-4
+    """Adam's learning rate; from the sixth epoch on it falls by 15 % each epoch."""
+    weight_decay: float = 5e-7
+    """Adam's (coupled) weight decay."""
+    frequency_mask: int = 24
+    """While training, a band of less than this many of the 128 bins is blanked out; 0: none."""
+    time_mask: int = 96
+    """The same of the 512 frames."""
+    force: bool = False
+    """Repeat runs whose record is there already."""
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
+        label_map(self.map)
+
+
+@dataclass(frozen=True)
+class SensitivityConfig(ProbeConfig):
+    """Flip one open choice at a time: how far do the scores move, which conclusions turn around?"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.layer == "all":
+            raise SettingsError(
+                "--layer all does not go with sensitivity, which compares heads on one layer, and "
+                "Linear on all of them anyway; drop it."
+            )
+        if self.resplit:
+            raise SettingsError(
+                "--resplit does not go with sensitivity, which compares runs on one test set; drop "
+                "it."
+            )
+
+
+@dataclass(frozen=True)
+class TransferConfig(ProbeConfig):
+    """Train on one corpus, test on another over the emotions they share, for every pair of them."""
+
+    target_norm: bool = False
+    """With --feature-norm zscore, standardise each corpus with its own statistics, the target with
+    those of its clips (it reads no label); otherwise all with the source's training set's."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.split not in ("auto", "speaker", "given"):
+            raise SettingsError(
+                f"--split {self.split} does not go with transfer, which splits every source once; "
+                "expected auto, speaker or given."
+            )
+        if self.resplit:
+            raise SettingsError(
+                "--resplit does not go with transfer, which compares runs on one test set; drop it."
+            )
+        if self.target_norm and self.feature_norm != "zscore":
+            raise SettingsError(
+                f"--target-norm standardises, and --feature-norm is {self.feature_norm}; expected "
+                "zscore."
+            )
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Label new audio with the head of a finished run and its encoder."""
+
+    run: Path
+    """The run's record, RESULTS_DIR/MODEL/CORPUS/....json; its head lies beside it."""
+    files: Positional[tuple[Path, ...]]
+    """Audio files."""
+    model: str | None = None
+    """Where the encoder is, if it was a folder: that folder. Other weights are refused."""
+    device: Device = "auto"
+    """Where the encoder runs; auto takes a GPU if there is one."""
+    json: bool = False
+    """Print JSON: a list with clip, predicted, and probabilities by emotion."""
+
+    def __post_init__(self) -> None:
+        if not self.files:
+            raise SettingsError("predict got no audio file; name one or more.")
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """The paper's tables and its Figure 2 from the records that are there, beside its numbers."""
+
+    results_dir: Path = Path("results")
+    """Where probe.py wrote its records."""
+    out: Path | None = None
+    """The tables and figures are written in here; otherwise RESULTS_DIR/report."""
+    model: tuple[str, ...] = ()
+    """Only these models, as the records name them."""
+    dataset: tuple[str, ...] = ()
+    """Only these corpora."""
+
+
+@dataclass(frozen=True)
 class DemoConfig:
     """Both stages on the embedded corpus and the embedded model, whose weights are random."""
 
@@ -225,6 +383,75 @@ class MakeSplitConfig(SplitConfig):
     """Where it is written."""
 
 
+@dataclass(frozen=True)
+class ListCachesConfig:
+    """List the caches of a folder: what they hold, how much of it is there, how large they are."""
+
+    cache_dir: Path = Path("cache")
+    """Where extract.py wrote."""
+
+
+@dataclass(frozen=True)
+class CacheInfoConfig:
+    """Everything a cache says about itself."""
+
+    path: Path
+    """CACHE_DIR/MODEL/CORPUS.h5."""
+
+
+@dataclass(frozen=True)
+class VerifyCacheConfig:
+    """Read caches and compare every checksum; exit status 0 only if nothing is damaged."""
+
+    paths: tuple[Path, ...]
+    """CACHE_DIR/MODEL/CORPUS.h5, one or several; none or `all`: every one in the cache folder."""
+    cache_dir: Path = Path("cache")
+    """Where extract.py wrote."""
+    repair: bool = False
+    """Mark damaged utterances as not done, so that extract.py makes them again, and only them."""
+
+
+@dataclass(frozen=True)
+class MergeCacheConfig:
+    """Make one file of a cache in parts, its checksums compared on the way."""
+
+    path: Path
+    """CACHE_DIR/MODEL/CORPUS.h5, as if it were there."""
+    remove_parts: bool = False
+    """Remove the parts once the merged file is complete and durable."""
+
+
+@dataclass(frozen=True)
+class PruneCachesConfig:
+    """Say what interrupted runs and merges have left over, and remove it with --yes."""
+
+    paths: tuple[Path, ...]
+    """CACHE_DIR/MODEL/CORPUS.h5: what is left over of these caches, and if one is unfinished, the
+    cache itself; none or `all`: what is left over in the cache folder."""
+    cache_dir: Path = Path("cache")
+    """Where extract.py wrote."""
+    yes: bool = False
+    """Remove it; otherwise it is only listed."""
+
+
+@dataclass(frozen=True)
+class ExportCacheConfig:
+    """Write the pooled means, or one layer, as OUT.npy, and its utterances as OUT.csv."""
+
+    path: Path
+    """CACHE_DIR/MODEL/CORPUS.h5."""
+    out: Path
+    """Where to write; .npy and .csv are appended."""
+    layer: int | None = None
+    """Only this layer; otherwise the means of all."""
+    frames: bool = False
+    """Every frame of the layer, not the means; the CSV says where each utterance begins."""
+
+    def __post_init__(self) -> None:
+        if self.frames and self.layer is None:
+            raise SettingsError("--frames needs --layer L: frames are exported layer by layer.")
+
+
 RANGES: dict[str, tuple[float, float]] = {
     "batch_seconds": (0.001, 1e6),
     "max_seconds": (0.025, 1e6),  # one frame
@@ -240,10 +467,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "scalar_weight_decay": (0, 100),
     "hidden": (1, 65_536),
     "dropout": (0, 0.99),
+    "frequency_mask": (0, 128),
+    "time_mask": (0, 512),
 }
 
 
-def _check_ranges(config: ExtractConfig | ProbeConfig) -> None:
+def _check_ranges(config: ExtractConfig | ProbeConfig | BaselineConfig) -> None:
     """Every number within what can be meant; NaN is in no range."""
     for field in fields(config):
         value = getattr(config, field.name)

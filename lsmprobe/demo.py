@@ -2,12 +2,12 @@
 
 import pandas as pd
 
-from lsmprobe.analysis import layer_weights
 from lsmprobe.config import DemoConfig, ExtractConfig, ProbeConfig
 from lsmprobe.extraction import extract
 from lsmprobe.figures import draw_layer_weights, save_figure
 from lsmprobe.probing import probe
 from lsmprobe.scoreboard import format_scores
+from lsmprobe.weights import layer_weights
 
 WARNING = """\
 The model `toy` has random weights and the corpus `toy` is synthetic: these scores show that the

@@ -33,6 +33,7 @@ from lsmprobe.corpora import corpus_folder, read_corpus
 from lsmprobe.device import choose_device
 from lsmprobe.encoders import Encoder, largest_difference, load_encoder, precision_deviation
 from lsmprobe.errors import AudioError, CorpusError
+from lsmprobe.memory import keep_freed_memory
 from lsmprobe.toy import write_toy_corpus
 
 DECODERS = 2  # threads that decode ahead of the model
@@ -79,6 +80,7 @@ def extract(config: ExtractConfig) -> Summary:
         LsmprobeError: bad input of any kind; utterances extracted so far are kept.
     """
     started = time.monotonic()
+    keep_freed_memory()
     encoder, plan = _planned(config)
     with _Files(planned_files(config.cache_path, plan, config.part_of_n, config.replace)) as files:
         table = files.table
@@ -208,7 +210,7 @@ def batches(
 
     Given from long to short, little is padded. An utterance above the bound goes alone.
 
-    >>> list(batches([3.0, 2.0, 2.0, 9.0], [3, 0, 1, 2], max_seconds=6))
+    >>> list(batches([3.0, 2.0, 2.0, 9.0], [3, 0, 1, 2], max_seconds=6.0))
     [[3], [0, 1], [2]]
     """
     batch: list[int] = []

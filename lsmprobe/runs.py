@@ -12,11 +12,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from lsmprobe import __version__
 from lsmprobe.alarms import Alarm, layer_alarms, run_alarms
 from lsmprobe.errors import SplitError
 from lsmprobe.evaluation import bootstrap_interval, scores
+from lsmprobe.heads import (
+    LinearHead,
+    MultiLayerHead,
+    NonLinearHead,
+    NormaliseVectors,
+    Probe,
+    Standardise,
+)
 from lsmprobe.results import record_path, run_id
 from lsmprobe.splits import Split, make_split, save_split, split_hash
 from lsmprobe.tasks import Task
@@ -209,6 +218,36 @@ def run_record(
             for row, guess, chances in zip(table.itertuples(), guesses, chances_of_all, strict=True)
         ],
     }
+
+
+def saved_probe(record: Mapping[str, Any], tensors: Mapping[str, Tensor], fold: int = 0) -> Probe:
+    """The head that a run trained on one fold, ready to be used.
+
+    Args:
+        record: of the run, as `load_record` gives it.
+        tensors: of the run, as `load_head` gives them.
+        fold: counted from 0.
+    """
+    own = {name.partition(".")[2]: t for name, t in tensors.items() if name.startswith(f"{fold}.")}
+    settings, n_classes = record["settings"], len(record["classes"])
+    norm: nn.Module = nn.Identity()
+    if settings["feature_norm"] == "layernorm":
+        norm = NormaliseVectors()
+    elif settings["feature_norm"] == "zscore":
+        norm = Standardise(own["norm.mean"], own["norm.std"])
+    head: nn.Module
+    if record["head"] == "linear":
+        hidden, dim = own["head.project.weight"].shape
+        head = LinearHead(dim, n_classes, hidden=hidden)
+    elif record["head"] == "nonlinear":
+        hidden, dim = own["head.per_frame.0.weight"].shape
+        head = NonLinearHead(dim, n_classes, hidden=hidden)
+    else:
+        hidden, dim = own["head.nonlinear.per_frame.0.weight"].shape
+        head = MultiLayerHead(len(record["layers"]), dim, n_classes, hidden=hidden)
+    probe = Probe(norm, head)
+    probe.load_state_dict(own)
+    return probe.eval()
 
 
 def _alarms_of_layers(task: Task, layers: Sequence[int]) -> list[Alarm]:

@@ -76,3 +76,20 @@ def test_a_label_cannot_be_mapped_to_two():
     assert label_map(("rage=anger", "joy=happiness")) == {"rage": "anger", "joy": "happiness"}
     with pytest.raises(SettingsError, match="both"):
         label_map(("rage=anger", "rage=fear"))
+
+
+def test_a_revision_that_is_asked_for_is_part_of_the_name():
+    config = ExtractConfig("openai/whisper-tiny", "emodb", revision="refs/pr/1", random_init=3)
+    name = "openai--whisper-tiny@refs--pr--1-random3"
+    assert config.cache_path.as_posix() == f"cache/{name}/emodb.h5"
+    assert model_name(name) == name  # so that probe.py --model finds it
+
+
+def test_a_part_is_a_number_of_a_count():
+    assert ExtractConfig("toy", "toy", part="0/16").part_of_n == (0, 16)
+    assert ExtractConfig("toy", "toy").part_of_n is None
+    for part in ("16/16", "-1/3", "1", "a/b", "1/0", "1/2/3", " 1/2"):
+        with pytest.raises(SettingsError, match=r"--part is .*; expected I/N"):
+            ExtractConfig("toy", "toy", part=part)
+    with pytest.raises(SettingsError, match="--replace does not go with --part"):
+        ExtractConfig("toy", "toy", part="0/2", replace=True)

@@ -10,26 +10,56 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lsmprobe"
 
-KNOWN_TO_ALL = {"errors", "config", "device"}
-STAGES = {"extraction", "probing", "demo", "cli", "commands", "corpus_check", "__init__"}
+KNOWN_TO_ALL = {"errors", "files", "config", "device"}
+STAGES = {
+    "cache_tools",
+    "extraction",
+    "probing",
+    "baselines",
+    "runs",
+    "sensitivity",
+    "analysis",
+    "weights",
+    "layer_probes",
+    "transferring",
+    "prediction",
+    "learning_curves",
+    "report",
+    "demo",
+    "cli",
+    "commands",
+    "corpus_check",
+    "__init__",
+}
 MAY_KNOW = {
-    "training": {"heads"},
+    "linear_stack": {"heads"},
+    "features": {"memory"},
+    "training": {"heads", "linear_stack", "features", "memory"},
+    "comparison": {"evaluation", "results"},
+    "cache": {"cache_format", "cache_parts"},
+    "cache_parts": {"cache_format"},
+    "continuation": {"cache", "cache_format", "cache_parts"},
+    "regression": {"heads"},
+    "targets": {"audio"},
     "tasks": {"cache"},
-    "encoders": {"models"},
+    "encoders": {"descriptors", "models"},
     "corpora": {"own_corpora"},
     "splits": {"split_search", "split_files"},
 }  # every other module knows none
 HOMES = {
-    "h5py": {"cache"},
-    "transformers": {"models", "encoders"},
-    "librosa": {"audio"},
+    "h5py": {"cache_format"},
+    "transformers": {"models", "encoders", "descriptors", "spectrogram_transformer"},
+    "librosa": {"audio", "descriptors", "targets"},
+    "opensmile": {"descriptors"},
     "soundfile": {"audio", "toy"},
-    "sklearn": {"evaluation"},
-    "matplotlib": {"figures"},
-    "tyro": {"cli"},
+    "sklearn": {"analysis", "regression"},
+    "matplotlib": {"figures", "layer_figures"},
+    "statsmodels": {"comparison"},
+    "tyro": {"cli", "config"},
     "pooch": {"download"},
+    "psutil": {"memory"},
     "safetensors": {"results"},
-    "xxhash": {"cache"},
+    "xxhash": {"cache_format"},
 }
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 

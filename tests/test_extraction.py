@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lsmprobe import extraction
-from lsmprobe.analysis import layer_weights
 from lsmprobe.cache import CacheWriter, FeatureCache
 from lsmprobe.cache_tools import merge_cache, verify_cache
 from lsmprobe.config import ExtractConfig, ProbeConfig
@@ -21,6 +20,7 @@ from lsmprobe.encoders import Encoder, load_encoder
 from lsmprobe.errors import CacheError, CorpusError, LsmprobeError
 from lsmprobe.extraction import batches, dry_run, extract, made_ahead, selftest
 from lsmprobe.probing import probe
+from lsmprobe.weights import layer_weights
 
 ROOT = Path(__file__).parents[1]
 EMOTIONS = {"anger": 250.0, "happiness": 500.0, "neutrality": 1000.0, "sadness": 2000.0}  # Hz

@@ -7,13 +7,13 @@ import torch
 from conftest import utterance_table, write_cache
 from sklearn.metrics import f1_score
 
-from lsmprobe.analysis import layer_weights
 from lsmprobe.cache import CachePlan, CacheWriter, FeatureCache
 from lsmprobe.config import ProbeConfig
 from lsmprobe.errors import CacheError, LsmprobeError, SettingsError, SplitError
 from lsmprobe.probing import probe, probe_all
 from lsmprobe.results import load_head, load_record, load_results
 from lsmprobe.tasks import find_caches
+from lsmprobe.weights import layer_weights
 
 QUICK = {"epochs": 4, "runs": 2, "device": "cpu"}
 

@@ -1,0 +1,130 @@
+"""Learning curves: nested speakers, fixed test set, more is better where there is more to learn."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lsmprobe.cache import FeatureCache
+from lsmprobe.config import ProbeConfig
+from lsmprobe.errors import SettingsError
+from lsmprobe.layer_figures import draw_learning_curve
+from lsmprobe.learning_curves import doubling, learning_curve
+from lsmprobe.probing import probe
+from lsmprobe.results import load_record, load_results
+
+QUICK = {"epochs": 2, "hidden": 8, "device": "cpu"}
+
+
+@pytest.fixture
+def curve_of(tmp_path, planted_cache):
+    cache = FeatureCache(planted_cache())
+
+    def make(**settings):
+        given = {"layer": 3, "runs": 2, "results_dir": tmp_path / "results", **QUICK, **settings}
+        return learning_curve(cache, **given)
+
+    return make
+
+
+def test_sizes_double_up_to_all_speakers():
+    assert doubling(1) == [1]
+    assert doubling(54) == [1, 2, 4, 8, 16, 32, 54]
+
+
+def test_training_sets_are_nested_and_the_rest_is_fixed(curve_of, tmp_path):
+    curve = curve_of()
+    # 10 speakers of 16 clips: 8 are trained on.
+    assert list(curve["speakers"]) == [1, 1, 2, 2, 4, 4, 8, 8]
+    assert (curve["clips"] == 16 * curve["speakers"]).all()
+    assert list(curve["seed"]) == [0, 1] * 4
+    assert (curve["n_test"] == 16).all()
+    results = load_results(tmp_path / "results")
+    records = [load_record(path) for path in map(type(tmp_path), results["path"])]
+    tested = {tuple(p["key"] for p in record["predictions"]) for record in records}
+    assert len(tested) == 1
+    chosen: dict[int, list[set[str]]] = {0: [], 1: []}
+    for record in sorted(records, key=lambda r: r["folds"][0]["n_train"]):
+        if record["split"]["kind"] == "learning-curve":
+            said = record["split"]["notes"][-1]
+            chosen[record["seed"]].append(set(said.partition(": ")[2].split(", ")))
+        assert record["folds"][0]["n_validation"] == 16
+    for sets in chosen.values():
+        assert [len(one) for one in sets] == [1, 2, 4]
+        assert sets[0] < sets[1] < sets[2]
+    assert chosen[0] != chosen[1]
+
+
+def test_with_all_speakers_the_runs_are_those_of_probe(curve_of, tmp_path, monkeypatch):
+    curve = curve_of(sizes=[8])
+    monkeypatch.setattr("lsmprobe.probing.fit", None)  # nothing is trained again
+    results = probe(
+        ProbeConfig(
+            cache_dir=tmp_path / "cache",
+            results_dir=tmp_path / "results",
+            head="linear",
+            layer=3,
+            runs=2,
+            **QUICK,
+        )
+    )
+    assert list(results["macro_f1"]) == list(curve["score"])
+    assert set(results["split"]) == {"speaker"}
+
+
+def test_more_speakers_score_higher_where_the_emotion_is_planted(curve_of):
+    curve = curve_of(sizes=[1, 8], runs=3, epochs=15, lr=5e-3)
+    means = curve.groupby("speakers")["score"].mean()
+    assert means[8] > means[1] + 10
+    assert means[8] > 80
+
+
+def test_every_layer_may_have_a_curve_and_multilayer_one_of_its_own(curve_of):
+    assert set(curve_of(sizes=[2], runs=1, layer="all")["layer"]) == set(range(6))
+    weighed = curve_of(sizes=[2], runs=1, head="multilayer", layer=None)
+    assert weighed["layer"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("score", "chance"), [("macro_f1", 10.0), ("uar", 25.0), ("accuracy", 25.0)]
+)
+def test_chance_is_the_best_constant_answer(curve_of, score, chance):
+    """Of four emotions alike: one recalled, a quarter right; its F1 is 2/5, the others' 0."""
+    curve = curve_of(sizes=[1], runs=1, score=score)
+    np.testing.assert_allclose(curve["chance"], chance)
+    assert set(curve["metric"]) == {score}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"split": "loso"}, "needs one test set, and split loso has 10"),
+        ({"split": "kfold:3"}, "has 3; take speaker"),
+        ({"resplit": True}, "has one per run"),
+        ({"sizes": [0, 3]}, "sizes: 0 training speakers; made has 1 to 8"),
+        ({"sizes": [9]}, "sizes: 9 training speakers"),
+        ({"layer": 9}, "--layer 9"),
+    ],
+)
+def test_what_cannot_be_is_refused(curve_of, settings, said):
+    with pytest.raises(SettingsError, match=said):
+        curve_of(**settings)
+
+
+def test_the_figure_has_a_line_a_band_and_chance(curve_of):
+    curve = curve_of()
+    ax = draw_learning_curve(curve)
+    line, chance = ax.lines
+    means = curve.groupby("speakers")["score"].mean()
+    np.testing.assert_allclose(line.get_xydata(), np.column_stack([means.index, means]))
+    assert chance.get_ydata()[0] == curve["chance"].iloc[0]
+    [band] = ax.collections
+    spread = curve.groupby("speakers")["score"].std()
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert heights.max() == pytest.approx((means + spread).max())
+    assert ax.get_xlabel() == "training speakers"
+    assert "macro-F1 (%)" in ax.get_ylabel()
+    assert ax.get_title() == "planted, made, linear, layer 3, norm none"
+    two = pd.concat([curve, curve.assign(head="nonlinear")])
+    ax = draw_learning_curve(two, over="clips")
+    assert ax.get_xlabel() == "training clips"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["linear", "nonlinear"]

@@ -1,0 +1,200 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import f1_score
+
+from lsmprobe.cache import FeatureCache
+from lsmprobe.config import ProbeConfig
+from lsmprobe.errors import ResultsError
+from lsmprobe.layer_probes import probe_layers
+from lsmprobe.probing import probe
+from lsmprobe.results import load_head, load_record
+from lsmprobe.runs import saved_probe
+from lsmprobe.weights import (
+    average_weights,
+    layer_drops,
+    layer_shares,
+    layer_weights,
+    rank_agreement,
+)
+
+
+def probed(tmp_path, **settings):
+    quick = {"head": "multilayer", "epochs": 3, "runs": 1, "device": "cpu", "hidden": 32}
+    folders = {"cache_dir": tmp_path / "cache", "results_dir": tmp_path / "results"}
+    return probe(ProbeConfig(**{**quick, **folders, **settings}))
+
+
+def saved(results):
+    """The record and the trained heads of the first run."""
+    path = Path(results.path[0])
+    return load_record(path), load_head(path)
+
+
+def learned(*weights, layers=(1, 2, 3), **fields):
+    """Results of runs that learned these weights."""
+    row = {
+        "model": "m",
+        "random_weights": False,
+        "corpus": "c",
+        "split": "speaker",
+        "feature_norm": "none",
+        "experiment": "e",
+        "head": "multilayer",
+        **fields,
+    }
+    return pd.DataFrame(
+        [
+            {**row, "seed": seed, "layers": list(layers), "layer_weights": list(of_run)}
+            for seed, of_run in enumerate(weights)
+        ]
+    )
+
+
+def test_the_weights_of_every_run_stand_by_themselves():
+    runs = layer_weights(learned([0.2, 0.3, 0.5], [0.4, 0.3, 0.3]), per="run")
+    assert runs.seed.tolist() == [0, 0, 0, 1, 1, 1]
+    assert runs.layer.tolist() == [1, 2, 3, 1, 2, 3]
+    assert runs.weight.tolist() == [0.2, 0.3, 0.5, 0.4, 0.3, 0.3]
+
+
+def test_weights_that_differ_more_between_runs_than_between_layers_are_called_noisy(caplog):
+    clear = learned([0.2, 0.3, 0.5], [0.21, 0.3, 0.49])
+    noise = learned([0.2, 0.3, 0.5], [0.5, 0.3, 0.2], experiment="f", corpus="d")
+    single = learned([0.2, 0.3, 0.5], experiment="g", corpus="e")
+    table = layer_weights(pd.concat([clear, noise, single], ignore_index=True))
+    assert table.groupby("experiment").noisy.all().to_dict() == {"e": False, "f": True, "g": False}
+    assert "m on d (speaker, none): the learned weights differ more" in caplog.text
+    assert "m on c" not in caplog.text
+
+
+def test_an_average_counts_every_corpus_once():
+    one = learned([0.2, 0.8], [0.2, 0.8], [0.2, 0.8], layers=(1, 2), corpus="a", experiment="a")
+    two = learned([0.6, 0.4], layers=(1, 2), corpus="b", experiment="b")
+    deep = learned([0.1, 0.2, 0.7], model="deep", corpus="a", experiment="c")
+    table = average_weights(layer_weights(pd.concat([one, two, deep])), "corpus")
+    small = table[table.model == "m"]
+    np.testing.assert_allclose(small.weight, [0.4, 0.6])
+    np.testing.assert_allclose(small["std"], np.std([0.2, 0.6], ddof=1))
+    assert small.averaged.tolist() == [2, 2]
+    models = average_weights(layer_weights(pd.concat([one, deep])), "model")
+    assert models.averaged.tolist() == [1] * 5  # two layers and three have no common scale
+    assert "model" not in models
+    other = learned([0.4, 0.6], layers=(1, 2), model="n", corpus="b", experiment="d")
+    everything = average_weights(layer_weights(pd.concat([one, two, other])), "corpus", "model")
+    np.testing.assert_allclose(everything.weight, [0.4, 0.6])
+    assert everything.averaged.tolist() == [3, 3]
+
+
+def test_two_kinds_of_experiment_are_not_averaged():
+    both = pd.concat([learned([0.5, 0.2, 0.3]), learned([0.4, 0.3, 0.3], experiment="f")])
+    with pytest.raises(ResultsError, match="m on c has several experiments"):
+        average_weights(layer_weights(both), "corpus")
+
+
+@pytest.mark.parametrize("feature_norm", ["none", "zscore", "layernorm"])
+def test_a_share_is_weight_times_the_root_mean_square_of_the_frames(
+    tmp_path, planted_cache, feature_norm
+):
+    cache = FeatureCache(planted_cache())
+    results = probed(tmp_path, feature_norm=feature_norm, split="kfold:3")
+    shares = layer_shares(cache, results)
+    assert shares.layer.tolist() == [1, 2, 3, 4, 5]
+    record, tensors = saved(results)
+    rms = []
+    for fold in range(3):
+        norm = saved_probe(record, tensors, fold).norm
+        frames = np.stack(
+            [np.concatenate([cache.frames(i, n) for i in range(160)]) for n in shares.layer]
+        )
+        rms.append(norm(torch.tensor(frames, dtype=torch.float32)).square().mean((1, 2)).sqrt())
+    np.testing.assert_allclose(shares.rms, torch.stack(rms).mean(0), rtol=2e-3)
+    assert shares.share.sum() == pytest.approx(1)
+    np.testing.assert_allclose(shares.weight, results.layer_weights[0], rtol=1e-5)
+    if feature_norm == "layernorm":
+        np.testing.assert_allclose(shares.share, shares.weight, rtol=1e-5)
+
+
+@pytest.mark.parametrize("head", ["linear", "nonlinear", "multilayer"])
+@pytest.mark.parametrize("feature_norm", ["none", "zscore", "layernorm"])
+def test_a_saved_head_gives_the_recorded_probabilities(tmp_path, planted_cache, head, feature_norm):
+    cache = FeatureCache(planted_cache())
+    results = probed(tmp_path, head=head, feature_norm=feature_norm, epochs=1)
+    record, tensors = saved(results)
+    trained = saved_probe(record, tensors)
+    first = record["predictions"][0]
+    row = list(cache.utterances.key).index(first["key"])
+    frames = np.stack([cache.frames(row, layer) for layer in record["layers"]]).astype(np.float32)
+    if head != "multilayer":
+        frames = frames[0]
+    if head == "linear":  # reads the mean, as an utterance of one frame
+        frames = np.array(cache.pooled[row, record["layers"][0]])[None]
+    logits = trained(torch.tensor(frames), torch.tensor([frames.shape[-2]]))
+    np.testing.assert_allclose(
+        torch.softmax(logits[0], 0).detach(), first["probabilities"], atol=2e-5
+    )
+
+
+def test_a_drop_is_the_score_lost_without_the_layer(tmp_path, planted_cache):
+    cache = FeatureCache(planted_cache())
+    results = probed(tmp_path, split="kfold:3", epochs=8, lr=2e-3, scalar_lr=0.05)
+    drops = layer_drops(cache, results)
+    assert drops.macro_f1.tolist() == pytest.approx([results.macro_f1[0]] * 5)
+    np.testing.assert_allclose(drops["drop"], drops.macro_f1 - drops.without)
+    # The same by another way: a scalar of minus infinity is a weight of 0.
+    record, tensors = saved(results)
+    row_of = {key: row for row, key in enumerate(cache.utterances.key)}
+    answers, start = [], 0
+    for number, fold in enumerate(record["folds"]):
+        trained = saved_probe(record, tensors, number)
+        trained.head.scalars.data[2] = -torch.inf  # layer 3
+        for prediction in record["predictions"][start : start + fold["n_test"]]:
+            row = row_of[prediction["key"]]
+            frames = np.stack([cache.frames(row, n) for n in range(1, 6)]).astype(np.float32)
+            logits = trained(torch.tensor(frames), torch.tensor([frames.shape[1]]))
+            answers.append(record["classes"][int(logits.argmax())])
+        start += fold["n_test"]
+    truth = [prediction["emotion"] for prediction in record["predictions"]]
+    expected = 100 * f1_score(truth, answers, average="macro", zero_division=0)
+    assert drops.without[2] == pytest.approx(expected)
+
+
+def test_weights_probes_and_leaving_out_find_the_planted_layer_alike(tmp_path, planted_cache):
+    cache = FeatureCache(planted_cache(layer=2))
+    settings = {"feature_norm": "zscore", "split": "kfold:5"}
+    results = probed(tmp_path, **settings, epochs=12, lr=2e-3, hidden=64, scalar_lr=0.05)
+    curve = probe_layers(cache, **settings)
+    shares = layer_shares(cache, results)
+    drops = layer_drops(cache, results)
+    assert curve.layer[curve.score.idxmax()] == 2
+    assert layer_weights(results).set_index("layer").weight.idxmax() == 2
+    assert shares.set_index("layer").share.idxmax() == 2
+    assert drops.set_index("layer")["drop"].idxmax() == 2
+    assert drops["drop"].max() > 30
+    agreement = rank_agreement(shares, curve).set_index("value")
+    assert agreement.layers.tolist() == [5, 5]  # layer 0 has no weight
+    assert agreement.spearman.max() <= 1
+
+
+def test_results_of_another_cache_are_not_mistaken_for_this_one(tmp_path, planted_cache):
+    planted_cache()
+    results = probed(tmp_path, epochs=1)
+    other = FeatureCache(planted_cache(folder=tmp_path / "other", identity={"model": "n"}))
+    for function in (layer_shares, layer_drops):
+        with pytest.raises(ResultsError, match=r"no Multi-Layer run on .*; run probe\.py"):
+            function(other, results)
+
+
+def test_rank_agreement_is_one_for_the_same_order_and_minus_one_for_the_opposite():
+    weights = pd.DataFrame(
+        {"experiment": "e", "layer": [1, 2, 3, 4], "weight": [0.1, 0.2, 0.3, 0.4]}
+    )
+    curve = pd.DataFrame({"layer": [0, 1, 2, 3, 4], "score": [99.0, 10, 20, 30, 40]})
+    same = rank_agreement(weights, curve).iloc[0]
+    assert (same.kendall, same.spearman, same.layers) == pytest.approx((1, 1, 4))
+    assert same.kendall_p == pytest.approx(2 / 24)  # of 4! orders, this one and its opposite
+    turned = rank_agreement(weights, curve.assign(score=-curve.score)).iloc[0]
+    assert (turned.kendall, turned.spearman) == pytest.approx((-1, -1))
