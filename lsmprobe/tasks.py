@@ -18,6 +18,7 @@ from jaxtyping import Float
 from lsmprobe.cache import FeatureCache, cache_paths
 from lsmprobe.config import ProbeConfig, dataset_name, label_map, model_name
 from lsmprobe.errors import CacheError, SettingsError, nearest
+from lsmprobe.verification import verify_once
 
 NO_MODELS = {"fbank"}  # what a baseline learns from; probed only where it is named
 
@@ -166,9 +167,10 @@ def read_task(config: ProbeConfig, model: str, corpus: str, path: Path) -> Task:
     """Open a cache and keep the utterances and labels that are asked for.
 
     Raises:
-        CacheError: the cache is unfinished, damaged or foreign.
+        CacheError: the cache is unfinished, damaged (see `verify_once`) or foreign.
         SettingsError: --emotions or --map name what the corpus does not have.
     """
+    verify_once(path)
     cache = FeatureCache(path)
     merged = label_map(config.map)
     table = cache.utterances

@@ -13,6 +13,7 @@ PACKAGE = ROOT / "lsmprobe"
 KNOWN_TO_ALL = {"errors", "files", "config", "device"}
 STAGES = {
     "cache_tools",
+    "verification",
     "extraction",
     "probing",
     "baselines",
@@ -41,7 +42,7 @@ MAY_KNOW = {
     "continuation": {"cache", "cache_format", "cache_parts"},
     "regression": {"heads"},
     "targets": {"audio"},
-    "tasks": {"cache"},
+    "tasks": {"cache", "verification"},
     "encoders": {"descriptors", "models"},
     "corpora": {"own_corpora"},
     "splits": {"split_search", "split_files"},
