@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test check format bench faults docs clean
 
 demo: $(INSTALLED)
 	$(BIN)/lsmprobe demo
@@ -22,9 +22,25 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# A small part of the probing grid, scaled up; all of it, on a GPU: make bench GRID=
+GRID ?= --fraction 0.01 --epochs 1
 bench: $(INSTALLED)
 	mkdir -p benchmarks/results
-	$(BIN)/python benchmarks/batching.py --json benchmarks/results/batching.json
+	$(BIN)/python benchmarks/limits.py --json benchmarks/results/limits.json
+	$(BIN)/python benchmarks/start_up.py --json benchmarks/results/start_up.json
+	$(BIN)/python benchmarks/extraction.py --json benchmarks/results/extraction.json
+	$(BIN)/python benchmarks/probing.py --json benchmarks/results/probing.json
+	$(BIN)/python benchmarks/scale.py --json benchmarks/results/scale.json
+	$(BIN)/python benchmarks/grid.py $(GRID) --json benchmarks/results/grid.json
+
+# The API documentation, from the docstrings: build/api/lsmprobe.html.
+docs: $(INSTALLED)
+	$(BIN)/python docs/api.py build/api
+
+# Thousands of kills and damaged files; SEED repeats a run.
+SEED ?= 1
+faults: $(INSTALLED)
+	$(BIN)/python tests/faults/harness.py --kills 2000 --flips 20000 --others 100 --seed $(SEED)
 
 # A folder without the stamp is an install that was cut short: it is made anew.
 $(INSTALLED): pyproject.toml constraints.txt

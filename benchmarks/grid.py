@@ -1,0 +1,181 @@
+"""How long the paper's probing grid takes: its nine corpora, three heads, three seeds, all models.
+
+Stage 2 as it is, on made-up hidden states of the corpora's true sizes, for one base model (12
+layers of 768 dimensions) and one large one (24 of 1024); the paper has three of each. The states
+are cut from one block of noise in memory, since caches for the two would fill 200 GB: what a disk
+adds is the gigabytes that are printed at its speed, at most once an epoch.
+A part of each corpus can stand for it (--fraction) and a few epochs for 30; both are scaled up, and
+what does not grow with them too, so that the projection is then too long.
+
+    python benchmarks/grid.py [--quick] [--json FILE]
+"""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import tyro
+from machine import machine, write_json
+from synthetic import EMOTIONS, clip_seconds, utterance_table
+
+from lsmprobe.config import ProbeConfig
+from lsmprobe.probing import planned_runs, train_together
+from lsmprobe.tasks import Task
+
+EPOCHS = 30  # of the paper's recipe
+MODELS_OF_A_SIZE = 3  # of the paper's six
+
+
+class Corpus(NamedTuple):
+    """What decides how long a corpus takes."""
+
+    name: str
+    clips: int
+    hours: float
+    speakers: int
+
+
+CORPORA = (  # clips without labels that the paper leaves out; * hours by the mean of a clip
+    Corpus("aesdd", 604, 0.689, 6),
+    Corpus("cafe", 936, 1.155, 12),
+    Corpus("demos", 8568, 6.90, 68),  # * 2.9 s
+    Corpus("emodb", 535, 0.413, 10),
+    Corpus("emomatch", 2005, 1.39, 50),  # * 2.5 s, a guess: nobody publishes it
+    Corpus("emovo", 588, 0.510, 6),
+    Corpus("eyase", 579, 0.375, 6),
+    Corpus("oreau", 502, 0.388, 32),  # * 2.78 s, as version 2
+    Corpus("shemo", 3000, 3.48, 87),  # * 4.17 s, as the 2838 clips that EmoBox has
+)
+
+
+class Size(NamedTuple):
+    """A kind of model."""
+
+    name: str
+    n_layers: int  # layer 0 counts
+    dim: int
+
+
+SIZES = (Size("base", 13, 768), Size("large", 25, 1024))
+
+
+@dataclass(frozen=True)
+class Config:
+    """Time the grid."""
+
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    """Where the heads are trained."""
+    fraction: float = 1.0
+    """The part of each corpus' clips that is trained on; the time is scaled up."""
+    epochs: int = EPOCHS
+    """The same of the epochs."""
+    quick: bool = False
+    """A tiny part of the three smallest corpora and a tiny model, to see that it runs."""
+    json: Path | None = None
+    """Write the figures here too."""
+
+
+class Noise:
+    """Answers like a cache: hidden states of any number of utterances out of one block."""
+
+    store = "frames"
+
+    def __init__(self, size: Size, lengths: np.ndarray) -> None:
+        generator = torch.Generator().manual_seed(0)
+        shape = size.n_layers, 2 * int(lengths.max()), size.dim
+        self.path = Path("nowhere")
+        self.layers, self.dim = range(size.n_layers), size.dim
+        self.identity = {"model": size.name, "random_init": None}
+        self.identity_hash = size.name
+        self._block = torch.randn(shape, generator=generator).half().numpy()
+        self._lengths = lengths
+
+    def frames(self, i: int, layer: int) -> np.ndarray:
+        """An utterance starts where its number says, within the first half."""
+        start = 37 * i % (self._block.shape[1] // 2)
+        return self._block[layer, start : start + self._lengths[i]]
+
+    @cached_property
+    def pooled(self) -> np.ndarray:
+        """As if each utterance had been averaged."""
+        shape = len(self._lengths), len(self.layers), self.dim
+        return np.random.default_rng(0).standard_normal(shape, np.float32)
+
+    @property
+    def pooled_std(self) -> np.ndarray:
+        """No head asks for it without normalisation."""
+        return np.ones_like(self.pooled)
+
+
+def made_task(corpus: Corpus, size: Size, fraction: float) -> Task:
+    """A corpus as stage 2 sees it, or its first clips."""
+    seconds = clip_seconds(corpus.clips, 3600 * corpus.hours / corpus.clips)
+    least = corpus.speakers * len(EMOTIONS)  # so that a split finds every class
+    n_clips = min(corpus.clips, max(round(fraction * corpus.clips), least))
+    table = utterance_table(seconds[:n_clips], corpus.speakers)
+    cache = Noise(size, table.frames.to_numpy())
+    return Task(cache, size.name, corpus.name, np.arange(n_clips), table, EMOTIONS)
+
+
+def probed_s(task: Task, config: Config, folder: Path) -> float:
+    """Seconds of all heads and seeds on one corpus: split, training, scores, records."""
+    asked = ProbeConfig(
+        epochs=config.epochs,
+        device=config.device,
+        results_dir=folder,
+    )
+    started = time.perf_counter()
+    jobs = [(asked, run) for run in planned_runs(asked, task)]
+    train_together(jobs, task, on_epoch=lambda: None)
+    return time.perf_counter() - started
+
+
+def measured(
+    config: Config, sizes: tuple[Size, ...], corpora: tuple[Corpus, ...]
+) -> Iterator[dict]:
+    """Each size and corpus in turn."""
+    for size in sizes:
+        for corpus in corpora:
+            task = made_task(corpus, size, config.fraction)
+            with tempfile.TemporaryDirectory() as folder:
+                took = probed_s(task, config, Path(folder))
+            times = EPOCHS / config.epochs * corpus.clips / len(task.lengths)
+            yield {
+                "model": size.name,
+                "corpus": corpus.name,
+                "clips": len(task.lengths),
+                "frames_gb": 2e-9 * task.lengths.sum() * size.n_layers * size.dim,
+                "seconds": took,
+                "projected_s": took * times,
+            }
+
+
+def main(config: Config) -> None:
+    """Measure and print."""
+    sizes, corpora = SIZES, CORPORA
+    if config.quick:
+        config = replace(config, fraction=0.0, epochs=1)
+        sizes = (Size("tiny", 3, 16),)
+        corpora = tuple(sorted(CORPORA, key=lambda corpus: corpus.speakers * corpus.clips)[:3])
+    print(machine(config.device))
+    rows = []
+    for row in measured(config, sizes, corpora):
+        rows.append(row)
+        print(
+            f"{row['model']:6} {row['corpus']:9} {row['clips']:5} clips, {row['frames_gb']:6.2f} GB"
+            f"{row['seconds']:9.1f} s, scaled up {row['projected_s']:9.0f} s",
+            flush=True,
+        )
+    hours = MODELS_OF_A_SIZE * sum(row["projected_s"] for row in rows) / 3600
+    print(f"all of this for {MODELS_OF_A_SIZE} models of each size: {hours:.2f} h")
+    write_json(config.json, {"cells": rows, "projected_h": hours}, config.device)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

@@ -1,0 +1,112 @@
+"""How the cost of a cache grows: opening, splitting, reading, verifying, an epoch.
+
+Synthetic caches with few dimensions, so that even 50,000 utterances fit anywhere. Linear means that
+the nanoseconds per frame stay the same from row to row, opening that the milliseconds do.
+
+    python benchmarks/scale.py [--quick] [--json FILE]
+"""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from machine import machine, medians, write_json
+from synthetic import EMOTIONS, clip_seconds, utterance_table, write_cache
+from torch import nn
+
+from lsmprobe.cache import FeatureCache
+from lsmprobe.cache_tools import verify_cache
+from lsmprobe.evaluation import macro_f1
+from lsmprobe.features import FrameFeatures
+from lsmprobe.heads import MultiLayerHead, Probe
+from lsmprobe.splits import Fold, speaker_split
+from lsmprobe.training import Member, Recipe, fit
+
+
+@dataclass(frozen=True)
+class Config:
+    """Time what reads a cache, at growing sizes."""
+
+    utterances: tuple[int, ...] = (500, 5_000, 10_000, 50_000)
+    """Sizes, each a cache of its own."""
+    layers: int = 4
+    """Layer 0 counts."""
+    dim: int = 16
+    """Dimensions of a frame."""
+    repeats: int = 3
+    """Rounds; the median counts."""
+    quick: bool = False
+    """Tiny sizes, to see that it runs."""
+    json: Path | None = None
+    """Write the figures here too."""
+
+
+def read_all(cache: FeatureCache) -> None:
+    """Touch every frame of every layer, utterance by utterance."""
+    for layer in cache.layers:
+        for row in range(len(cache.lengths)):
+            cache.frames(row, layer).sum(dtype=np.float32)
+
+
+def epoch(cache: FeatureCache, fold: Fold) -> None:
+    """One epoch of the Multi-Layer head, reading the frames, validation and test included."""
+    torch.manual_seed(0)
+    layers = tuple(cache.layers[1:])
+    head = MultiLayerHead(len(layers), cache.dim, len(EMOTIONS), hidden=16)
+    fit(
+        [Member("multilayer", Probe(nn.Identity(), head), layers, 0, Recipe(epochs=1))],
+        FrameFeatures(cache.frames, cache.lengths),
+        np.array([EMOTIONS.index(emotion) for emotion in cache.utterances.emotion]),
+        (fold.train, fold.validation, fold.test),
+        len(EMOTIONS),
+        score=lambda truth, guess: macro_f1(truth, guess, len(EMOTIONS)),
+    )
+
+
+def measure(path: Path, config: Config) -> dict[str, float]:
+    """Seconds of everything that one cache is put through."""
+    cache = FeatureCache(path)
+    table = cache.utterances
+    fold = speaker_split(table.speaker, table.emotion).folds[0]
+    ways: dict[str, Callable[[], Any]] = {
+        "open_s": lambda: FeatureCache(path),
+        "table_s": lambda: FeatureCache(path).utterances,
+        "split_s": lambda: speaker_split(table.speaker, table.emotion),
+        "read_s": lambda: read_all(cache),
+        "verify_s": lambda: verify_cache(path),
+        "epoch_s": lambda: epoch(cache, fold),
+    }
+    return {"frames": int(table.frames.sum())} | medians(ways, config.repeats)
+
+
+def main(config: Config) -> None:
+    """Measure and print."""
+    if config.quick:
+        config = replace(config, utterances=(40, 80), repeats=1)
+    print(machine())
+    print(f"{config.layers} layers of {config.dim} dimensions; ns are per frame of all layers")
+    figures = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for n in config.utterances:
+            table = utterance_table(clip_seconds(n, mean_s=1.0), n_speakers=20)
+            path = write_cache(Path(folder) / "noise" / f"{n}.h5", table, config.layers, config.dim)
+            found = figures[str(n)] = measure(path, config)
+            path.unlink()
+            per_frame = {name: 1e9 * found[name] / found["frames"] for name in found}
+            print(
+                f"{n:6} utterances, {found['frames']:8} frames: "
+                f"open {1e3 * found['open_s']:.1f} ms, "
+                f"with its table {1e3 * found['table_s']:.1f} ms, "
+                f"split {found['split_s']:.2f} s, read {per_frame['read_s']:.0f} ns, "
+                f"verify {per_frame['verify_s']:.0f} ns, epoch {per_frame['epoch_s']:.0f} ns"
+            )
+    write_json(config.json, figures)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
