@@ -1,7 +1,5 @@
 """Alarms on planted cases, and none on features of real speech."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
