@@ -142,6 +142,30 @@ class CacheWriter:
         self.skipped[index] = True
         self._acknowledge_soon("skipped", index)
 
+    def take_over(self, path: Path) -> int:
+        """Copy what a damaged file of the very same plan holds undamaged; how many utterances."""
+        twin = CacheFile(self.path).read_from(path)
+        if twin is None:
+            return 0
+        stored, n_taken = twin.array("utterances/checksum"), 0
+        parts: list[tuple[str, int, np.ndarray]] = []
+        for index in self.remaining:
+            parts.clear()
+            try:
+                found = twin.checksums(index, index + 1, lambda *part: parts.append(part))
+            except OSError:  # the disk does not give it
+                continue
+            if found != [int(stored[index])]:
+                continue
+            with disk_errors(self.path, self.plan.nbytes):
+                for name, row, values in parts:
+                    at = twin.columns["offset"][row] if name.startswith("layers/") else row
+                    self._put(name, int(at), values)
+                self._put("utterances/checksum", index, stored[index : index + 1])
+            self.done[index], n_taken = True, n_taken + 1
+            self._acknowledge_soon("done", index)
+        return n_taken
+
     def flush(self) -> None:
         """Make everything written so far durable, then say so in the file."""
         # Emptied first: after a failed fdatasync nobody knows what reached the disk.
@@ -333,18 +357,21 @@ class FeatureCache:
 def mark_for_extraction(file: CacheFile, rows: Sequence[int]) -> None:
     """Take `done` back from utterances that turned out damaged; extract.py makes them again.
 
+    `skipped` goes first: of a clip that was mended it may still be 1, and would then count again.
+
     Raises:
         CacheError: the file is being written, or cannot be.
     """
-    member = file.members["utterances/done"]
     with (
         disk_errors(file.path, file.size),
         sole_writer(file.path),
         file.opened("r+b") as opened,
     ):
-        for row in rows:
-            pwrite(opened.fileno(), np.zeros(1, np.uint8), member.offset + row)
-        fdatasync(opened.fileno())
+        for flag in ("skipped", "done"):
+            for row in rows:
+                place = file.members[f"utterances/{flag}"].offset + row
+                pwrite(opened.fileno(), np.zeros(1, np.uint8), place)
+            fdatasync(opened.fileno())
 
 
 @contextmanager

@@ -5,6 +5,7 @@ bytes there and readers map them into memory. So no HDF5 metadata is ever in fli
 run loses the last seconds of its work, no more. docs/cache-format.md is the specification.
 """
 
+import copy
 import errno
 import json
 import math
@@ -37,8 +38,13 @@ WRITTEN = {"sha256": "S64", "checksum": "<u8", "done": "u1", "skipped": "u1"}  #
 STORED = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4"}  # NumPy has no bfloat16: its bits
 
 PAGE = 4096  # bytes
+HEAD_BYTES = 1_000_000  # in which the attributes lie
 
 CANNOT_LOCK = "unable to lock file"  # as HDF5 says it
+KEEP_IT = (
+    " Keep it, and run extract.py with --replace, which takes over what is undamaged where it can, "
+    "and extracts the rest."
+)
 UNLOCKED = "Set the environment variable HDF5_USE_FILE_LOCKING=FALSE."
 
 
@@ -219,6 +225,22 @@ class CacheFile:
                         then(name, row, mine)
         return [state.intdigest() for state in states]
 
+    def read_from(self, path: Path) -> "CacheFile | None":
+        """A file that HDF5 cannot open, as if it were laid out like this one; None if it is not.
+
+        The same plan makes the same bytes, and an attribute at the same place tells the plan.
+        """
+        digits = _plan_checksum(self.identity, self.columns).encode()
+        with self.opened("rb") as mine, path.open("rb") as other:
+            place = mine.read(HEAD_BYTES).find(digits)
+            found = other.read(HEAD_BYTES)[place : place + len(digits)]
+            status = os.fstat(other.fileno())
+        if place < 0 or found != digits or status.st_size != self.size:
+            return None
+        twin = copy.copy(self)
+        twin.path, twin._inode = path, status.st_ino
+        return twin
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_bytes"}
 
@@ -359,6 +381,9 @@ def _checked(file: h5py.File, path: Path, size: int) -> tuple[dict[str, Any], di
         "identity": dict(json.loads(_text(file.attrs["identity"]))),
         "plan_checksum": _text(file.attrs["plan_checksum"]),
     }
+    for name in ("versions", "part"):
+        if not isinstance(attributes["identity"].get(name, {}), dict):
+            raise ValueError(f"{name} in its identity is not an object")
     found = {}
     for group in _hard_links(file):
         for leaf in _hard_links(file[group]):
@@ -559,4 +584,4 @@ def disk_errors(path: Path, nbytes: int) -> Iterator[None]:
 
 def damaged(path: Path, how: str) -> CacheError:
     """The error of a file that cannot be used at all."""
-    return CacheError(f"{path} is damaged or no cache: {how}. Delete it, run extract.py.")
+    return CacheError(f"{path} is damaged or no cache: {how}.{KEEP_IT}")

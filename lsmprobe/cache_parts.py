@@ -100,7 +100,7 @@ def open_files(path: Path) -> tuple[list[CacheFile], list[int]]:
     """
     beside = cache_files(path)
     added = [file for file in beside if ".added-" in file.name and file != path]
-    parts = [CacheFile(file) for file in beside if file not in (path, *added)]
+    parts = [file for file in beside if file not in (path, *added)]
     if path.exists() or not parts:
         files, missing = [CacheFile(path)], []
         if cache_of(path) != path:  # a part, looked at by itself
@@ -111,7 +111,8 @@ def open_files(path: Path) -> tuple[list[CacheFile], list[int]]:
                 "it its name back."
             )
     else:
-        files, missing = parts, _missing(path, parts)
+        files = [CacheFile(file) for file in parts]
+        missing = _missing(path, files)
     base = whole_plan_hash(files[0]) if added else ""
     files += [file for file in map(CacheFile, added) if part_of(file).get("added_to") == base]
     return files, missing
@@ -119,8 +120,7 @@ def open_files(path: Path) -> tuple[list[CacheFile], list[int]]:
 
 def part_of(file: CacheFile) -> dict:
     """Which part of a cache a file says it is; of a whole one nothing."""
-    part = file.identity.get("part")
-    return part if isinstance(part, dict) else {}
+    return dict(file.identity.get("part", {}))
 
 
 def whole_plan_hash(file: CacheFile) -> str:

@@ -1,8 +1,10 @@
 """What one does with caches beside filling and reading them: list, verify, merge, prune, export."""
 
+import logging
 import re
+import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from lsmprobe.cache_format import (
     decoded,
     disk_errors,
     lay_out,
+    leftovers,
     pwrite,
     settings,
     sync_folder,
@@ -31,14 +34,16 @@ from lsmprobe.cache_parts import (
     cache_files,
     cache_of,
     cache_paths,
-    open_files,
+    part_of,
     replacement_path,
 )
-from lsmprobe.errors import CacheError
+from lsmprobe.errors import CacheError, one_line
 
 READERS = 4  # threads; a disk likes to be asked for several things at once
 BLOCK_BYTES = 8_000_000  # of one layer, read at once
-LEFT_BY_A_KILL = re.compile(r"\.(?P<file>.+\.h5)\.(?:[0-9a-f]{8}\.tmp|lock)")
+LEFT_BY_A_KILL = re.compile(r"\.(?P<file>.+\.(?:h5|npy))\.(?:[0-9a-f]{8}\.tmp|lock)")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,17 +53,19 @@ class Verified:
     path: Path
     n_utterances: int  # that are there
     damaged: tuple[str, ...]  # their keys
-    gigabytes: float
+    unfinished: str  # what is missing, or empty
+    gigabytes: float  # that were read
     seconds: float
 
     def __str__(self) -> str:
         speed = self.gigabytes / max(self.seconds, 1e-9)
         read = f"{self.gigabytes:.3f} GB in {self.seconds:.1f} s, {speed:.2f} GB/s"
-        if not self.damaged:
-            return f"{self.path}: {self.n_utterances} clips, none damaged ({read})"
-        names = ", ".join(repr(key)[1:-1] for key in self.damaged)
-        found = f"{len(self.damaged)} of {self.n_utterances} clips are damaged ({read})"
-        return f"{self.path}: {found}: {names}"
+        if self.damaged:
+            found = f"{len(self.damaged)} of {self.n_utterances} clips are damaged ({read})"
+            found += f": {', '.join(self.damaged)}"
+        else:
+            found = f"{self.n_utterances} clips, none damaged ({read})"
+        return one_line(f"{self.path}: {found}{self.unfinished and f'; {self.unfinished}'}")
 
 
 def named_caches(paths: Sequence[Path], folder: Path) -> list[Path]:
@@ -120,7 +127,8 @@ def verify_cache(path: Path, *, repair: bool = False) -> Verified:
         path=path,
         n_utterances=sum(int(file.done.sum()) for file in cache.files),
         damaged=tuple(damaged),
-        gigabytes=sum(file.size for file in cache.files) / 1e9,
+        unfinished="" if cache.is_finished else f"unfinished: {_n_done(cache)}",
+        gigabytes=sum(_nbytes(f, *block) for f in cache.files for block in _blocks(f)) / 1e9,
         seconds=time.monotonic() - started,
     )
 
@@ -163,34 +171,86 @@ def merge_cache(path: Path, *, remove_parts: bool = False) -> Path:
 
 
 def prunable(path: Path, *, named: bool) -> dict[Path, str]:
-    """What may be removed of a cache, and why.
+    """What may be removed of a cache, and why; of what stays though it does not count, a log line.
 
     Args:
         path: the cache.
-        named: whether the user named it; then also what is unfinished or unusable of it.
+        named: whether the user named it; then also what is unfinished of it.
+
+    Raises:
+        CacheError: the user named what is not there or cannot be used, and nothing is left over.
     """
     found = {}
     for entry in sorted(path.parent.iterdir()) if path.parent.is_dir() else ():
-        left = LEFT_BY_A_KILL.fullmatch(entry.name)
+        left = LEFT_BY_A_KILL.fullmatch(entry.name) if entry.is_file() else None
         of = path.with_name(left["file"]) if left else None
         if of and cache_of(of) in (path, replacement_path(path)) and not is_being_written(of):
             found[entry] = "left over by a run that was killed"
-    files = [file for file in cache_files(path) if not is_being_written(file)]
+    if named:
+        found |= _unfinished_replacement(path)
+    files = cache_files(path)
     try:
-        used = [file.path for file in open_files(path)[0]]
-        found |= {file: f"its clips are in {path.name}" for file in files if file not in used}
         cache = FeatureCache(path, allow_unfinished=True)
-        if named and not cache.is_finished:
-            why = f"unfinished: {len(cache.utterances)} of {len(cache.columns['key'])} clips done"
-            found |= dict.fromkeys(files, why)
     except CacheError as error:
-        if named and not found and not files:
+        if named and not found:
             raise
-        found |= dict.fromkeys(files if named else (), f"cannot be used: {error}")
+        if files:
+            _log_kept(error)
+        return found
+    used = [file.path for file in cache.files]
+    if named and not cache.is_finished:
+        idle = [file for file in used if not is_being_written(file)]
+        return found | dict.fromkeys(idle, f"unfinished: {_n_done(cache)}")
+    spare = [file for file in files if file not in used and not is_being_written(file)]
+    return found | _held_twice(cache, spare)
+
+
+def _unfinished_replacement(path: Path) -> dict[Path, str]:
+    """What was to replace a cache, if no process works on it and it is a cache."""
     replacement = replacement_path(path)
-    if named and replacement.exists() and not is_being_written(replacement):
-        found[replacement] = "an unfinished replacement"
+    if not replacement.exists() or is_being_written(replacement):
+        return {}
+    try:
+        cache = FeatureCache(replacement, allow_unfinished=True)
+    except CacheError as error:
+        _log_kept(error)
+        return {}
+    if cache.is_finished:
+        _log_kept(f"{replacement} is finished; extract.py --replace puts it in place")
+        return {}
+    return {replacement: f"an unfinished replacement: {_n_done(cache)}"}
+
+
+def _held_twice(cache: FeatureCache, spare: Sequence[Path]) -> dict[Path, str]:
+    """Those files that do not count and whose every clip the cache holds too, alike and sound."""
+    if not spare:
+        return {}
+    if any(_damaged_rows(file) for file in cache.files):
+        _log_kept(f"{cache.path} has damaged clips, so what lies beside it may be needed")
+        return {}
+    held = {key: value for file in cache.files for key, value in _checksums(file).items()}
+    found = {}
+    for path in spare:
+        try:
+            mine = _checksums(CacheFile(path))
+        except CacheError as error:
+            _log_kept(error)
+            continue
+        if n_alone := sum(held.get(key) != value for key, value in mine.items()):
+            _log_kept(f"{path} has {n_alone} clips that {cache.path.name} does not hold")
+        else:
+            found[path] = f"its clips are in {cache.path.name}"
     return found
+
+
+def _checksums(file: CacheFile) -> dict[bytes, int]:
+    """Those stored with the utterances that are there, by key."""
+    stored = file.array("utterances/checksum")[file.done]
+    return dict(zip(file.columns["key"][file.done].tolist(), stored.tolist(), strict=True))
+
+
+def _log_kept(why: object) -> None:
+    log.warning("kept: %s", one_line(str(why)))
 
 
 def prunable_in(folder: Path) -> dict[Path, str]:
@@ -215,49 +275,107 @@ def export_cache(path: Path, out: Path, *, layer: int | None = None, frames: boo
         What was written, for people.
 
     Raises:
-        CacheError: the cache is unfinished, or has no such layer or no frames.
+        CacheError: the cache is unfinished, or has no such layer or no frames; or the disk is full,
+            or the folder missing or read-only.
     """
     cache = FeatureCache(path)
     if layer is not None and layer not in cache.layers:
         raise CacheError(f"{path} has layers 0 to {cache.layers[-1]}; got layer {layer}.")
     table = cache.utterances
+    if not out.parent.is_dir():
+        raise CacheError(f"There is no folder {out.parent}; make it, or choose another OUT.")
     array, csv = (out.with_name(f"{out.name}{suffix}") for suffix in (".npy", ".csv"))
-    beside = [file.with_name(f".{file.name}.tmp") for file in (array, csv)]
+    shape: tuple[int, ...]
     if frames:
         assert layer is not None
         table = table.assign(offset=np.cumsum(cache.lengths) - cache.lengths)
         shape = int(cache.lengths.sum()), cache.dim
-        rows = np.lib.format.open_memmap(beside[0], "w+", cache.frames(0, layer).dtype, shape)
-        for i, start in enumerate(table.offset):
-            rows[start : start + cache.lengths[i]] = cache.frames(i, layer)
-        rows.flush()
+        rows = (cache.frames(i, layer) for i in range(len(table)))
     else:
-        with beside[0].open("wb") as file:
-            np.save(file, cache.pooled if layer is None else cache.pooled[:, layer])
-    table.to_csv(beside[1], index=False, errors="surrogateescape")
-    for temporary, target in zip(beside, (array, csv), strict=True):
-        temporary.replace(target)
-    made = np.load(array, mmap_mode="r")
-    return f"{array}: {' x '.join(map(str, made.shape))} of {made.dtype}; {csv}: {len(table)} rows"
+        pooled = cache.pooled if layer is None else cache.pooled[:, layer]
+        shape, rows = pooled.shape, (row[None] for row in pooled)
+    dtype = cache.frames(0, cache.layers[0]).dtype if frames else np.dtype("<f4")
+    try:
+        with sole_writer(array):
+            for left in leftovers(array):  # by a kill in here
+                left.unlink()
+            _write_both(array, csv, shape, dtype, rows, table)
+    except OSError as error:
+        needed = f"it needs {np.prod(shape) * dtype.itemsize / 1e9:.3g} GB"
+        raise CacheError(
+            f"{array} cannot be written: {error.strerror or error}; {needed}. Make room, or choose "
+            "another OUT."
+        ) from error
+    return f"{array}: {' x '.join(map(str, shape))} of {dtype}; {csv}: {len(table)} rows"
+
+
+def _write_both(
+    array: Path,
+    csv: Path,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    rows: Iterable[np.ndarray],
+    table: pd.DataFrame,
+) -> None:
+    """An array, some rows at a time, and its table: both complete, or neither."""
+    beside = [array.with_name(f".{array.name}.{secrets.token_hex(4)}.tmp") for _ in range(2)]
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    try:
+        with beside[0].open("xb") as file:  # not memory-mapped: there a full disk ends the process
+            np.lib.format.write_array_header_1_0(file, header)
+            for some in rows:
+                file.write(some.tobytes())
+        table.to_csv(beside[1], index=False, errors="surrogateescape")
+        for temporary, target in zip(beside, (array, csv), strict=True):
+            temporary.replace(target)
+    finally:
+        for temporary in beside:
+            temporary.unlink(missing_ok=True)
 
 
 def _row(path: Path) -> dict[str, Any]:
     """A cache in the list of all."""
-    gigabytes = sum(file.stat().st_size for file in cache_files(path)) / 1e9
-    row = {"model": path.parent.name, "corpus": path.stem, "gigabytes": gigabytes}
+    nbytes = sum(file.stat().st_size for file in cache_files(path))
+    row = {"model": path.parent.name, "corpus": path.stem, "gigabytes": _rounded(nbytes / 1e9)}
+    replaced = _being_replaced(path)
     try:
         cache = FeatureCache(path, allow_unfinished=True)
     except CacheError as error:
-        return row | {"state": str(error)}
+        return row | {"state": f"{error}{replaced}"}
+    state = "finished" if cache.is_finished else f"unfinished: {cache.what_is_missing()}"
+    if cache.missing_parts:
+        count = part_of(cache.files[0])["of"]
+        state = f"{count - len(cache.missing_parts)} of {count} parts, {state}"
+    planned = "?" if cache.missing_parts else len(cache.columns["key"])
     return row | {
-        "clips": f"{len(cache.lengths)}/{len(cache.columns['key'])}",
-        "hours": cache.utterances.seconds.sum() / 3600,
+        "clips": f"{len(cache.lengths)}/{planned}",
+        "hours": _rounded(cache.utterances.seconds.sum() / 3600),
         "layers": cache.n_layers,
         "dim": cache.dim,
         "store": cache.store if cache.store == "pooled" else f"{cache.store}, {cache.dtype}",
         "revision": cache.identity.get("revision"),
-        "state": "finished" if cache.is_finished else f"unfinished: {cache.what_is_missing()}",
+        "state": f"{state}{replaced}",
     }
+
+
+def _being_replaced(path: Path) -> str:
+    """How far what is to replace a cache has come; empty if nothing is."""
+    try:
+        replacement = FeatureCache(replacement_path(path), allow_unfinished=True)
+    except CacheError:
+        return ""
+    return f"; being replaced, {_n_done(replacement)}"
+
+
+def _n_done(cache: FeatureCache) -> str:
+    if cache.missing_parts:
+        return cache.what_is_missing()
+    return f"{len(cache.lengths)} of {len(cache.columns['key'])} clips done"
+
+
+def _rounded(value: float) -> float:
+    """To three digits that count."""
+    return float(f"{value:.3g}")
 
 
 def _damaged_rows(file: CacheFile) -> list[int]:
@@ -314,7 +432,8 @@ def _nbytes(file: CacheFile, start: int, stop: int) -> int:
     """Bytes of some consecutive utterances."""
     layers = [m.row_nbytes for name, m in file.members.items() if name.startswith("layers/")]
     pooled = 2 * file.members["pooled/mean"].row_nbytes
-    return int(file.columns["frames"][start:stop].sum()) * sum(layers) + (stop - start) * pooled
+    each = pooled + file.members["utterances/sha256"].row_nbytes
+    return int(file.columns["frames"][start:stop].sum()) * sum(layers) + (stop - start) * each
 
 
 def _copy(

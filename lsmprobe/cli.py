@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import tyro
 
 from lsmprobe.commands import COMMANDS, GROUPS, Run
-from lsmprobe.errors import LsmprobeError
+from lsmprobe.errors import LsmprobeError, one_line
 
 # --force and no --no-force; `check emodb` and no `command:check emodb`
 FLAGS = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes)
@@ -74,22 +74,17 @@ def _exit_with(read_flags: Callable[[], Any]) -> None:
         config = getattr(config, "command", config)
         sys.exit(runs[type(config)](config) or 0)
     except LsmprobeError as error:
-        sys.exit(f"lsmprobe: {_one_line(str(error))}")
+        sys.exit(f"lsmprobe: {one_line(str(error))}")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
         if error.filename is None:  # not of a file that the user named
             raise
-        name = _one_line(str(error.filename))
+        name = one_line(str(error.filename))
         sys.exit(f"lsmprobe: {name} cannot be written or read: {error.strerror}.")
     except KeyboardInterrupt:
         print(
             "lsmprobe: stopped; what was done is kept, the same command continues.", file=sys.stderr
         )
         sys.exit(INTERRUPTED)
-
-
-def _one_line(said: str) -> str:
-    """With escapes for what a name may hold: line breaks, control codes, bytes that are no text."""
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in said)

@@ -32,7 +32,7 @@ from lsmprobe.config import (
     VerifyCacheConfig,
     label_map,
 )
-from lsmprobe.errors import LsmprobeError
+from lsmprobe.errors import LsmprobeError, one_line
 
 LEAKS = {"speaker": "speakers", "sentence": "sentences", "sha256": "identical audio"}
 
@@ -232,7 +232,8 @@ def list_caches_command(config: ListCachesConfig) -> None:
     table = list_caches(config.cache_dir)
     if table.empty:
         raise LsmprobeError(f"{config.cache_dir} holds no cache; run extract.py first.")
-    print(table.fillna("-").round(3).to_string(index=False))
+    shown = table.round(3).map(lambda value: one_line(str(value))).mask(table.isna(), "-")
+    print(shown.to_string(index=False))
 
 
 def cache_info_command(config: CacheInfoConfig) -> None:
@@ -240,7 +241,7 @@ def cache_info_command(config: CacheInfoConfig) -> None:
     from lsmprobe.cache_tools import cache_info
 
     for name, value in cache_info(config.path).items():
-        print(f"{name:22} {value}")
+        print(one_line(f"{name:22} {value}"))
 
 
 def verify_cache_command(config: VerifyCacheConfig) -> int:
@@ -252,7 +253,7 @@ def verify_cache_command(config: VerifyCacheConfig) -> int:
         try:
             found = verify_cache(path, repair=config.repair)
         except LsmprobeError as error:
-            print(error)
+            print(one_line(str(error)))
             n_bad += 1
             continue
         print(found)
@@ -267,7 +268,8 @@ def merge_cache_command(config: MergeCacheConfig) -> None:
     from lsmprobe.cache_tools import merge_cache
 
     merge_cache(config.path, remove_parts=config.remove_parts)
-    print(f"{config.path}: merged{' and its parts removed' if config.remove_parts else ''}")
+    removed = " and its parts removed" if config.remove_parts else ""
+    print(one_line(f"{config.path}: merged{removed}"))
 
 
 def prune_caches_command(config: PruneCachesConfig) -> None:
@@ -279,7 +281,7 @@ def prune_caches_command(config: PruneCachesConfig) -> None:
     else:
         found = prunable_in(config.cache_dir)
     for file, why in found.items():
-        print(f"{file}: {why} ({file.stat().st_size / 1e9:.3f} GB)")
+        print(one_line(f"{file}: {why} ({file.stat().st_size / 1e9:.3f} GB)"))
         if config.yes:
             file.unlink()
     if not found:
@@ -292,7 +294,7 @@ def export_cache_command(config: ExportCacheConfig) -> None:
     """Write features for other programs."""
     from lsmprobe.cache_tools import export_cache
 
-    print(export_cache(config.path, config.out, layer=config.layer, frames=config.frames))
+    print(one_line(export_cache(config.path, config.out, layer=config.layer, frames=config.frames)))
 
 
 Run = Callable[[Any], int | None]

@@ -4,8 +4,10 @@ Runs come in pairs, one of A and one of B with the same seed, and only their mea
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ from statsmodels.stats.multitest import multipletests
 
 from lsmprobe.errors import ResultsError
 from lsmprobe.evaluation import macro_f1_of, resampled_scores
+from lsmprobe.results import load_record
 
 N_PERMUTATIONS = 9999  # up to 13 speakers every one of the 2^n swaps is made instead
 MIN_SPEAKERS = 6  # 2 / 2^5 = 0.0625: with five speakers no p can be below 0.05
@@ -115,6 +118,50 @@ def compare_records(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any
         np.stack(guesses[len(seeds) :]),
         len(classes),
     )
+
+
+def compare_runs(
+    results: pd.DataFrame, between: Literal["model", "head", "layer", "feature_norm"]
+) -> pd.DataFrame:
+    """Every two models (heads, layers, ...) on the same test utterances, paired and tested.
+
+    Args:
+        results: what `load_results` or `probe` returned; what is neither compared nor the same of
+            all runs (corpus, split, head, ...) makes a group of its own.
+        between: the column in which A and B differ. Two models are compared on the one layer that
+            each was probed on, since they may differ in depth.
+
+    Returns:
+        One row per group and pair: the group's columns, a, b, the fields of `Comparison`
+        (difference, low and high in percentage points of macro-F1) and p_holm, which is corrected
+        for all tests of the table.
+
+    Raises:
+        ResultsError: there is nothing to compare, two runs of one side have the same seed, or as
+            `compare_records`.
+    """
+    keys = ["model", "corpus", "split", "feature_norm", "head", "layer"]
+    depth = ["layer"] if between == "model" else []
+    same = [key for key in keys if key not in (between, *depth)]
+    rows = []
+    for about, runs in results.groupby(same, sort=False, dropna=False):
+        if runs.duplicated([between, "seed"]).any():
+            raise ResultsError(
+                f"{', '.join(map(str, about))}: several runs with one {between} and seed; expected "
+                "one. They differ in layer or settings: keep one of them."
+            )
+        sides = {
+            side: [load_record(Path(path)) for path in own["path"]]
+            for side, own in runs.groupby(between, sort=False)
+        }
+        for a, b in combinations(sides, 2):
+            found = asdict(compare_records(sides[a], sides[b]))
+            rows.append({**dict(zip(same, about, strict=True)), "a": a, "b": b, **found})
+    if not rows:
+        raise ResultsError(
+            f"no two runs here differ in {between} and agree in {', '.join(same)}; probe another."
+        )
+    return add_holm(pd.DataFrame(rows))
 
 
 def add_holm(comparisons: pd.DataFrame) -> pd.DataFrame:

@@ -427,7 +427,8 @@ class PruneCachesConfig:
 
     paths: tuple[Path, ...]
     """CACHE_DIR/MODEL/CORPUS.h5: what is left over of these caches, and if one is unfinished, the
-    cache itself; none or `all`: what is left over in the cache folder."""
+    cache itself; none or `all`: what is left over in the cache folder. What cannot be read as a
+    cache, and clips that are nowhere else, stay."""
     cache_dir: Path = Path("cache")
     """Where extract.py wrote."""
     yes: bool = False
@@ -450,6 +451,8 @@ class ExportCacheConfig:
     def __post_init__(self) -> None:
         if self.frames and self.layer is None:
             raise SettingsError("--frames needs --layer L: frames are exported layer by layer.")
+        if self.out.name in ("", ".."):
+            raise SettingsError(f"{str(self.out)!r} is a folder; expected a name without .npy.")
 
 
 RANGES: dict[str, tuple[float, float]] = {

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from lsmprobe.cache import FeatureCache, sole_writer
-from lsmprobe.cache_format import CacheFile, CachePlan, decoded, differences, plan_hash
+from lsmprobe.cache import CacheWriter, FeatureCache, sole_writer
+from lsmprobe.cache_format import KEEP_IT, CacheFile, CachePlan, decoded, differences, plan_hash
 from lsmprobe.cache_parts import (
     cache_files,
     part_of,
@@ -24,9 +24,10 @@ from lsmprobe.cache_parts import (
     replacement_path,
     whole_plan_hash,
 )
-from lsmprobe.errors import AudioError, CacheError
+from lsmprobe.errors import AudioError, CacheError, one_line
 
 HASHERS = 2  # threads that read audio files
+BUILD_ANEW = " Use another --cache-dir, or --replace to build it anew."
 
 PlannedFile = tuple[Path, CachePlan]
 
@@ -58,16 +59,47 @@ def planned_files(
     except CacheError as error:
         if not replaces:
             raise
-        log.warning("a new cache is built beside it, to replace it once finished: %s", error)
+        found = _less_advice(error)
+        log.warning("a new cache is built beside it, to replace it once finished: %s", found)
+    for file in cache_files(path):
+        with sole_writer(file):  # that nobody is at work on what is to be replaced
+            pass
     beside = replacement_path(path)
+    _take_over(path, beside, plan)
     if beside.exists():
         try:
             return _continued(beside, plan, takes_new=False)
         except CacheError as error:
-            log.warning("begun anew: %s", error)
+            log.warning("begun anew: %s", _less_advice(error))
             with sole_writer(beside):
                 beside.unlink()
     return [(beside, plan)]
+
+
+def _less_advice(error: CacheError) -> str:
+    """What was found, without the advice to do what the user is doing."""
+    return one_line(str(error).removesuffix(BUILD_ANEW).removesuffix(KEEP_IT))
+
+
+def _take_over(path: Path, beside: Path, plan: CachePlan) -> None:
+    """Begin a replacement with what a file that cannot be opened holds undamaged."""
+    if cache_files(path) != [path] or not path.is_file() or _opens(path):
+        return
+    try:
+        with CacheWriter.open(beside, plan) as writer:
+            n_taken = writer.take_over(path)
+    except CacheError:  # of which extraction will hear, or which lets it begin anew
+        return
+    if n_taken:
+        log.info("%d undamaged clips of %s are taken over", n_taken, path)
+
+
+def _opens(path: Path) -> bool:
+    try:
+        CacheFile(path)
+    except CacheError:
+        return False
+    return True
 
 
 def _part(path: Path, plan: CachePlan, number: int, count: int) -> PlannedFile:
@@ -106,10 +138,7 @@ def _continued(path: Path, plan: CachePlan, takes_new: bool = True) -> list[Plan
     may_differ = ("new", "in another place") if takes_new else ()
     found = differences(stored, plan, may_differ) + _changed_audio(stored, plan.utterances)
     if found:
-        raise CacheError(
-            f"{path} was planned differently: {'; '.join(found)}. Use another --cache-dir, or "
-            "--replace to build it anew."
-        )
+        raise CacheError(f"{path} was planned differently: {'; '.join(found)}.{BUILD_ANEW}")
     rows = {key: row for row, key in enumerate(plan.utterances.key)}
     files = []
     for file in stored.files:

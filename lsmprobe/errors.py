@@ -43,6 +43,15 @@ class ResultsError(LsmprobeError):
     """A record of a run that cannot be read or written."""
 
 
+def one_line(said: str) -> str:
+    r"""With escapes for what a name may hold: line breaks, control codes, bytes that are no text.
+
+    >>> one_line("a\nb")
+    'a\\nb'
+    """
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in said)
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """The known names for a message, those most like `name` first.
 

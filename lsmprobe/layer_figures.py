@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import cycle
-from typing import cast
+from typing import Literal, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -113,13 +113,15 @@ def draw_similarity(
 
 
 def draw_knowledge(knowledge: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """What else a layer knows: a line per target, and dashed that of random weights.
+    """What else a layer knows: a line per target, and dashed that of the random-weights control.
 
     Args:
         knowledge: what `what_layers_know` returned, of one corpus.
         ax: where to draw; by default a new figure.
     """
     ax = ax or _axes()
+    if knowledge["random_weights"].all():  # nothing that they could be the control of
+        knowledge = knowledge.assign(random_weights=False)
     for (target, rows), colour, marker in zip(
         knowledge.groupby("target", sort=False), cycle(COLOURS), cycle(MARKERS)
     ):
@@ -187,7 +189,7 @@ def draw_projection(points: pd.DataFrame, colour: str = "emotion", ax: Axes | No
             marker=marker,
             alpha=0.75,
             linewidths=0,
-            label=name,
+            label=name or "not known",
         )
     ax.set_xticks([])
     ax.set_yticks([])
@@ -200,6 +202,102 @@ def draw_projection(points: pd.DataFrame, colour: str = "emotion", ax: Axes | No
         ncols=columns,
         fontsize=9,
     )
+    return ax
+
+
+def draw_transfer(
+    matrix: pd.DataFrame, ax: Axes | None = None, *, measure: str = "macro-F1"
+) -> Axes:
+    """Heat map of scores across corpora: rows are trained on, columns tested on.
+
+    Args:
+        matrix: what `transfer_matrix` returned.
+        ax: where to draw; by default a new figure.
+        measure: the name beside the colours.
+    """
+    ax = _percent_map(matrix, ax, measure)
+    ax.set_xlabel("tested on")
+    ax.set_ylabel("trained on")
+    ax.set_xticks(ax.get_xticks(), matrix.columns, rotation=45, ha="right", rotation_mode="anchor")
+    return ax
+
+
+def draw_transfer_layers(
+    scores: pd.DataFrame, ax: Axes | None = None, *, measure: str = "macro-F1"
+) -> Axes:
+    """Heat map of the layers that transfer: a row per pair of corpora, a column per layer.
+
+    Args:
+        scores: what `transfer_layers` returned.
+        ax: where to draw; by default a new figure.
+        measure: the name beside the colours.
+    """
+    ax = _percent_map(scores, ax, measure)
+    ax.set_xlabel("layer")
+    return ax
+
+
+def _percent_map(scores: pd.DataFrame, ax: Axes | None, measure: str) -> Axes:
+    """A coloured cell with its number for each score, 0 to 100; nothing where one is missing."""
+    n_rows, n_columns = scores.shape
+    longest = max(len(str(name)) for name in scores.index)
+    ax = ax or _axes(2.4 + 0.09 * longest + 0.5 * max(n_columns, 5), 2 + 0.36 * max(n_rows, 5))
+    values = scores.to_numpy(dtype=float)
+    image = ax.imshow(values, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            colour = "white" if value < 55 else "black"
+            text = f"{value:.0f}"
+            ax.text(column, row, text, ha="center", va="center", fontsize=9, color=colour)
+    ax.set_xticks(range(n_columns), [str(name) for name in scores.columns])
+    ax.set_yticks(range(n_rows), [str(name) for name in scores.index])
+    cast(Figure, ax.figure).colorbar(image, ax=ax, label=f"{measure} (%)")
+    return ax
+
+
+def draw_learning_curve(
+    curve: pd.DataFrame, ax: Axes | None = None, *, over: Literal["speakers", "clips"] = "speakers"
+) -> Axes:
+    """Score against the size of the training set: the mean of the runs, and its deviation as band.
+
+    Args:
+        curve: what `learning_curve` returned, or several of them, concatenated.
+        ax: where to draw; by default a new figure.
+        over: what is counted; clips are the mean of the runs.
+    """
+    ax = ax or _axes()
+    keys = ["model", "corpus", "head", "layer", "feature_norm"]
+    layers = ["all layers" if pd.isna(layer) else f"layer {layer}" for layer in curve["layer"]]
+    known = curve.assign(layer=layers)
+    name, title = _names(known, keys)
+    lines = known.groupby(keys, sort=False)
+    for (_, rows), colour, marker in zip(lines, cycle(COLOURS), cycle(MARKERS)):
+        runs = rows.groupby("speakers")
+        x, mean, spread = runs[over].mean(), runs["score"].mean(), runs["score"].std().fillna(0)
+        ax.plot(x, mean, color=colour, marker=marker, label=name(rows))
+        ax.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
+    for chance in curve["chance"].round(3).unique():
+        ax.axhline(chance, color="grey", linestyle="--", linewidth=1)
+        ax.annotate(
+            "chance",
+            (1, chance),
+            xycoords=("axes fraction", "data"),
+            xytext=(-4, 3),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
+            color="dimgrey",
+        )
+    if over == "speakers":
+        ax.set_xticks(sorted(set(curve["speakers"])))
+    ax.set_xlabel(f"training {over}")
+    scores = " or ".join(f"{METRICS[metric]} (%)" for metric in curve["metric"].unique())
+    ax.set_ylabel(f"{scores}, mean ± deviation over runs")
+    ax.set_ylim(0, 102)
+    ax.set_title(title)
+    ax.spines[["top", "right"]].set_visible(False)
+    if len(lines) > 1:
+        ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
     return ax
 
 

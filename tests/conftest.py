@@ -60,8 +60,11 @@ def utterance_table(speakers, emotions, frames, gender=""):
     )
 
 
-def write_cache(path, table, states, *, store="frames", dtype="float16", identity=None):
-    """A finished cache of given hidden states, one (layers, frames, dim) tensor per utterance."""
+def write_cache(path, table, states, *, store="frames", dtype="float16", identity=None, first=0):
+    """A finished cache of given hidden states, one (layers, frames, dim) tensor per utterance.
+
+    The hashes of the audio, which there is none of, are numbers that start at `first`.
+    """
     n_layers, _, dim = states[0].shape
     plan = CachePlan(
         utterances=table,
@@ -74,7 +77,7 @@ def write_cache(path, table, states, *, store="frames", dtype="float16", identit
     path.parent.mkdir(parents=True, exist_ok=True)
     with CacheWriter.open(path, plan) as writer:
         for index, hidden in enumerate(states):
-            writer.write(index, hidden, f"{index:064x}")
+            writer.write(index, hidden, f"{first + index:064x}")
     return path
 
 

@@ -176,7 +176,15 @@ def test_a_renamed_part_is_refused(tmp_path):
         FeatureCache(path, allow_unfinished=True)
 
 
-@pytest.mark.parametrize("part", [3, "x", [1], {"number": [0], "of": {}}, {"added_to": 3}, None])
+@pytest.mark.parametrize("name", ["part", "versions"])
+@pytest.mark.parametrize("value", [3, "x", [1], None])
+def test_an_identity_of_another_kind_is_refused(tmp_path, name, value):
+    plan = plan_of()
+    with pytest.raises(CacheError, match=f"{name} in its identity is not an object"):
+        finished(tmp_path / "c.h5", reidentified(plan, **{name: value}))
+
+
+@pytest.mark.parametrize("part", [{"number": [0], "of": {}}, {"added_to": 3}])
 def test_whatever_a_foreign_file_says_of_its_part_is_at_worst_refused(tmp_path, part):
     plan = plan_of()
     foreign = reidentified(plan, **plan.identity, part=part)
@@ -186,11 +194,8 @@ def test_whatever_a_foreign_file_says_of_its_part_is_at_worst_refused(tmp_path, 
     with pytest.raises(CacheError, match="was made as part"):
         FeatureCache(tmp_path / "c.h5")
     assert_right(FeatureCache(tmp_path / "d.h5"), plan)
-    if isinstance(part, dict):
-        with pytest.raises(CacheError, match="holds a part of a cache"):
-            FeatureCache(tmp_path / "e.h5")
-    else:
-        assert_right(FeatureCache(tmp_path / "e.h5"), plan)
+    with pytest.raises(CacheError, match="holds a part of a cache"):
+        FeatureCache(tmp_path / "e.h5")
 
 
 def test_an_utterance_in_two_files_is_refused(tmp_path):

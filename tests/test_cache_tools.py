@@ -1,7 +1,13 @@
+import contextlib
 import csv
+import dataclasses
 import errno
+import hashlib
 import os
+import resource
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +23,7 @@ from test_cache import (
     forks,
     in_fork,
     plan_of,
+    reidentified,
     states,
 )
 from test_cache_parts import finished_in_two_steps, finished_part, finished_parts
@@ -35,7 +42,9 @@ from lsmprobe.cache_tools import (
     verify_cache,
 )
 from lsmprobe.cli import main
-from lsmprobe.errors import CacheError
+from lsmprobe.config import ExportCacheConfig
+from lsmprobe.continuation import planned_files
+from lsmprobe.errors import CacheError, SettingsError
 
 
 def flip(path, byte):
@@ -110,6 +119,9 @@ def test_verify_reads_only_what_is_done(tmp_path, monkeypatch):
         fill(writer, [1, 2, 4])
     found = verify_cache(path)
     assert (found.n_utterances, found.damaged) == (3, ())
+    # Of three utterances with 5 + 1 + 7 frames: three layers as float16, two statistics, a digest.
+    assert round(found.gigabytes * 1e9) == 13 * 3 * 5 * 2 + 3 * (2 * 3 * 5 * 4 + 64)
+    assert str(found).endswith("; unfinished: 3 of 6 clips done")
 
 
 def test_what_the_disk_does_not_give_is_damaged_and_the_rest_is_told_apart(tmp_path, monkeypatch):
@@ -144,6 +156,20 @@ def test_repair_waits_for_no_writer(tmp_path):
     with CacheWriter.open(path, plan_of()), pytest.raises(CacheError, match="is being written by"):
         verify_cache(path, repair=True)
     assert len(FeatureCache(path).utterances) == len(FRAMES)
+
+
+def test_a_clip_that_was_mended_and_then_damaged_is_extracted_again(tmp_path):
+    path, plan = tmp_path / "c.h5", plan_of()
+    with CacheWriter.open(path, plan) as writer:
+        writer.skip(2)
+        fill(writer)
+    with CacheWriter.open(path, plan) as writer:
+        writer.write(2, states(plan, 2), digest(2))
+    flip(path, extents(path)["pooled/mean"][0] + 2 * 3 * 5 * 4)
+    assert verify_cache(path, repair=True).damaged == ("002.wav",)
+    assert not FeatureCache(path, allow_unfinished=True).is_finished
+    with CacheWriter.open(path, plan) as writer:
+        assert writer.remaining == [2]
 
 
 # Merge
@@ -293,6 +319,136 @@ def test_an_addition_to_another_plan_is_left_over(tmp_path):
     assert where == added_path(path, 2)
 
 
+def damage_data(path):
+    flip(path, extents(path)["layers/01"][0])
+
+
+def damage_structure(path):
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def make_unfinished(path):
+    with CacheWriter.open(path, plan_of()) as writer:
+        writer.done[:] = False
+    cache_tools.mark_for_extraction(cache_format.CacheFile(path), [3])
+
+
+@pytest.mark.parametrize("damage", [damage_data, damage_structure, make_unfinished])
+def test_the_only_good_copy_is_never_offered(tmp_path, damage, caplog):
+    path = finished_parts(tmp_path / "m" / "c.h5", plan_of())
+    merge_cache(path)
+    assert len(prunable_in(tmp_path)) == 3
+    damage(path)
+    parts = [part_path(path, number, 3) for number in range(3)]
+    lost = [file for file in parts if b"003.wav" in file.read_bytes()]
+    offered = prunable_in(tmp_path)
+    assert not set(offered) & (set(lost) if damage is make_unfinished else set(parts))
+    assert "kept: " in caplog.text
+    with contextlib.suppress(CacheError):
+        assert not set(prunable(path, named=True)) & set(parts)
+
+
+def test_both_copies_of_a_clip_are_never_offered_at_once(tmp_path):
+    """The whole file is unfinished; what it has, its parts have too."""
+    path = finished_parts(tmp_path / "m" / "c.h5", plan_of())
+    with CacheWriter.open(path, plan_of()) as writer:
+        fill(writer, range(6 - 1))
+    assert list(prunable(path, named=True)) == [path]
+
+
+def test_an_addition_that_holds_clips_of_its_own_stays(tmp_path, caplog):
+    path = finished_in_two_steps(tmp_path / "m" / "c.h5", plan_of(), 4)
+    finished(path.with_name("other.h5"), plan_of(FRAMES[:5])).replace(path)
+    assert prunable_in(tmp_path) == prunable(path, named=True) == {}
+    assert "c.added-01.h5 has 1 clips that c.h5 does not hold" in caplog.text
+
+
+def test_what_is_no_cache_is_never_offered(tmp_path):
+    folder = tmp_path / "m"
+    folder.mkdir()
+    (folder / "notes.h5").write_bytes(b"my notes")
+    (folder / ".c.h5.lock").mkdir()
+    (folder / "deep.h5").mkdir()
+    with h5py.File(folder / "thesis.h5", "w") as file:
+        file.create_dataset("results", data=[1.0])
+    (folder / ".thesis.replacement.h5").write_bytes(b"a foreign file, too")
+    damage_structure(finished(folder / "damaged.h5", plan_of()))
+    assert prunable_in(tmp_path) == {}
+    for name in ("notes", "thesis", "deep", "damaged"):
+        with pytest.raises(CacheError):
+            prunable(folder / f"{name}.h5", named=True)
+
+
+def test_a_replacement_is_listed_and_may_be_given_up(tmp_path):
+    path = finished(tmp_path / "m" / "c.h5", plan_of())
+    beside = replacement_path(path)
+    with CacheWriter.open(beside, plan_of(dim=6)) as writer:
+        fill(writer, [0, 1])
+        assert prunable(path, named=True) == {}
+    assert list_caches(tmp_path).state[0] == "finished; being replaced, 2 of 6 clips done"
+    assert prunable(path, named=True) == {beside: "an unfinished replacement: 2 of 6 clips done"}
+    with CacheWriter.open(beside, plan_of(dim=6)) as writer:
+        fill(writer)
+    assert prunable(path, named=True) == {}  # it needs only to be put in place
+
+
+# Replace
+
+
+def with_audio(folder, plan):
+    """The plan, its audio files, and a cache of it."""
+    paths = [str(folder / f"{row}.wav") for row in range(len(FRAMES))]
+    for row, path in enumerate(paths):
+        Path(path).write_bytes(bytes([row]))
+    plan = dataclasses.replace(plan, utterances=plan.utterances.assign(path=paths))
+    with CacheWriter.open(folder / "c.h5", plan) as writer:
+        for row in range(len(FRAMES)):
+            writer.write(row, states(plan, row), hashlib.sha256(bytes([row])).hexdigest())
+    return plan, folder / "c.h5"
+
+
+def test_of_a_file_that_cannot_be_opened_what_is_undamaged_is_taken_over(tmp_path, caplog):
+    plan, path = with_audio(tmp_path, plan_of())
+    before = path.read_bytes()
+    flip(path, extents(path)["layers/01"][0] + 3 * plan.dim * 2)  # in the second utterance
+    flip(path, before.index(b"000.wav"))
+    with pytest.raises(CacheError, match=r"does not add up\. Keep it, .*--replace"):
+        planned_files(path, plan)
+    caplog.set_level("INFO")
+    [(beside, _)] = planned_files(path, plan, replaces=True)
+    assert beside == replacement_path(path)
+    assert "5 undamaged clips" in caplog.text
+    assert "--replace" not in caplog.text
+    with CacheWriter.open(beside, plan) as writer:
+        assert writer.remaining == [1]
+        writer.write(1, states(plan, 1), hashlib.sha256(b"\1").hexdigest())
+    assert beside.read_bytes() == before
+
+
+@pytest.mark.parametrize("other", [plan_of(dtype="bfloat16"), plan_of()])
+def test_of_a_damaged_file_of_another_plan_nothing_is_taken_over(tmp_path, other):
+    plan, path = with_audio(tmp_path, plan_of())
+    flip(path, path.read_bytes().index(b"000.wav"))
+    identity = {"model": {"name": "tiny", "revision": "r2"}, "norm": None}
+    utterances = plan.utterances
+    other = dataclasses.replace(other, utterances=utterances, identity=identity)
+    [(beside, _)] = planned_files(path, other, replaces=True)
+    assert CacheWriter.open(beside, other).remaining == list(range(6))
+
+
+def test_what_replaces_says_only_what_differs(tmp_path, caplog):
+    plan, path = with_audio(tmp_path, plan_of())
+    other = dataclasses.replace(plan, dim=6)
+    with pytest.raises(CacheError, match="--replace to build it anew"):
+        planned_files(path, other)
+    [(beside, _)] = planned_files(path, other, replaces=True)
+    assert beside == replacement_path(path)
+    [line] = caplog.messages
+    assert line.endswith("c.h5 was planned differently: dim was 5, is now 6.")
+    with sole_writer(path), pytest.raises(CacheError, match="is being written by another process"):
+        planned_files(path, other, replaces=True)
+
+
 # List, info, export
 
 
@@ -310,13 +466,13 @@ def test_a_list_says_what_there_is(tmp_path):
         ["n", "a"],
         ["n", "b"],
     ]
-    assert table.clips.tolist()[:3] == ["6/6", "3/3", "2/6"]
+    assert table.clips.tolist()[:3] == ["6/6", "3/?", "2/6"]
     assert table.store.tolist()[:3] == ["frames, float16", "frames, float16", "pooled"]
     assert table.state[0] == "finished"
-    assert "there is no 1" in table.state[1]
+    assert "1 of 2 parts, unfinished: of its 2 parts there is no 1" in table.state[1]
     assert "4 of 6 utterances are still to come" in table.state[2]
     assert "not an HDF5 file" in table.state[3]
-    assert table.gigabytes[0] == (tmp_path / "m" / "a.h5").stat().st_size / 1e9
+    assert table.gigabytes[0] == pytest.approx((tmp_path / "m" / "a.h5").stat().st_size / 1e9, 0.01)
     assert named_caches([], tmp_path) == [tmp_path / m / f"{c}.h5" for m in "mn" for c in "ab"]
     with pytest.raises(CacheError, match="holds no cache"):
         named_caches([], tmp_path / "m")
@@ -354,7 +510,56 @@ def test_what_is_exported_is_what_the_cache_holds(tmp_path, dtype):
         export_cache(cache.path, tmp_path / "x", layer=3)
 
 
+@forks
+@pytest.mark.parametrize("frames", [True, False])
+@pytest.mark.parametrize("limit", [0, 100, 1000, 20_000])
+def test_an_export_that_does_not_fit_is_one_line_and_leaves_nothing(tmp_path, frames, limit):
+    path = finished(tmp_path / "c.h5", plan_of([500, 500], layers=4, dim=800, store="frames"))
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        with pytest.raises(CacheError, match=r"x\.npy cannot be written: File too large; it needs"):
+            export_cache(path, tmp_path / "x", layer=1 if frames else None, frames=frames)
+
+    assert in_fork(limited) == 0
+    assert names(tmp_path) == ["c.h5"]
+
+
+def test_an_export_to_nowhere(tmp_path):
+    path = finished(tmp_path / "c.h5", plan_of())
+    with pytest.raises(CacheError, match=r"There is no folder .*/typo; make it"):
+        export_cache(path, tmp_path / "typo" / "x")
+    for out in ("", ".", ".."):
+        with pytest.raises(SettingsError, match="is a folder; expected a name"):
+            ExportCacheConfig(path, Path(out))
+
+
+def test_what_a_killed_export_left_is_removed(tmp_path):
+    path = finished(tmp_path / "m" / "c.h5", plan_of())
+    left = path.with_name(".out.npy.0123abcd.tmp")
+    left.write_bytes(b"")
+    assert list(prunable_in(tmp_path)) == [left]
+    export_cache(path, path.with_name("out"))
+    assert names(path.parent) == ["c.h5", "out.csv", "out.npy"]
+
+
 # On the command line
+
+
+def test_what_a_file_says_of_itself_stays_in_its_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    nasty = "\x1b[31mred\nsecond line\x07"
+    identity = {"revision": nasty, nasty: nasty, "versions": {nasty: nasty}}
+    plan = reidentified(plan_of(key=[f"{nasty}{row}" for row in range(6)]), **identity)
+    path = finished(tmp_path / "cache" / "m" / "c.h5", plan)
+    flip(path, extents(path)["pooled/std"][0])
+    for arguments in (["ls"], ["info", "cache/m/c.h5"], ["verify"], ["prune"]):
+        with pytest.raises(SystemExit):
+            main(["cache", *arguments])
+        said = capsys.readouterr().out
+        assert "\x1b" not in said
+        assert "\x07" not in said
+        assert not any(line.startswith("second") for line in said.splitlines())
 
 
 def test_the_commands(tmp_path, monkeypatch, capsys):

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
-from lsmprobe.comparison import add_holm, compare, compare_records, too_small
+from lsmprobe import comparison
+from lsmprobe.comparison import add_holm, compare, compare_records, compare_runs, too_small
 from lsmprobe.errors import ResultsError
 from lsmprobe.evaluation import bootstrap_interval, macro_f1
 
@@ -215,3 +216,42 @@ def test_records_that_cannot_be_paired_are_refused(other, message):
         ResultsError, match=message.replace("and \\[7\\];", "and \\[7\\] cannot be paired;")
     ):
         compare_records(records(["aabb", "abbb"]), other)
+
+
+@pytest.fixture
+def results(monkeypatch):
+    """Two models with two layers each, two runs; the records of all of them are made up."""
+    guesses = {("m", 1): "aabb", ("m", 2): "abbb", ("n", 1): "bbaa", ("n", 2): "aaab"}
+    made, rows = {}, []
+    for (model, layer), guess in guesses.items():
+        for record in records([guess, guess]):
+            path = f"{model}-{layer}-{record['seed']}.json"
+            made[path] = record
+            rows.append({"model": model, "layer": layer, "seed": record["seed"], "path": path})
+    monkeypatch.setattr(comparison, "load_record", lambda path: made[path.name])
+    shared = {"corpus": "c", "split": "loso", "feature_norm": "none", "head": "linear"}
+    return pd.DataFrame(rows).assign(**shared)
+
+
+def test_runs_are_compared_where_they_differ_in_one_thing_alone(results):
+    layers = compare_runs(results, "layer")
+    assert layers[["model", "a", "b"]].to_numpy().tolist() == [["m", 1, 2], ["n", 1, 2]]
+    expected = compare_records(records(["aabb", "aabb"]), records(["abbb", "abbb"]))
+    assert layers["difference"][0] == expected.difference
+    models = compare_runs(results[results["layer"] == 1], "model")
+    assert models[["a", "b", "difference"]].to_numpy().tolist() == [["m", "n", 100.0]]
+    assert models["p_holm"].isna().all()  # four speakers: no test
+
+
+def test_models_are_compared_on_a_layer_each_whatever_its_number(results):
+    ends = results[(results["model"] == "m") == (results["layer"] == 2)]
+    assert compare_runs(ends, "model")["difference"].item() == pytest.approx(
+        macro_f1(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), 2)
+    )
+
+
+def test_runs_that_leave_open_what_is_compared_are_refused(results):
+    with pytest.raises(ResultsError, match="c, loso, none, linear: several runs with one model"):
+        compare_runs(results, "model")
+    with pytest.raises(ResultsError, match="no two runs here differ in feature_norm"):
+        compare_runs(results, "feature_norm")

@@ -188,6 +188,18 @@ def test_random_weights_are_dashed_beside_the_same_colour():
     assert ax.get_title() == "m on c; dashed: random weights"
 
 
+def test_random_weights_alone_are_no_control():
+    ax = draw_knowledge(curve(model="toy", random_weights=True))
+    assert [line.get_linestyle() for line in ax.lines] == ["-"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["emotion (macro-F1)"]
+    assert ax.get_title() == "toy on c"
+
+
+def test_what_a_corpus_does_not_tell_has_a_name():
+    ax = draw_projection(points(3).assign(emotion=""))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["not known"]
+
+
 def test_degenerate_layers_are_named_above_the_panel():
     assert draw_health(health()).get_title() == "no layer is degenerate"
     text = "layer 1: 50 % of its units do not vary."
