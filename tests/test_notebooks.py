@@ -97,7 +97,7 @@ def test_a_notebook_runs_on_small_caches(path, small_project, monkeypatch):
     small, _ = PARAMETERS.get(path.stem, ("", ""))
     names = {}
     for cell in code_cells(path, small, demo=False).cells:
-        exec(compile(cell.source, f"{path.stem}: {cell.id}", "exec"), names)  # noqa: S102
+        exec(compile(cell.source, f"{path.stem}: {cell.id}", "exec"), names)
         assert bool(plt.get_fignums()) == ("lp.draw" in cell.source)
         plt.close("all")
 
