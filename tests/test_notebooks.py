@@ -95,6 +95,7 @@ def test_a_notebook_runs_on_small_caches(path, small_project, monkeypatch):
     """Without a kernel, so that types and axes are checked and warnings are errors."""
     monkeypatch.setenv("LSMPROBE_PROJECT", str(small_project))
     small, _ = PARAMETERS.get(path.stem, ("", ""))
+    plt.close("all")  # those that other tests have left
     names = {}
     for cell in code_cells(path, small, demo=False).cells:
         exec(compile(cell.source, f"{path.stem}: {cell.id}", "exec"), names)
