@@ -25,10 +25,10 @@ class Batches(Protocol):
 
     def batch(
         self, utterances: Int[np.ndarray, " batch"], layers: Sequence[int]
-    ) -> tuple[Float[Tensor, "layers frames dim"], Int[Tensor, " batch"]]:
+    ) -> tuple[list[Float[Tensor, "layers _ dim"]], Int[Tensor, " batch"]]:
         """The frames of some utterances one after another, and how many each has (on the CPU).
 
-        The frames are good until the next call, which may write over them.
+        The frames come in pieces, of one utterance or of many; the device decides what is faster.
         """
 
 
@@ -59,10 +59,10 @@ class PooledFeatures:
 
     def batch(
         self, utterances: Int[np.ndarray, " batch"], layers: Sequence[int]
-    ) -> tuple[Float[Tensor, "layers batch dim"], Int[Tensor, " batch"]]:
-        """One frame per utterance."""
+    ) -> tuple[list[Float[Tensor, "layers batch dim"]], Int[Tensor, " batch"]]:
+        """One frame per utterance, all in one piece."""
         rows = self.means[torch.from_numpy(utterances)[:, None], list(layers)]
-        return rows.transpose(0, 1), torch.ones(len(utterances), dtype=torch.long)
+        return [rows.transpose(0, 1)], torch.ones(len(utterances), dtype=torch.long)
 
 
 @dataclass(frozen=True)
@@ -95,16 +95,6 @@ class FrameFeatures:
                 yield held
             yield ahead.result()
 
-    def batch(
-        self, utterances: Int[np.ndarray, " batch"], layers: Sequence[int]
-    ) -> tuple[Float[Tensor, "layers frames dim"], Int[Tensor, " batch"]]:
-        """Straight from the arrays and widened to float32: to look at, too slow to train from."""
-        packed = [
-            np.concatenate([self.read(int(u), layer) for u in utterances]) for layer in layers
-        ]
-        lengths = torch.from_numpy(self.lengths[utterances])
-        return torch.from_numpy(np.stack(packed).astype(np.float32)), lengths
-
 
 class HeldFrames:
     """The frames of some utterances in memory, as they are stored."""
@@ -122,7 +112,6 @@ class HeldFrames:
         else:
             pinned = device.startswith("cuda")
             self._places = [torch.empty(shape[1:], dtype=dtype, pin_memory=pinned)] * len(layers)
-        self._packed = self._frames[:, :0]  # the memory of the last batch
         self._starts = np.full(len(features.lengths), -1)  # -1: not held
 
     def fill(self, utterances: Int[np.ndarray, " pool"]) -> "HeldFrames":
@@ -144,16 +133,15 @@ class HeldFrames:
 
     def batch(
         self, utterances: Int[np.ndarray, " batch"], layers: Sequence[int]
-    ) -> tuple[Float[Tensor, "layers frames dim"], Int[Tensor, " batch"]]:
-        """The frames of held utterances one after another, still as they are stored."""
+    ) -> tuple[list[Float[Tensor, "layers _ dim"]], Int[Tensor, " batch"]]:
+        """The frames of held utterances, still as they are stored."""
         assert list(layers) == self._layers
         starts, lengths = self._starts[utterances], self._features.lengths[utterances]
         assert (starts >= 0).all()
-        ends = np.cumsum(lengths)
-        if self._packed.shape[1] < ends[-1]:
-            shape = len(layers), int(ends[-1]), self._frames.shape[2]
-            self._packed = torch.empty(shape, dtype=self._frames.dtype, device=self._frames.device)
-        packed = self._packed[:, : ends[-1]]
-        for start, end, length in zip(starts, ends, lengths, strict=True):
-            packed[:, end - length : end] = self._frames[:, start : start + length]
-        return packed, torch.from_numpy(lengths)
+        pieces = [
+            self._frames[:, start : start + length]
+            for start, length in zip(starts, lengths, strict=True)
+        ]
+        if self._frames.device.type != "cpu":  # there a copy costs less than calls for each piece
+            pieces = [torch.cat(pieces, 1)]
+        return pieces, torch.from_numpy(lengths)

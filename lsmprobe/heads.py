@@ -1,19 +1,20 @@
 """The paper's three heads over packed frames, and the feature normalisations before them.
 
 Nothing is padded: `frames` holds the frames of a batch's utterances one after another, `lengths`
-how many each has. An utterance therefore scores the same alone and in any batch.
+how many each has. An utterance therefore scores the same alone and in any batch. Where frames come
+as a sequence, its pieces one after another are the batch's frames.
 
 Source: D'Asaro et al. 2024 (CLiC-it), section 3; after Pepino et al. 2021, arXiv:2104.03502.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-BLOCK = 128  # frames; of every layer, float32, they stay in a processor's cache
+BLOCK = 2**20  # values of all layers: 4 MB in float32, which stay in a processor's cache
 
 
 def mean_per_utterance(
@@ -58,8 +59,10 @@ class Dropout(nn.Dropout):
         if not self.training or values.device.type != "cpu" or dropped in (0, 2**16):
             return super().forward(values)
         draws = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        kept = draws.view(torch.int16)[: values.numel()].view_as(values) >= dropped - 2**15
-        return values * kept * (2**16 / (2**16 - dropped))
+        bits = draws.view(torch.int16)[: values.numel()].view_as(values)
+        # 0 below `dropped`, else 1, in whole numbers: comparing takes ten times as long on a CPU.
+        kept = bits.to(values.dtype).sub_(dropped - 2**15 - 1).clamp_(0, 1)
+        return values * kept.mul_(2**16 / (2**16 - dropped))
 
 
 class NonLinearHead(nn.Module):
@@ -107,16 +110,17 @@ class MultiLayerHead(nn.Module):
 
     def forward(
         self,
-        frames: Float[Tensor, "layers frames dim"],
+        frames: Float[Tensor, "layers frames dim"] | Sequence[Float[Tensor, "layers _ dim"]],
         lengths: Int[Tensor, " batch"],
         norm: Callable[[Tensor], Tensor] = nn.Identity(),  # noqa: B008  it has no state
     ) -> Float[Tensor, "batch classes"]:
         """Logits; `norm` is applied to the layers before their sum, and has no parameters."""
-        return self.nonlinear(_WeightedSum.apply(self.layer_weights, frames, norm), lengths)
+        weighted = _WeightedSum.apply(self.layer_weights, norm, *_blocks(frames))
+        return self.nonlinear(weighted, lengths)
 
 
 class _WeightedSum(torch.autograd.Function):
-    """h*_t = sum_l w_l norm(h^l_t), some frames at a time; only the weights get a gradient.
+    """h*_t = sum_l w_l norm(h^l_t), block by block; only the weights get a gradient.
 
     A batch of every layer, widened and normalised, is many times a processor's cache, and on a CPU
     fresh memory of that size costs more than all arithmetic of the step. A block of frames is
@@ -127,13 +131,14 @@ class _WeightedSum(torch.autograd.Function):
     def forward(
         ctx: Any,
         weights: Float[Tensor, " layers"],
-        frames: Float[Tensor, "layers frames dim"],
         norm: Callable[[Tensor], Tensor],
+        *blocks: Float[Tensor, "layers _ dim"],
     ) -> Float[Tensor, "frames dim"]:
-        ctx.save_for_backward(weights, frames)
+        ctx.save_for_backward(weights, *blocks)
         ctx.norm = norm
-        weighted = weights.new_empty(frames.shape[1:])
-        for block, place in zip(_blocks(frames), _blocks(weighted), strict=True):
+        lengths = [block.shape[1] for block in blocks]
+        weighted = weights.new_empty(sum(lengths), blocks[0].shape[2])
+        for block, place in zip(blocks, weighted.split(lengths), strict=True):
             layers = norm(block.to(weights.dtype)).flatten(1)
             torch.mm(weights[None], layers, out=place.view(1, -1))
         return weighted
@@ -141,17 +146,27 @@ class _WeightedSum(torch.autograd.Function):
     @staticmethod
     def backward(
         ctx: Any, *gradients: Float[Tensor, "frames dim"]
-    ) -> tuple[Float[Tensor, " layers"], None, None]:
-        weights, frames = ctx.saved_tensors
+    ) -> tuple[Float[Tensor, " layers"] | None, ...]:
+        weights, *blocks = ctx.saved_tensors
         d_weights = torch.zeros_like(weights)
-        for block, gradient in zip(_blocks(frames), _blocks(gradients[0]), strict=True):
+        lengths = [block.shape[1] for block in blocks]
+        for block, gradient in zip(blocks, gradients[0].split(lengths), strict=True):
             d_weights += torch.tensordot(ctx.norm(block.to(weights.dtype)), gradient, dims=2)
-        return d_weights, None, None
+        return d_weights, None, *(None for _ in blocks)
 
 
-def _blocks(frames: Float[Tensor, "*layers frames dim"]) -> tuple[Tensor, ...]:
-    """Pieces of the frames: small ones for a CPU's cache, else one, as each costs a call."""
-    return frames.split(BLOCK if frames.device.type == "cpu" else frames.shape[-2], dim=-2)
+def _blocks(
+    frames: Float[Tensor, "*layers frames dim"] | Sequence[Float[Tensor, "*layers _ dim"]],
+) -> list[Tensor]:
+    """The frames in order, on a CPU in blocks that fit its cache; elsewhere each costs a call."""
+    pieces = [frames] if isinstance(frames, Tensor) else frames
+    if pieces[0].device.type != "cpu":
+        return list(pieces)
+    return [
+        block
+        for piece in pieces
+        for block in piece.tensor_split(-(-piece.numel() // BLOCK), dim=-2)
+    ]
 
 
 class Standardise(nn.Module):
@@ -200,12 +215,16 @@ class Probe(nn.Module):
         self.head = head
 
     def forward(
-        self, frames: Float[Tensor, "*layers frames dim"], lengths: Int[Tensor, " batch"]
+        self,
+        frames: Float[Tensor, "*layers frames dim"] | Sequence[Float[Tensor, "*layers _ dim"]],
+        lengths: Int[Tensor, " batch"],
     ) -> Float[Tensor, "batch classes"]:
         """Logits."""
         if isinstance(self.head, MultiLayerHead):
             return self.head(frames, lengths, self.norm)
-        return self.head(self.norm(frames.to(next(self.head.parameters()).dtype)), lengths)
+        dtype = next(self.head.parameters()).dtype
+        blocks = [self.norm(block.to(dtype)) for block in _blocks(frames)]
+        return self.head(torch.cat(blocks), lengths)
 
 
 def pooled_statistics(

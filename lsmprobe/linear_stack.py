@@ -1,10 +1,13 @@
 """Linear heads trained as one: parameters stacked, so that few operations train many heads."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.optim.adam import adam
 
 from lsmprobe.heads import LinearHead
 
@@ -63,3 +66,50 @@ class LinearStack:
         outer = d_classify_bias[..., None] * project_bias[:, None]
         torch.baddbmm(outer, map_gradient, project.mT, out=d_classify)
         return loss
+
+
+def joint_step(optimisers: Sequence[torch.optim.Adam]) -> Callable[[], None]:
+    """What steps all these optimisers, as each would step alone, until their settings change.
+
+    In as few calls as there are different settings: `Adam.step` takes longer to look its tensors up
+    than to update a small head. Optimisers that took no step yet have no moments, and step alone.
+    """
+    if not all(optimiser.state for optimiser in optimisers):
+        return lambda: _call_all([optimiser.step for optimiser in optimisers])
+    alike: dict[tuple[float, ...], list[tuple[Tensor, ...]]] = defaultdict(list)
+    for optimiser in optimisers:
+        [group] = optimiser.param_groups
+        settings = group["lr"], group["weight_decay"], *group["betas"], group["eps"]
+        for p in group["params"]:
+            state = optimiser.state[p]
+            alike[settings].append(
+                (p, p.grad, state["exp_avg"], state["exp_avg_sq"], state["step"])
+            )
+    calls = []
+    for (lr, weight_decay, beta1, beta2, eps), rows in alike.items():
+        parameters, gradients, means, squares, steps = map(list, zip(*rows, strict=True))
+        calls.append(
+            partial(
+                adam,
+                parameters,
+                gradients,
+                means,
+                squares,
+                [],  # no maxima: not AMSGrad
+                steps,
+                fused=True,
+                amsgrad=False,
+                maximize=False,
+                lr=lr,
+                weight_decay=weight_decay,
+                beta1=beta1,
+                beta2=beta2,
+                eps=eps,
+            )
+        )
+    return lambda: _call_all(calls)
+
+
+def _call_all(calls: Sequence[Callable[[], object]]) -> None:
+    for call in calls:
+        call()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lsmprobe.errors import TrainingError
 from lsmprobe.features import Batches, Features, PooledFeatures
 from lsmprobe.heads import LinearHead, MultiLayerHead, Probe
-from lsmprobe.linear_stack import LinearStack
+from lsmprobe.linear_stack import LinearStack, joint_step
 from lsmprobe.memory import keep_freed_memory
 
 POOL = 4  # batches; 1 GB of a large model's frames at 3 s an utterance, and two may be in memory
@@ -171,6 +171,7 @@ class _Trainer:
         self.loss = nn.CrossEntropyLoss(
             weight=balanced if recipe.class_weights == "balanced" else None
         )
+        self.device = device
         self.probe = member.probe.to(device)
         self.optimiser = torch.optim.Adam(
             _parameter_groups(self.probe, recipe),
@@ -191,27 +192,27 @@ class _Trainer:
 
     def step(
         self,
-        frames: Float[Tensor, "*layers frames dim"],
+        frames: Sequence[Float[Tensor, "*layers _ dim"]],
         lengths: Int[Tensor, " batch"],
         targets: Int[Tensor, " batch"],
     ) -> None:
         # Dropout depends on the seed and the step alone, not on who trains beside this one.
         torch.manual_seed((self.member.seed << 32) + self.n_steps)
         self.probe.train()
-        loss = self.loss(self.probe(frames, lengths), targets.to(frames.device))
+        loss = self.loss(self.probe(frames, lengths), targets.to(self.device))
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        self.follow_gradient(loss.detach(), len(targets))
-
-    def follow_gradient(self, loss: Float[Tensor, ""], n_utterances: int) -> None:
         self.optimiser.step()
         self.n_steps += 1
-        self.epoch_loss += loss * n_utterances
+        self.count_loss(loss.detach() * len(targets), len(targets))
+
+    def count_loss(self, loss_sum: Float[Tensor, ""], n_utterances: int) -> None:
+        self.epoch_loss += loss_sum
         self.epoch_utterances += n_utterances
 
     @torch.no_grad()
     def logits(
-        self, frames: Float[Tensor, "*layers frames dim"], lengths: Int[Tensor, " batch"]
+        self, frames: Sequence[Float[Tensor, "*layers _ dim"]], lengths: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch classes"]:
         self.probe.eval()
         return self.probe(frames, lengths).cpu()
@@ -223,8 +224,7 @@ class _Trainer:
         targets: Int[Tensor, " validation"],
         score: Callable[[np.ndarray, np.ndarray], float],
     ) -> None:
-        device = next(self.probe.parameters()).device
-        validation_loss = self.loss(logits.to(device), targets.to(device)).item()
+        validation_loss = self.loss(logits.to(self.device), targets.to(self.device)).item()
         validation_score = score(targets.numpy(), logits.argmax(1).numpy())
         train_loss = self.epoch_loss.item() / self.epoch_utterances
         if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
@@ -346,15 +346,16 @@ class _Packed:
 
     def _hand_out(
         self, at_hand: Batches, batch: np.ndarray, trainers: Sequence[_Trainer]
-    ) -> Iterator[tuple[_Trainer, Tensor, Tensor]]:
+    ) -> Iterator[tuple[_Trainer, list[Tensor], Tensor]]:
         """Gather a batch once, and hand each trainer the layers that it wants."""
-        frames, lengths = at_hand.batch(batch, self._layers)
+        pieces, lengths = at_hand.batch(batch, self._layers)
         for trainer in trainers:
             layers = trainer.member.layers
             first = self._layers.index(layers[0])
             wanted = slice(first, first + len(layers))  # a view, as there are no gaps
             assert tuple(self._layers[wanted]) == layers
-            yield trainer, frames[wanted if trainer.member.weighs_layers else first], lengths
+            chosen = wanted if trainer.member.weighs_layers else first
+            yield trainer, [piece[chosen] for piece in pieces], lengths
 
 
 class _Stacked:
@@ -374,23 +375,25 @@ class _Stacked:
         course, size = self._course, self._course.batch_size
         device = self._features.means.device
         layers = torch.tensor([t.member.layers for t in self.trainers])
+        loss_sums = torch.zeros(len(self.trainers), device=device)
+        step = joint_step([t.optimiser for t in self.trainers])
         for pool in course.pools(epoch):
             orders = torch.from_numpy(
                 np.stack([course.shuffled(pool, t.member.seed, epoch) for t in self.trainers])
             )
             means = self._features.means[orders, layers]
-            means = torch.stack(
-                [t.probe.norm(m) for t, m in zip(self.trainers, means, strict=True)]
-            )
+            for trainer, of_one in zip(self.trainers, means, strict=True):
+                of_one.copy_(trainer.probe.norm(of_one))
             targets = course.targets[orders].to(device)
             for x, y in zip(means.split(size, 1), targets.split(size, 1), strict=True):
-                losses = self._stack.loss(x, y, self._class_weights)
-                for trainer, loss in zip(self.trainers, losses, strict=True):
-                    trainer.follow_gradient(loss, y.shape[1])
+                loss_sums += self._stack.loss(x, y, self._class_weights) * y.shape[1]
+                step()
+        for trainer, loss_sum in zip(self.trainers, loss_sums, strict=True):
+            trainer.count_loss(loss_sum, len(course.train))
 
     def logits(self, utterances: np.ndarray) -> list[Tensor]:
         found = []
         for trainer in self.trainers:
-            frames, lengths = self._features.batch(utterances, trainer.member.layers)
-            found.append(trainer.logits(frames[0], lengths))
+            [means], lengths = self._features.batch(utterances, trainer.member.layers)
+            found.append(trainer.logits([means[0]], lengths))
         return found

@@ -24,6 +24,14 @@ def frame_features(lengths, dtype="float16", budget=None):
     return FrameFeatures(read, np.array(lengths), budget), asked
 
 
+def packed(features, utterances, layers):
+    """(layers, frames, dim) and lengths, straight from the arrays."""
+    arrays = [
+        np.concatenate([features.read(int(u), layer) for u in utterances]) for layer in layers
+    ]
+    return torch.from_numpy(np.stack(arrays)), features.lengths[utterances].tolist()
+
+
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=8),
     dtype=st.sampled_from(["float16", "float32"]),
@@ -37,20 +45,20 @@ def test_a_batch_of_held_frames_is_the_batch_read_straight_from_the_arrays(lengt
     held = HeldFrames(features, layers, int(features.lengths[pool].sum()), "cpu").fill(pool)
     for _ in range(3):
         batch = np.array(data.draw(st.lists(st.sampled_from(pool.tolist()), min_size=1)))
-        (frames, counts), (expected, same) = (f.batch(batch, layers) for f in (held, features))
-        assert frames.dtype == getattr(torch, dtype)
-        assert torch.equal(frames.float(), expected)
-        assert torch.equal(counts, same)
+        pieces, counts = held.batch(batch, layers)
+        expected, same = packed(features, batch, layers)
+        assert torch.cat(pieces, 1).dtype == getattr(torch, dtype)
+        assert torch.equal(torch.cat(pieces, 1), expected)
+        assert counts.tolist() == same
 
 
-def test_packed_frames_are_the_utterances_one_after_another_widened_to_float32(rng):
-    frames = [rng.normal(size=(n, 2, DIM)).astype(np.float16) for n in (3, 1, 5)]
-    features = FrameFeatures(lambda u, layer: frames[u][:, layer], np.array([3, 1, 5]))
-    packed, lengths = features.batch(np.array([2, 0]), [1, 0])
-    assert packed.dtype == torch.float32
-    assert lengths.tolist() == [5, 3]
-    expected = np.concatenate([frames[2], frames[0]])[:, [1, 0]].transpose(1, 0, 2)
-    np.testing.assert_array_equal(packed.numpy(), expected.astype(np.float32))
+def test_on_a_cpu_no_frame_is_copied_on_its_way_to_a_head():
+    features, _ = frame_features([3, 1, 5])
+    held = HeldFrames(features, [0, 1], 9, "cpu").fill(np.arange(3))
+    pieces, _ = held.batch(np.array([2, 0]), [0, 1])
+    assert {piece.untyped_storage().data_ptr() for piece in pieces} == {
+        held._frames.untyped_storage().data_ptr()
+    }
 
 
 def test_a_memory_mapped_layer_is_read_as_it_lies_in_the_file(tmp_path, rng):
@@ -61,8 +69,8 @@ def test_a_memory_mapped_layer_is_read_as_it_lies_in_the_file(tmp_path, rng):
     mapped = np.memmap(tmp_path / "states", np.float16, "r").reshape(states.shape)
     features = FrameFeatures(lambda u, layer: mapped[layer, offsets[u] :][: lengths[u]], lengths)
     [held] = features.through([np.arange(20)[::-1]], [0, 1], "cpu")
-    frames, _ = held.batch(np.arange(20), [0, 1])
-    np.testing.assert_array_equal(frames.numpy(), states)
+    pieces, _ = held.batch(np.arange(20), [0, 1])
+    np.testing.assert_array_equal(torch.cat(pieces, 1).numpy(), states)
 
 
 def test_what_fits_into_the_budget_is_read_once_and_what_does_not_pool_by_pool():
@@ -70,8 +78,8 @@ def test_what_fits_into_the_budget_is_read_once_and_what_does_not_pool_by_pool()
     for budget, reads in ((10**6, 3), (0, 5)):
         features, asked = frame_features([2, 3, 4], budget=budget)
         for pool, held in zip(pools, features.through(pools, [0, 2], "cpu"), strict=True):
-            frames, _ = held.batch(pool, [0, 2])
-            assert torch.equal(frames.float(), features.batch(pool, [0, 2])[0])
+            pieces, _ = held.batch(pool, [0, 2])
+            assert torch.equal(torch.cat(pieces, 1), packed(features, pool, [0, 2])[0])
             del asked[-2 * len(pool) :]  # what the comparison read
         of_pools = [utterance for utterance, layer in asked[1:] if layer == 2]
         assert len(of_pools) == reads
@@ -123,6 +131,6 @@ def test_an_error_of_the_read_ahead_reaches_the_training():
 def test_pooled_means_are_utterances_of_one_frame():
     means = torch.randn(5, LAYERS, DIM)
     [features] = PooledFeatures(means).through([np.arange(5)], [0], "cpu")
-    frames, lengths = features.batch(np.array([4, 1]), [2, 0])
+    [frames], lengths = features.batch(np.array([4, 1]), [2, 0])
     assert lengths.tolist() == [1, 1]
     assert torch.equal(frames, torch.stack([means[[4, 1], 2], means[[4, 1], 0]]))

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from lsmprobe import heads
 from lsmprobe.heads import (
-    BLOCK,
     Dropout,
     LinearHead,
     MultiLayerHead,
@@ -98,8 +98,11 @@ NORMS = {
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("n_frames", [1, BLOCK, 2 * BLOCK + 17])
-def test_multilayer_and_its_gradient_are_those_of_the_plain_weighted_sum(n_frames, norm):
+@pytest.mark.parametrize("n_frames", [1, 100, 217])
+def test_multilayer_and_its_gradient_are_those_of_the_plain_weighted_sum(
+    n_frames, norm, monkeypatch
+):
+    monkeypatch.setattr(heads, "BLOCK", 100 * 3 * 8)
     probe = Probe(NORMS[norm], MultiLayerHead(3, 8, 4)).double().eval()
     head, lengths = probe.head, torch.tensor([n_frames])
     head.scalars.data = torch.randn(3).double()
@@ -113,6 +116,15 @@ def test_multilayer_and_its_gradient_are_those_of_the_plain_weighted_sum(n_frame
         for logits in (found, expected)
     )
     torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("name", HEADS)
+def test_frames_in_pieces_score_as_in_one(name, norm):
+    norm = NORMS[norm] if name == "multilayer" or norm != "zscore" else nn.Identity()
+    probe, frames = Probe(norm, HEADS[name]()).double().eval(), some_frames(name, 40).double()
+    lengths = torch.tensor([7, 30, 3])
+    torch.testing.assert_close(probe(frames.split([7, 33], -2), lengths), probe(frames, lengths))
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -134,6 +146,17 @@ def test_dropout_drops_its_share_and_keeps_the_expectation(p):
     torch.testing.assert_close(kept, torch.full_like(kept, 2 / (1 - p)), rtol=1e-4, atol=0)
     neighbours = (out[:, 1:] == 0).float() * (out[:, :-1] == 0).float()
     assert neighbours.mean().item() == pytest.approx(p * p, abs=tolerance)
+
+
+@given(p=st.floats(0.001, 0.999), seed=st.integers(0, 99))
+def test_dropout_drops_what_draws_below_its_share_and_scales_the_rest(p, seed):
+    values, dropped = torch.randn(43, 7), round(p * 2**16)
+    torch.manual_seed(seed)
+    out = Dropout(p)(values)
+    torch.manual_seed(seed)
+    draws = torch.empty(76, dtype=torch.int64).random_(-(2**63), None).numpy().view("int16")[:301]
+    kept = torch.from_numpy(draws.astype("int64") + 2**15 >= dropped).view(43, 7)
+    assert torch.equal(out, torch.where(kept, values * (2**16 / (2**16 - dropped)), 0.0))
 
 
 def test_dropout_passes_the_gradient_through_what_it_keeps():

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from lsmprobe.heads import LinearHead
-from lsmprobe.linear_stack import LinearStack
+from lsmprobe.linear_stack import LinearStack, joint_step
 
 DIM, CLASSES = 5, 3
 
@@ -46,3 +46,38 @@ def test_what_trains_a_head_trains_the_stack():
     after = stack.loss(means, targets, weights)
     assert after[0] == before[0]
     assert after[1] < before[1]
+
+
+def test_a_joint_step_is_each_optimisers_own_step_to_the_bit():
+    settings = (
+        {"lr": 1e-2},
+        {"lr": 1e-2},
+        {"lr": 3e-3, "weight_decay": 1e-2},
+        {"lr": 1e-2, "betas": (0.8, 0.9)},
+    )
+
+    def heads_and_optimisers():
+        torch.manual_seed(0)
+        heads = [LinearHead(DIM, CLASSES, hidden=4) for _ in settings]
+        for parameter in (p for head in heads for p in head.parameters()):
+            parameter.grad = torch.zeros_like(parameter)
+        return heads, [
+            torch.optim.Adam(head.parameters(), fused=True, **own)
+            for head, own in zip(heads, settings, strict=True)
+        ]
+
+    (alone, apart), (stacked, together) = heads_and_optimisers(), heads_and_optimisers()
+    for round_ in range(4):
+        together[1].param_groups[0]["lr"] = apart[1].param_groups[0]["lr"] = 1e-2 / (1 + round_)
+        step = joint_step(together)
+        for _ in range(3):
+            for ours, theirs in zip(stacked, alone, strict=True):
+                for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+                    p.grad.copy_(torch.sin(p.detach()))
+                    q.grad.copy_(torch.sin(q.detach()))
+            step()
+            for optimiser in apart:
+                optimiser.step()
+    for ours, theirs in zip(stacked, alone, strict=True):
+        for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert torch.equal(p, q)
