@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -101,29 +102,35 @@ class CacheWriter:
         """The utterances that are neither written nor skipped, in the plan's order."""
         return np.flatnonzero(~(self.done | self.skipped)).tolist()
 
-    def write(self, index: int, hidden: Float[Tensor, "layers frames dim"], sha256: str) -> None:
+    def write(
+        self,
+        index: int,
+        hidden: "Float[Tensor, 'layers frames dim'] | Outgoing",
+        sha256: str,
+    ) -> None:
         """Store one utterance's hidden states, and their mean and deviation before any rounding.
 
         Args:
             index: its row in the plan.
-            hidden: on any device, in any floating type.
+            hidden: on any device, in any floating type; or what `outgoing` made of them.
             sha256: of its audio, in hexadecimal.
 
         Raises:
             CacheError: NaN, infinity, a value that the stored type cannot hold, or a disk error.
         """
-        plan, hidden = self.plan, hidden.detach()
+        plan = self.plan
+        if isinstance(hidden, Tensor):
+            hidden = outgoing(hidden, plan)
         start, length = (int(plan.columns[name][index]) for name in ("offset", "frames"))
         assert length > 0
         assert hidden.shape == (plan.n_layers, length, plan.dim)
         assert len(sha256) == 64
         assert not self.done[index]
-        _check_range(hidden, plan.utterances["key"].iloc[index], plan)
+        hidden.arrive()
+        _check_range(hidden.peaks, plan.utterances["key"].iloc[index], plan)
 
-        mean = hidden.float().mean(1)  # two passes: torch.std_mean takes twice as long
-        std = (hidden.float() - mean[:, None]).square_().mean(1).sqrt_()
-        pooled = [mean.cpu().numpy(), std.cpu().numpy()]
-        layers = list(_rounded(hidden, plan.dtype)) if plan.store == "frames" else []
+        pooled = [hidden.mean.numpy(), hidden.std.numpy()]
+        layers = [] if hidden.rounded is None else list(_bits(hidden.rounded, plan.dtype))
         digest = np.array([sha256.encode()])
         with disk_errors(self.path, plan.nbytes):
             for number, frames in enumerate(layers):
@@ -446,10 +453,52 @@ def put_in_place(new: Path, path: Path) -> None:
             part.unlink()
 
 
-def _check_range(hidden: Float[Tensor, "layers frames dim"], key: str, plan: CachePlan) -> None:
+@dataclass(frozen=True)
+class Outgoing:
+    """What is stored of an utterance's hidden states, perhaps still on its way from a GPU."""
+
+    shape: tuple[int, ...]  # layers, frames, dim
+    rounded: Float[Tensor, "layers frames dim"] | None  # None: only statistics are stored
+    mean: Float[Tensor, "layers dim"]
+    std: Float[Tensor, "layers dim"]
+    peaks: Float[Tensor, " layers"]  # largest magnitudes; NaN where there is one
+    copied: Any = None  # the CUDA event after the last copy
+
+    def arrive(self) -> None:
+        """Wait until all of it is in this machine's memory."""
+        if self.copied is not None:
+            self.copied.synchronize()
+
+
+@torch.no_grad()
+def outgoing(hidden: Float[Tensor, "layers frames dim"], plan: CachePlan) -> Outgoing:
+    """What is stored of hidden states, computed where they are.
+
+    From a GPU the copies go to pinned memory, and the GPU can go on with what comes next.
+    """
+    wide = hidden.float()
+    mean = wide.mean(1)  # two passes: torch.std_mean takes twice as long
+    std = (wide - mean[:, None]).square_().mean(1).sqrt_()
+    low, high = torch.aminmax(wide.flatten(1), dim=1)  # NaN stays NaN
+
+    def to_host(tensor: Tensor) -> Tensor:
+        return tensor.to("cpu", non_blocking=hidden.is_cuda)
+
+    stored = hidden.to(getattr(torch, plan.dtype)) if plan.store == "frames" else None
+    return Outgoing(
+        shape=tuple(hidden.shape),
+        rounded=None if stored is None else to_host(stored),
+        mean=to_host(mean),
+        std=to_host(std),
+        peaks=to_host(torch.maximum(high, -low)),
+        copied=torch.cuda.current_stream(hidden.device).record_event() if hidden.is_cuda else None,
+    )
+
+
+def _check_range(peaks: Float[Tensor, " layers"], key: str, plan: CachePlan) -> None:
     """Refuse NaN, infinity, and what the stored type cannot hold."""
     dtype = plan.dtype if plan.store == "frames" else "float32"
-    peaks = hidden.abs().flatten(1).amax(1).cpu().double()  # NaN stays NaN
+    peaks = peaks.double()
     fits = peaks <= LARGEST[dtype]
     if fits.all():
         return
@@ -465,9 +514,9 @@ def _check_range(hidden: Float[Tensor, "layers frames dim"], key: str, plan: Cac
     )
 
 
-def _rounded(hidden: Float[Tensor, "layers frames dim"], dtype: str) -> np.ndarray:
+def _bits(rounded: Float[Tensor, "layers frames dim"], dtype: str) -> np.ndarray:
     """The states as they are stored."""
-    rounded = hidden.to(getattr(torch, dtype)).cpu().contiguous()
+    rounded = rounded.contiguous()
     bits = rounded.view(torch.int16) if dtype == "bfloat16" else rounded
     return bits.numpy().view(STORED[dtype])
 

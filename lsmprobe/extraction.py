@@ -19,12 +19,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 from tqdm import tqdm
 
 from lsmprobe import __version__
 from lsmprobe.audio import SAMPLE_RATE, Audio, n_samples, read_audio, read_header
-from lsmprobe.cache import CacheWriter, put_in_place
+from lsmprobe.cache import CacheWriter, Outgoing, outgoing, put_in_place
 from lsmprobe.cache_format import CachePlan
 from lsmprobe.cache_parts import plan_part, replacement_path
 from lsmprobe.config import ExtractConfig, dataset_name, label_map
@@ -92,17 +91,22 @@ def extract(config: ExtractConfig) -> Summary:
         if todo and config.precision != "float32":
             log.info(_precision_told(config, encoder, table.iloc[todo]))
         hours = 0.0
-        with _Progress(table, todo) as progress, ThreadPoolExecutor(DECODERS) as pool:
+        with (
+            _Progress(table, todo) as progress,
+            ThreadPoolExecutor(DECODERS) as pool,
+            OneBehind() as behind,
+        ):
             costs = [encoder.cost_s(n) for n in table.samples]
             groups = batches(costs, todo, _batch_seconds(config))
             for group, audios in made_ahead(pool, lambda g: _read(config, table, g), groups):
                 readable = [(row, audio) for row, audio in zip(group, audios, strict=True) if audio]
-                for row in set(group) - {row for row, _ in readable}:
-                    files.skip(row)
                 states = encoder.hidden_states([audio.waveform for _, audio in readable])
-                for (row, audio), hidden in zip(readable, states, strict=True):
-                    files.write(row, hidden, audio.sha256)
-                    hours += len(audio.waveform) / SAMPLE_RATE / 3600
+                done = [
+                    (row, outgoing(hidden, files.plan), audio.sha256)
+                    for (row, audio), hidden in zip(readable, states, strict=True)
+                ]
+                behind.call(files.store, done, set(group) - {row for row, _ in readable})
+                hours += sum(len(audio.waveform) for _, audio in readable) / SAMPLE_RATE / 3600
                 progress.add(group)
         if not files.done.any():
             raise CorpusError(f"none of the {len(table)} clips of {config.dataset} can be read.")
@@ -237,6 +241,31 @@ def made_ahead(
             return
         item, future = waiting.pop(0)
         yield item, future.result()
+
+
+class OneBehind:
+    """Makes calls in a thread, one at a time, while the caller goes on with what comes next.
+
+    An error comes out of the following call, or of the end of the `with` block, which waits.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._last: Future[None] | None = None
+
+    def call(self, function: Callable[..., None], *args: Any) -> None:
+        """Wait for the last call, then begin this one."""
+        if self._last:
+            self._last.result()
+        self._last = self._thread.submit(function, *args)
+
+    def __enter__(self) -> "OneBehind":
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._thread.shutdown()
+        if self._last and kind is None:
+            self._last.result()
 
 
 def _encoder(config: ExtractConfig) -> Encoder:
@@ -404,10 +433,18 @@ class _Files:
         """Which are left out on purpose."""
         return np.concatenate([writer.skipped for writer in self.writers])
 
-    def write(self, row: int, hidden: Tensor, sha256: str) -> None:
-        """Store the hidden states of an utterance of the table."""
-        writer, index = self.places[row]
-        writer.write(index, hidden, sha256)
+    @property
+    def plan(self) -> CachePlan:
+        """Of any of the files: all store alike."""
+        return self.writers[0].plan
+
+    def store(self, done: Sequence[tuple[int, Outgoing, str]], left_out: Iterable[int]) -> None:
+        """Write some utterances of the table, and leave others out."""
+        for row in left_out:
+            self.skip(row)
+        for row, hidden, sha256 in done:
+            writer, index = self.places[row]
+            writer.write(index, hidden, sha256)
 
     def skip(self, row: int) -> None:
         """Leave it out."""

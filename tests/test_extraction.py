@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lsmprobe import extraction
-from lsmprobe.cache import CacheWriter, FeatureCache
+from lsmprobe.cache import CacheWriter, FeatureCache, outgoing
 from lsmprobe.cache_tools import merge_cache, verify_cache
 from lsmprobe.config import ExtractConfig, ProbeConfig
 from lsmprobe.encoders import Encoder, load_encoder
 from lsmprobe.errors import CacheError, CorpusError, LsmprobeError
-from lsmprobe.extraction import batches, dry_run, extract, made_ahead, selftest
+from lsmprobe.extraction import OneBehind, batches, dry_run, extract, made_ahead, selftest
 from lsmprobe.probing import probe
 from lsmprobe.weights import layer_weights
 
@@ -500,3 +501,67 @@ def test_a_stopped_run_continues_where_it_was(tmp_path, manifest, number):
     whole = FeatureCache(extract(config(tmp_path / "whole", path, batch_seconds=0.1)).path)
     for i in range(0, 800, 37):
         np.testing.assert_allclose(resumed.frames(i, 4), whole.frames(i, 4), atol=1e-4)
+
+
+def test_calls_behind_run_in_order_and_all_of_them_before_the_end():
+    made = []
+    with OneBehind() as behind:
+        for n in range(20):
+            behind.call(made.append, n)
+    assert made == list(range(20))
+
+
+def test_a_call_behind_does_not_keep_its_caller_and_the_next_one_waits():
+    go, made = threading.Event(), []
+
+    def slow(n):
+        assert go.wait(10)
+        made.append(n)
+
+    with OneBehind() as behind:
+        behind.call(slow, 1)
+        assert made == []
+        go.set()
+        behind.call(slow, 2)
+        assert made[0] == 1
+    assert made == [1, 2]
+
+
+@pytest.mark.parametrize("calls_after", [0, 1])
+def test_an_error_behind_comes_with_the_next_call_or_at_the_end(calls_after):
+    def fail():
+        raise CacheError("the disk is full")
+
+    with pytest.raises(CacheError, match="disk is full"), OneBehind() as behind:
+        behind.call(fail)
+        for _ in range(calls_after):
+            behind.call(pytest.fail)
+
+
+def test_an_error_of_the_caller_is_not_hidden_by_one_behind():
+    def fail():
+        raise CacheError("the disk is full")
+
+    with pytest.raises(KeyboardInterrupt), OneBehind() as behind:
+        behind.call(fail)
+        raise KeyboardInterrupt
+
+
+def test_clips_stored_before_an_error_stay_and_the_next_run_does_the_rest(
+    tmp_path, manifest, monkeypatch
+):
+    asked = config(tmp_path, manifest(speakers=2), batch_seconds=1.0)
+    given = []
+
+    def some_do_not_fit(hidden, plan):
+        given.append(hidden)
+        return outgoing(1e30 * hidden if len(given) > 5 else hidden, plan)
+
+    monkeypatch.setattr(extraction, "outgoing", some_do_not_fit)
+    with pytest.raises(CacheError, match="expected finite hidden states"):
+        extract(asked)
+    monkeypatch.undo()
+    summary = extract(asked)
+    assert 0 < summary.n_tried < 16
+    assert summary.n_done == 16
+    verify_cache(summary.path)
