@@ -23,7 +23,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 
 # A small part of the probing grid, scaled up; all of it, on a GPU: make bench GRID=
-GRID ?= --fraction 0.01 --epochs 1
+GRID ?= --fraction 0.1 --epochs 1
 bench: $(INSTALLED)
 	mkdir -p benchmarks/results
 	$(BIN)/python benchmarks/limits.py --json benchmarks/results/limits.json
@@ -31,6 +31,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/extraction.py --json benchmarks/results/extraction.json
 	$(BIN)/python benchmarks/probing.py --json benchmarks/results/probing.json
 	$(BIN)/python benchmarks/scale.py --json benchmarks/results/scale.json
+	$(BIN)/python benchmarks/beyond_memory.py --json benchmarks/results/beyond_memory.json
 	$(BIN)/python benchmarks/grid.py $(GRID) --json benchmarks/results/grid.json
 
 # The API documentation, from the docstrings: build/api/lsmprobe.html.

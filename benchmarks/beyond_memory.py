@@ -1,0 +1,142 @@
+"""What an epoch over a cache larger than the memory costs: disk speed, and no more memory.
+
+Run it where memory is limited, in a container or a batch job, or on Linux as
+    systemd-run --scope -p MemoryMax=1500M python benchmarks/beyond_memory.py
+Where it is not, the process limits its own memory to 1.5 GB (the page cache stays free). It writes
+a cache of --times the limit and goes through the Multi-Layer head's frames: without training, in
+the order of a training; then with training; beside reading the file from its start. Before each of
+them the page cache forgets the file.
+
+    python benchmarks/beyond_memory.py [--quick] [--json FILE]
+"""
+
+import os
+import re
+import resource
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+import tyro
+from machine import machine, seconds, write_json
+from synthetic import EMOTIONS, clip_seconds, utterance_table, write_cache
+from torch import nn
+
+from lsmprobe.cache import FeatureCache
+from lsmprobe.evaluation import macro_f1
+from lsmprobe.features import FrameFeatures
+from lsmprobe.heads import MultiLayerHead, Probe
+from lsmprobe.memory import control_group_limits
+from lsmprobe.training import Member, Recipe, fit
+
+LAYERS, DIM = 13, 768  # of a base model; layer 0 counts
+OWN_LIMIT = 1_500_000_000  # bytes
+GIGABYTES_PER_CLIP = 2.8 * 50 * LAYERS * DIM * 2e-9
+
+
+@dataclass(frozen=True)
+class Config:
+    """Time an epoch over a cache that does not fit."""
+
+    times: float = 4
+    """How many times the memory the cache is to fill."""
+    folder: Path | None = None
+    """On the disk that is meant; by default where temporary files go."""
+    quick: bool = False
+    """Tiny sizes, to see that it runs."""
+    json: Path | None = None
+    """Write the figures here too."""
+
+
+def memory_limit() -> int:
+    """Bytes: the control group's if it has less than the machine, else one set here."""
+    limit = min([psutil.virtual_memory().total, *control_group_limits()])
+    if limit == psutil.virtual_memory().total:
+        limit = OWN_LIMIT
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    return limit
+
+
+def forget(path: Path) -> None:
+    """Have the system drop what it keeps of a file."""
+    if hasattr(os, "posix_fadvise"):  # macOS has none: there memory is measured too
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read_from_start(path: Path) -> None:
+    """The whole file, 16 MB at a time."""
+    with path.open("rb", buffering=0) as file:
+        block = bytearray(2**24)
+        while file.readinto(block):
+            pass
+
+
+def peak_gb() -> float:
+    """The most memory that this process has held; 0 outside Linux."""
+    status = Path("/proc/self/status")
+    found = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else [0]
+    return int(found[0]) * 1024 / 1e9
+
+
+def main(config: Config) -> None:
+    """Measure and print."""
+    limit = OWN_LIMIT if config.quick else memory_limit()
+    n_clips = 100 if config.quick else round(config.times * limit / 1e9 / GIGABYTES_PER_CLIP)
+    dim = 16 if config.quick else DIM
+    print(f"{machine()}\nlimit {limit / 1e9:.2f} GB")
+    with tempfile.TemporaryDirectory(dir=config.folder) as name:
+        table = utterance_table(clip_seconds(n_clips), n_speakers=10)
+        path = write_cache(Path(name) / "noise" / "made.h5", table, LAYERS, dim)
+        cache = FeatureCache(path)
+        layers = tuple(cache.layers[1:])
+        features = FrameFeatures(cache.frames, cache.lengths, 0 if config.quick else None)
+        rows = np.random.default_rng(0).permutation(n_clips)
+        fold = rows[: n_clips * 8 // 10], rows[n_clips * 8 // 10 : n_clips * 9 // 10], rows[-10:]
+        labels = np.array([EMOTIONS.index(emotion) for emotion in table.emotion])
+
+        def go_through() -> None:
+            pools = [rows[start : start + 128] for start in range(0, n_clips, 128)]
+            for _ in features.through(pools, layers, "cpu"):
+                pass
+
+        def train() -> None:
+            torch.manual_seed(0)
+            probe = Probe(nn.Identity(), MultiLayerHead(len(layers), dim, len(EMOTIONS)))
+            fit(
+                [Member("multilayer", probe, layers, 0, Recipe(epochs=1))],
+                features,
+                labels,
+                fold,
+                len(EMOTIONS),
+                score=lambda truth, guess: macro_f1(truth, guess, len(EMOTIONS)),
+            )
+
+        def after_forgetting(way: Callable[[], None]) -> float:
+            forget(path)
+            return seconds(way)
+
+        gigabytes = path.stat().st_size / 1e9
+        frames_gb = float(cache.lengths.sum()) * len(layers) * dim * 2e-9
+        trained_gb = frames_gb * sum(cache.lengths[part].sum() for part in fold)
+        trained_gb /= cache.lengths.sum()
+        figures = {
+            "cache_gb": gigabytes,
+            "times_the_limit": gigabytes / limit * 1e9,
+            "from_start_gb_per_s": gigabytes / after_forgetting(lambda: read_from_start(path)),
+            "in_pools_gb_per_s": frames_gb / after_forgetting(go_through),
+            "training_gb_per_s": trained_gb / after_forgetting(train),
+            "peak_gb": peak_gb(),
+        }
+    for what, value in figures.items():
+        print(f"{what:22} {value:8.3f}")
+    write_json(config.json, {"limit_gb": limit / 1e9, **figures})
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
