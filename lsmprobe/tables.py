@@ -37,9 +37,10 @@ def experiments(runs: pd.DataFrame) -> pd.DataFrame:
     """One row per experiment; a run that is there twice counts once.
 
     `block` says what is not as in the paper, as "name: value, ..."; it is empty for the paper's own
-    protocol. Where a corpus has two splits in a block, or a cell of a table two experiments, all of
-    these move to blocks of their own, named by what sets them apart: nothing averages them and
-    nothing chooses between them.
+    protocol. Where a corpus has two splits in a block, a model two sets of weights (another revision
+    for another corpus or head), or a cell of a table two experiments, all of these move to blocks
+    of their own, named by what sets them apart: nothing averages them and nothing chooses between
+    them.
 
     Args:
         runs: one row each; the columns of `load_results`, and of each record `validation_f1`,
@@ -65,7 +66,11 @@ def experiments(runs: pd.DataFrame) -> pd.DataFrame:
     for _, group in cells.groupby(["block", "model", "corpus", "head"]):
         if len(group) > 1:
             cells.loc[group.index, "block"] = _named(group.block, _apart(group))
-    return cells.drop(columns=["known", "cache_hash", "experiment"])
+    for (_, model), group in cells.groupby(["block", "model"]):
+        if len(set(group.weights_sha256)) > 1:
+            apart = f"weights of {model}: " + group.weights_sha256.str[:8]
+            cells.loc[group.index, "block"] = _named(group.block, apart)
+    return cells.drop(columns=["known", "cache_hash", "weights_sha256", "experiment"])
 
 
 def _experiment(runs: pd.DataFrame) -> dict[str, Any]:
@@ -81,6 +86,7 @@ def _experiment(runs: pd.DataFrame) -> dict[str, Any]:
     return {
         **{name: first[name] for name in same},
         "model_type": first.cache_identity.get("model_type", ""),
+        "weights_sha256": first.cache_identity.get("weights_sha256") or "unknown",
         "block": _unlike_the_paper(split | first.settings | cache, first["head"]),
         "macro_f1": runs.macro_f1.mean(),
         "std": runs.macro_f1.std(ddof=1),

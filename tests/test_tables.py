@@ -273,6 +273,19 @@ def test_two_splits_of_a_corpus_stand_apart():
     }
 
 
+@pytest.mark.parametrize("other", [("emovo", "linear"), ("emodb", "multilayer")])
+def test_two_revisions_of_a_model_stand_apart_on_whatever_corpora_and_heads(other):
+    old, new = ({"cache_identity": {"weights_sha256": digest * 64}} for digest in "ab")
+    cells = cells_of(
+        run("m", "emodb", "linear", 0, 40, **old),
+        run("m", *other, 0, 60, **new),
+        run("n", "emodb", "linear", 0, 50),
+        run("n", "emovo", "linear", 0, 50),
+    )
+    blocks = cells.groupby("model").block.agg(list).to_dict()
+    assert blocks == {"m": ["weights of m: aaaaaaaa", "weights of m: bbbbbbbb"], "n": ["", ""]}
+
+
 def test_two_experiments_of_one_cell_stand_apart_by_what_differs():
     cells = cells_of(
         run("m", "emodb", "linear", 0, 10, cache_identity={"weights_sha256": "a" * 64}),
