@@ -37,8 +37,8 @@ def experiments(runs: pd.DataFrame) -> pd.DataFrame:
     """One row per experiment; a run that is there twice counts once.
 
     `block` says what is not as in the paper, as "name: value, ..."; it is empty for the paper's own
-    protocol. Where a corpus has two splits in a block, a model two sets of weights (another revision
-    for another corpus or head), or a cell of a table two experiments, all of these move to blocks
+    protocol. Where a corpus has two splits in a block, a model two sets of weights (its corpora or
+    heads are of two revisions), or a cell of a table two experiments, all of these move to blocks
     of their own, named by what sets them apart: nothing averages them and nothing chooses between
     them.
 
