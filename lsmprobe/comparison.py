@@ -129,7 +129,8 @@ def compare_runs(
         results: what `load_results` or `probe` returned; what is neither compared nor the same of
             all runs (corpus, split, head, ...) makes a group of its own.
         between: the column in which A and B differ. Two models are compared on the one layer that
-            each was probed on, since they may differ in depth.
+            each was probed on, since they may differ in depth, and so are two heads, since
+            Multi-Layer reads all of them.
 
     Returns:
         One row per group and pair: the group's columns, a, b, the fields of `Comparison`
@@ -141,7 +142,7 @@ def compare_runs(
             `compare_records`.
     """
     keys = ["model", "corpus", "split", "feature_norm", "head", "layer"]
-    depth = ["layer"] if between == "model" else []
+    depth = ["layer"] if between in ("model", "head") else []
     same = [key for key in keys if key not in (between, *depth)]
     rows = []
     for about, runs in results.groupby(same, sort=False, dropna=False):

@@ -250,6 +250,14 @@ def test_models_are_compared_on_a_layer_each_whatever_its_number(results):
     )
 
 
+def test_heads_are_compared_whether_they_read_one_layer_or_all_of_them(results):
+    one = results[results["model"] == "m"]
+    named = one.assign(head=["linear"] * 2 + ["multilayer"] * 2, layer=[1, 1, pd.NA, pd.NA])
+    heads = compare_runs(named.astype({"layer": "Int64"}), "head")
+    assert heads[["model", "a", "b"]].to_numpy().tolist() == [["m", "linear", "multilayer"]]
+    assert heads["difference"].tolist() == compare_runs(one, "layer")["difference"].tolist()
+
+
 def test_runs_that_leave_open_what_is_compared_are_refused(results):
     with pytest.raises(ResultsError, match="c, loso, none, linear: several runs with one model"):
         compare_runs(results, "model")
