@@ -52,7 +52,10 @@ def format_scores(results: pd.DataFrame) -> str:
             "split": table.split,
             "norm": table.feature_norm,
             "head": table["head"],
-            "layer": ["all" if pd.isna(layer) else str(layer) for layer in table.layer],
+            "layer": [
+                str(layer) if not pd.isna(layer) else "all" if head == "multilayer" else "-"
+                for head, layer in zip(table["head"], table.layer, strict=True)
+            ],
             "macro-F1": [
                 "! " * bool(alarms) + f"{mean:.1f}" + ("" if pd.isna(std) else f" ± {std:.1f}")
                 for alarms, mean, std in zip(

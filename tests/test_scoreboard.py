@@ -85,3 +85,10 @@ def test_a_score_with_an_alarm_is_marked_and_the_alarm_named_below(results):
     assert "! 60.0" not in text
     assert "! m on c, linear: one-class in 2 of 3 runs" in text
     assert "! m on c, linear: flat-over-time in 1 of 3 runs" in text
+
+
+def test_all_layers_are_read_by_multilayer_and_none_by_the_baseline(results):
+    baseline = results[results["head"] == "multilayer"].assign(head="ast", experiment="f")
+    text = format_scores(pd.concat([results, baseline], ignore_index=True))
+    layers = dict(line.split()[2:4] for line in text.splitlines()[1:4])
+    assert layers == {"ast": "-", "linear": "4", "multilayer": "all"}
