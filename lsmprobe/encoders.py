@@ -197,7 +197,7 @@ def load_encoder(
     """
     if model in DESCRIPTORS:
         return Encoder(*load_descriptor(model, input_norm, random_init, revision, precision))
-    checkpoint = find_checkpoint(model, revision, with_weights=random_init is None)
+    checkpoint = find_checkpoint(model, revision, random_init is None, others=DESCRIPTORS)
     seed = 0 if checkpoint.folder is None and random_init is None else random_init
     with quiet():
         config = read_config(checkpoint)

@@ -7,7 +7,7 @@ from safetensors or as weights alone, never as code.
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,8 +186,16 @@ class Checkpoint:
     commit: str | None = None
 
 
-def find_checkpoint(model: str, revision: str | None, with_weights: bool) -> Checkpoint:
+def find_checkpoint(
+    model: str, revision: str | None, with_weights: bool, others: Iterable[str] = ()
+) -> Checkpoint:
     """A row of the table, else a local folder, else an id on the hub, which is downloaded.
+
+    Args:
+        model: its name, folder or id.
+        revision: a commit, branch or tag on the hub; by default the row's, or `main`.
+        with_weights: or its config alone.
+        others: names that are no checkpoints, for the message that there is no such model.
 
     Raises:
         ModelError: it is none of them.
@@ -201,7 +209,7 @@ def find_checkpoint(model: str, revision: str | None, with_weights: bool) -> Che
         return Checkpoint(model) if row else Checkpoint(folder.resolve().name, folder=folder)
     if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", hub_id):
         raise ModelError(
-            f"no speech model is called {model!r}; {nearest(model, SPEECH_MODELS)} "
+            f"no model is called {model!r}; {nearest(model, [*SPEECH_MODELS, *others])} "
             "Or give a local folder, or a Hugging Face id as owner/name."
         )
     revision = revision or (row.revision if row else "main")

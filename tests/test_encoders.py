@@ -718,10 +718,10 @@ def test_another_sample_rate_is_an_error(folder):
 def test_unknown_names_meet_the_nearest():
     with pytest.raises(ModelError, match="'wavelm-large'; did you mean wavlm-large"):
         load_encoder("wavelm-large")
+    with pytest.raises(ModelError, match="'log-mel'; did you mean logmel"):
+        load_encoder("log-mel")
     for nothing in ("./not-there", "/not/there", "~/not-there", "wavlm base"):
-        with pytest.raises(
-            ModelError, match=r"no speech model is called .* Or give a local folder"
-        ):
+        with pytest.raises(ModelError, match=r"no model is called .* Or give a local folder"):
             load_encoder(nothing)
     with pytest.raises(ModelError, match="the Hugging Face hub has no model a--b/c"):
         load_encoder("a--b/c")
