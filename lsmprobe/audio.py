@@ -102,6 +102,16 @@ def n_samples(
     return _n_resampled(stop - start, header.sample_rate)
 
 
+def audio_hash(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of the whole file in hexadecimal, as `read_audio` tells it; nothing is decoded.
+
+    Raises:
+        AudioError: not a file, or one that cannot be read.
+    """
+    with _opened(path) as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+
 def read_audio(
     path: str | os.PathLike[str],
     *,

@@ -4,7 +4,6 @@ The same settings continue what is there; new clips become a further file; anyth
 changed is told, and replaces the cache only if it is asked to.
 """
 
-import hashlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lsmprobe.audio import audio_hash
 from lsmprobe.cache import CacheWriter, FeatureCache, sole_writer
 from lsmprobe.cache_format import KEEP_IT, CacheFile, CachePlan, decoded, differences, plan_hash
 from lsmprobe.cache_parts import (
@@ -24,7 +24,7 @@ from lsmprobe.cache_parts import (
     replacement_path,
     whole_plan_hash,
 )
-from lsmprobe.errors import AudioError, CacheError, one_line
+from lsmprobe.errors import CacheError, one_line
 
 HASHERS = 2  # threads that read audio files
 BUILD_ANEW = " Use another --cache-dir, or --replace to build it anew."
@@ -167,14 +167,6 @@ def _changed_audio(stored: FeatureCache, table: pd.DataFrame) -> list[str]:
     there = table[table.key.isin(known) & (table.samples > 0)]
     paths = list(dict.fromkeys(there.path))  # a file may hold many utterances
     with ThreadPoolExecutor(HASHERS) as pool:
-        found = dict(zip(paths, pool.map(_sha256, paths), strict=True))
+        found = dict(zip(paths, pool.map(audio_hash, paths), strict=True))
     changed = [k for k, p in zip(there.key, there.path, strict=True) if known[k] != found[p]]
     return [f"audio: {len(changed)} changed ({changed[0]!r} first)"] if changed else []
-
-
-def _sha256(path: str) -> str:
-    """Of the whole file, as it is stored with each utterance."""
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError as error:
-        raise AudioError(f"{path!r} cannot be read: {error.strerror}.") from error

@@ -19,6 +19,7 @@ from lsmprobe.audio import (
     MIN_SAMPLES,
     SAMPLE_RATE,
     AudioHeader,
+    audio_hash,
     n_samples,
     read_audio,
     read_header,
@@ -76,7 +77,7 @@ def test_16_bit_mono_at_16_khz_comes_out_as_its_integers(written):
     audio = read_audio(path)
     assert audio.waveform.dtype == np.float32
     np.testing.assert_array_equal(audio.waveform, pcm / 32768)
-    assert audio.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert audio.sha256 == audio_hash(path) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @given(
@@ -336,7 +337,7 @@ def test_the_header_alone_is_enough_to_refuse(written, case):
         read_header(written(REFUSED[case][0]))
 
 
-@pytest.mark.parametrize("read", [read_header, read_audio])
+@pytest.mark.parametrize("read", [read_header, read_audio, audio_hash])
 def test_what_is_no_file_is_refused(tmp_path, read):
     with pytest.raises(AudioError, match=r"none\.wav does not exist"):
         read(tmp_path / "none.wav")

@@ -39,7 +39,7 @@ MAY_KNOW = {
     "comparison": {"evaluation", "results"},
     "cache": {"cache_format", "cache_parts"},
     "cache_parts": {"cache_format"},
-    "continuation": {"cache", "cache_format", "cache_parts"},
+    "continuation": {"audio", "cache", "cache_format", "cache_parts"},
     "regression": {"heads"},
     "targets": {"audio"},
     "tasks": {"cache", "verification"},
