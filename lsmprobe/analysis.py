@@ -1,9 +1,8 @@
 """What the layers hold, as DataFrames: similarity, health, pictures of a layer.
 
-A stage: it reads caches and records, and hands arrays to the modules that compute.
+A stage: it reads caches, verified once, and hands arrays to the modules that compute.
 """
 
-import logging
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -19,18 +18,13 @@ from tqdm import tqdm
 from lsmprobe.alarms import layer_alarms
 from lsmprobe.cache import FeatureCache
 from lsmprobe.errors import CacheError
-from lsmprobe.heads import (
-    Standardise,
-    pooled_statistics,
-)
+from lsmprobe.heads import Standardise, pooled_statistics
 from lsmprobe.health import constant_units, effective_rank, may_reach, mean_cosine, variances
 from lsmprobe.similarity import Sums, cka, sums, svcca
+from lsmprobe.verification import verify_once
 
-EXPERIMENT = ["model", "random_weights", "corpus", "split", "feature_norm", "experiment"]
 BLOCK = 8192  # rows read at once
 FLOAT16_LIMIT = 64_504.0  # transformers clamps float16 states to the largest value less 1000
-
-log = logging.getLogger(__name__)
 
 
 def layer_similarity(
@@ -53,9 +47,12 @@ def layer_similarity(
         Layers of `cache` as index, layers of `other` as columns, values up to 1.
 
     Raises:
-        CacheError: fewer than four utterances in common, frames that do not match, or none stored.
+        CacheError: fewer than four utterances in common, frames that do not match, none stored, or
+            damaged ones.
     """
     other = other or cache
+    for each in {cache, other}:
+        verify_once(each)
     ours, theirs = _same_utterances(cache, other)
     if rows == "frames" and (cache.lengths[ours] != other.lengths[theirs]).any():
         raise CacheError(
@@ -134,7 +131,11 @@ def layer_health(cache: FeatureCache) -> pd.DataFrame:
         - overflowed_units: share of the dims with NaN, infinity or a value at float16's limit;
           missing where only frames could tell and none are stored
         - findings: sentences that name what is degenerate; empty if nothing is
+
+    Raises:
+        CacheError: utterances are damaged.
     """
+    verify_once(cache)
     rows = []
     for layer in cache.layers:
         means, stds = cache.pooled[:, layer], cache.pooled_std[:, layer]
@@ -192,12 +193,13 @@ def project_layer(
         One row per utterance: x, y, key, emotion, speaker, gender, sentence.
 
     Raises:
-        CacheError: there is no such layer.
+        CacheError: there is no such layer, or utterances are damaged.
 
     Source: van der Maaten and Hinton 2008, as scikit-learn has it.
     """
     if layer not in cache.layers:
         raise CacheError(f"{cache.path} has layers 0 to {cache.layers[-1]}; got layer {layer}.")
+    verify_once(cache)
     means = _tensor(cache.pooled[:, layer])
     features = Standardise(*pooled_statistics(means))(means).numpy()
     if method == "pca":

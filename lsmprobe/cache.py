@@ -36,7 +36,7 @@ from lsmprobe.cache_format import (
     table_of,
 )
 from lsmprobe.cache_format import CachePlan as CachePlan
-from lsmprobe.cache_parts import cache_files, check_parts, open_files, part_of
+from lsmprobe.cache_parts import cache_files, check_parts, open_files, part_of, remove_file
 from lsmprobe.cache_parts import cache_paths as cache_paths
 from lsmprobe.errors import CacheError
 
@@ -450,7 +450,7 @@ def put_in_place(new: Path, path: Path) -> None:
         new.replace(path)
         sync_folder(path.parent)
         for part in parts:
-            part.unlink()
+            remove_file(part)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,17 @@ def replacement_path(path: Path) -> Path:
     return path.with_name(f".{path.stem}.replacement.h5")
 
 
+def verified_mark(file: Path) -> Path:
+    """Where it stands that a file was read whole and found undamaged; see verification.py."""
+    return file.with_name(f".{file.name}.verified")
+
+
+def remove_file(file: Path) -> None:
+    """Remove a file of a cache, and what stands of it beside it."""
+    file.unlink()
+    verified_mark(file).unlink(missing_ok=True)
+
+
 def cache_paths(folder: Path) -> list[Path]:
     """The caches MODEL/CORPUS.h5 of a folder, finished or not; parts count as their cache."""
     files = [path for path in folder.glob("*/*.h5") if not path.name.startswith(".")]

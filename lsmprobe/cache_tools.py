@@ -1,10 +1,9 @@
-"""What one does with caches beside filling and reading them: list, verify, merge, prune, export."""
+"""What one does with caches beside filling and reading them: list, verify, merge, prune."""
 
 import logging
 import re
-import secrets
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ from lsmprobe.cache_format import (
     decoded,
     disk_errors,
     lay_out,
-    leftovers,
     pwrite,
     settings,
     sync_folder,
@@ -35,13 +33,16 @@ from lsmprobe.cache_parts import (
     cache_of,
     cache_paths,
     part_of,
+    remove_file,
     replacement_path,
 )
 from lsmprobe.errors import CacheError, one_line
 
 READERS = 4  # threads; a disk likes to be asked for several things at once
 BLOCK_BYTES = 8_000_000  # of one layer, read at once
-LEFT_BY_A_KILL = re.compile(r"\.(?P<file>.+\.(?:h5|npy))\.(?:[0-9a-f]{8}\.tmp|lock)")
+LEFT_BESIDE = re.compile(
+    r"\.(?P<file>.+\.(?:h5|npy))\.(?:[0-9a-f]{8}\.tmp|lock|(?P<mark>verified))"
+)
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +166,7 @@ def merge_cache(path: Path, *, remove_parts: bool = False) -> Path:
         assert [file.path for file in FeatureCache(path).files] == [path]
         assert FeatureCache(path).identity_hash == hash_before
         for part in parts if remove_parts else ():
-            part.unlink()
+            remove_file(part)
         sync_folder(path.parent)
     return path
 
@@ -180,12 +181,7 @@ def prunable(path: Path, *, named: bool) -> dict[Path, str]:
     Raises:
         CacheError: the user named what is not there or cannot be used, and nothing is left over.
     """
-    found = {}
-    for entry in sorted(path.parent.iterdir()) if path.parent.is_dir() else ():
-        left = LEFT_BY_A_KILL.fullmatch(entry.name) if entry.is_file() else None
-        of = path.with_name(left["file"]) if left else None
-        if of and cache_of(of) in (path, replacement_path(path)) and not is_being_written(of):
-            found[entry] = "left over by a run that was killed"
+    found = _left_beside(path)
     if named:
         found |= _unfinished_replacement(path)
     files = cache_files(path)
@@ -203,6 +199,23 @@ def prunable(path: Path, *, named: bool) -> dict[Path, str]:
         return found | dict.fromkeys(idle, f"unfinished: {_n_done(cache)}")
     spare = [file for file in files if file not in used and not is_being_written(file)]
     return found | _held_twice(cache, spare)
+
+
+def _left_beside(path: Path) -> dict[Path, str]:
+    """Hidden files of a cache that serve nobody any more, and why."""
+    found = {}
+    for entry in sorted(path.parent.iterdir()) if path.parent.is_dir() else ():
+        left = LEFT_BESIDE.fullmatch(entry.name) if entry.is_file() else None
+        if not left:
+            continue
+        of = path.with_name(left["file"])
+        if cache_of(of) not in (path, replacement_path(path)):
+            continue
+        if left["mark"] and not of.exists():
+            found[entry] = f"says that {of.name} was verified, which is gone"
+        elif not (left["mark"] or is_being_written(of)):
+            found[entry] = "left over by a run that was killed"
+    return found
 
 
 def _unfinished_replacement(path: Path) -> dict[Path, str]:
@@ -255,82 +268,10 @@ def _log_kept(why: object) -> None:
 
 def prunable_in(folder: Path) -> dict[Path, str]:
     """What is left over in a folder of caches, and why; nothing that holds clips not held twice."""
-    left = [(path, LEFT_BY_A_KILL.fullmatch(path.name)) for path in folder.glob("*/*")]
+    left = [(path, LEFT_BESIDE.fullmatch(path.name)) for path in folder.glob("*/*")]
     of = {cache_of(path.with_name(found["file"])) for path, found in left if found}
     paths = sorted(of | set(cache_paths(folder)))
     return {file: why for path in paths for file, why in prunable(path, named=False).items()}
-
-
-def export_cache(path: Path, out: Path, *, layer: int | None = None, frames: bool = False) -> str:
-    """Write features as OUT.npy and the table of utterances as OUT.csv.
-
-    Args:
-        path: the cache, which must be finished.
-        out: where to; a folder that is there, and a name.
-        layer: only this one: (utterances, dim); without it (utterances, layers, dim).
-        frames: all frames of the layer instead of their mean: (frames, dim); the CSV's `offset` and
-            `frames` say which rows are whose.
-
-    Returns:
-        What was written, for people.
-
-    Raises:
-        CacheError: the cache is unfinished, or has no such layer or no frames; or the disk is full,
-            or the folder missing or read-only.
-    """
-    cache = FeatureCache(path)
-    if layer is not None and layer not in cache.layers:
-        raise CacheError(f"{path} has layers 0 to {cache.layers[-1]}; got layer {layer}.")
-    table = cache.utterances
-    if not out.parent.is_dir():
-        raise CacheError(f"There is no folder {out.parent}; make it, or choose another OUT.")
-    array, csv = (out.with_name(f"{out.name}{suffix}") for suffix in (".npy", ".csv"))
-    shape: tuple[int, ...]
-    if frames:
-        assert layer is not None
-        table = table.assign(offset=np.cumsum(cache.lengths) - cache.lengths)
-        shape = int(cache.lengths.sum()), cache.dim
-        rows = (cache.frames(i, layer) for i in range(len(table)))
-    else:
-        pooled = cache.pooled if layer is None else cache.pooled[:, layer]
-        shape, rows = pooled.shape, (row[None] for row in pooled)
-    dtype = cache.frames(0, cache.layers[0]).dtype if frames else np.dtype("<f4")
-    try:
-        with sole_writer(array):
-            for left in leftovers(array):  # by a kill in here
-                left.unlink()
-            _write_both(array, csv, shape, dtype, rows, table)
-    except OSError as error:
-        needed = f"it needs {np.prod(shape) * dtype.itemsize / 1e9:.3g} GB"
-        raise CacheError(
-            f"{array} cannot be written: {error.strerror or error}; {needed}. Make room, or choose "
-            "another OUT."
-        ) from error
-    return f"{array}: {' x '.join(map(str, shape))} of {dtype}; {csv}: {len(table)} rows"
-
-
-def _write_both(
-    array: Path,
-    csv: Path,
-    shape: tuple[int, ...],
-    dtype: np.dtype,
-    rows: Iterable[np.ndarray],
-    table: pd.DataFrame,
-) -> None:
-    """An array, some rows at a time, and its table: both complete, or neither."""
-    beside = [array.with_name(f".{array.name}.{secrets.token_hex(4)}.tmp") for _ in range(2)]
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    try:
-        with beside[0].open("xb") as file:  # not memory-mapped: there a full disk ends the process
-            np.lib.format.write_array_header_1_0(file, header)
-            for some in rows:
-                file.write(some.tobytes())
-        table.to_csv(beside[1], index=False, errors="surrogateescape")
-        for temporary, target in zip(beside, (array, csv), strict=True):
-            temporary.replace(target)
-    finally:
-        for temporary in beside:
-            temporary.unlink(missing_ok=True)
 
 
 def _row(path: Path) -> dict[str, Any]:

@@ -274,6 +274,7 @@ def merge_cache_command(config: MergeCacheConfig) -> None:
 
 def prune_caches_command(config: PruneCachesConfig) -> None:
     """Print what may be removed, and with --yes remove it."""
+    from lsmprobe.cache_parts import remove_file
     from lsmprobe.cache_tools import prunable, prunable_in
 
     if config.paths and Path("all") not in config.paths:
@@ -283,7 +284,7 @@ def prune_caches_command(config: PruneCachesConfig) -> None:
     for file, why in found.items():
         print(one_line(f"{file}: {why} ({file.stat().st_size / 1e9:.3f} GB)"))
         if config.yes:
-            file.unlink()
+            remove_file(file)
     if not found:
         print("nothing to remove")
     else:
@@ -292,7 +293,7 @@ def prune_caches_command(config: PruneCachesConfig) -> None:
 
 def export_cache_command(config: ExportCacheConfig) -> None:
     """Write features for other programs."""
-    from lsmprobe.cache_tools import export_cache
+    from lsmprobe.cache_export import export_cache
 
     print(one_line(export_cache(config.path, config.out, layer=config.layer, frames=config.frames)))
 

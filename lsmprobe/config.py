@@ -442,7 +442,7 @@ class ExportCacheConfig:
     path: Path
     """CACHE_DIR/MODEL/CORPUS.h5."""
     out: Path
-    """Where to write; .npy and .csv are appended."""
+    """Where to write: OUT.npy and OUT.csv."""
     layer: int | None = None
     """Only this layer; otherwise the means of all."""
     frames: bool = False

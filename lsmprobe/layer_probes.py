@@ -29,6 +29,7 @@ from lsmprobe.regression import Norm, fit_and_answer, r2, r2_interval
 from lsmprobe.results import load_record
 from lsmprobe.splits import Split, make_split
 from lsmprobe.targets import TARGETS, WORDS, Target, find_target
+from lsmprobe.verification import verify_once
 
 Head = Literal["regression", "linear", "nonlinear"]
 Metric = Literal["macro_f1", "uar", "accuracy", "r2"]
@@ -99,7 +100,7 @@ def probe_layers(
         n_test, runs, validation (mean over folds and runs), control, selectivity, answers.
 
     Raises:
-        LsmprobeError: no such target, a split that cannot be made, missing audio or frames.
+        LsmprobeError: no such target, a split that cannot be made, missing audio or frames, damage.
 
     Source: Alain and Bengio 2016, arXiv:1610.01644; Hewitt and Liang 2019, arXiv:1909.03368, of
     selectivity. An utterance is its own type here, so a shuffled value tells nothing of another's.
@@ -111,6 +112,7 @@ def probe_layers(
                 f"{', '.join(settings)}: a regression has no such setting; drop it, or ask for "
                 'head="linear" or "nonlinear".'
             )
+        verify_once(cache)
         found = find_target(target, cache.utterances, acoustics_csv(cache, results_dir))
         name: str = "ridge" if found.is_number else "logistic"
         metric: Metric = "r2" if found.is_number else score

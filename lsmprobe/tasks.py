@@ -170,8 +170,8 @@ def read_task(config: ProbeConfig, model: str, corpus: str, path: Path) -> Task:
         CacheError: the cache is unfinished, damaged (see `verify_once`) or foreign.
         SettingsError: --emotions or --map name what the corpus does not have.
     """
-    verify_once(path)
     cache = FeatureCache(path)
+    verify_once(cache)
     merged = label_map(config.map)
     table = cache.utterances
     for flag, names in (("--map", merged), ("--emotions", config.emotions)):

@@ -1,48 +1,60 @@
-"""Nothing is learned from a cache that has not been read whole and found undamaged.
+"""No number comes from a cache that has not been read whole and found undamaged.
 
 Reading everything costs what the disk takes, so it is done once: a mark beside each file says which
 size and time of change were verified. A file that has changed since is read again.
 """
 
 import logging
+import os
 from pathlib import Path
 
 from lsmprobe.cache import FeatureCache
+from lsmprobe.cache_format import CacheFile
+from lsmprobe.cache_parts import verified_mark
 from lsmprobe.cache_tools import verify_cache
 from lsmprobe.errors import CacheError
-from lsmprobe.files import write_then_rename
 
 log = logging.getLogger(__name__)
 
+_verified: set[tuple[Path, bytes]] = set()  # by this process; for folders that take no mark
 
-def verify_once(path: Path) -> None:
+
+def verify_once(cache: FeatureCache) -> None:
     """Compare every checksum of a cache, unless that was done since it last changed.
 
     Raises:
-        CacheError: utterances are damaged.
+        CacheError: utterances are damaged, or the cache was replaced since it was opened.
     """
-    marks = {_mark(file.path): _stamp(file.path) for file in FeatureCache(path).files}
-    if all(mark.exists() and mark.read_bytes() == stamp for mark, stamp in marks.items()):
+    stamps = {file.path: _stamp(file) for file in cache.files}  # taken first: it may change
+    if all(_is_verified(path, stamp) for path, stamp in stamps.items()):
         return
-    found = verify_cache(path)
+    found = verify_cache(cache.path)
     if found.damaged:
         raise CacheError(
-            f"{path} has {len(found.damaged)} damaged utterances ({found.damaged[0]!r} first); "
-            f"expected none. Run lsmprobe cache verify {path} --repair, then extract.py again."
+            f"{cache.path} has {len(found.damaged)} damaged utterances ({found.damaged[0]!r} "
+            f"first); expected none. Run lsmprobe cache verify {cache.path} --repair, then "
+            "extract.py again."
         )
     log.info("%s", found)
-    for mark, stamp in marks.items():
+    for path, stamp in stamps.items():
+        _verified.add((path.absolute(), stamp))
         try:
-            write_then_rename(mark, stamp)
-        except OSError:  # a folder of somebody else's: it will be read again next time
-            log.debug("%s cannot be written", mark)
+            verified_mark(path).write_bytes(stamp)  # half of it is no mark
+        except OSError:  # a folder of somebody else's: the next process reads it again
+            log.debug("%s cannot be written", verified_mark(path))
 
 
-def _mark(file: Path) -> Path:
-    return file.with_name(f".{file.name}.verified")
+def _is_verified(path: Path, stamp: bytes) -> bool:
+    if (path.absolute(), stamp) in _verified:
+        return True
+    try:
+        return verified_mark(path).read_bytes() == stamp
+    except OSError:
+        return False
 
 
-def _stamp(file: Path) -> bytes:
+def _stamp(file: CacheFile) -> bytes:
     """Which file this is, and when it last changed."""
-    status = file.stat()
+    with file.opened("rb") as opened:
+        status = os.fstat(opened.fileno())
     return f"{status.st_ino} {status.st_size} {status.st_mtime_ns}".encode()

@@ -27,10 +27,9 @@ from lsmprobe.heads import (
 )
 from lsmprobe.results import load_head, load_record
 from lsmprobe.runs import saved_probe
+from lsmprobe.verification import verify_once
 
 EXPERIMENT = ["model", "random_weights", "corpus", "split", "feature_norm", "experiment"]
-BLOCK = 8192  # rows read at once
-FLOAT16_LIMIT = 64_504.0  # transformers clamps float16 states to the largest value less 1000
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +125,7 @@ def layer_shares(cache: FeatureCache, results: pd.DataFrame) -> pd.DataFrame:
 
     Raises:
         ResultsError: no Multi-Layer run of this cache among the results, or a head is missing.
+        CacheError: utterances are damaged.
     """
     lengths = torch.from_numpy(cache.lengths)
     mean, std = frame_statistics(_tensor(cache.pooled), _tensor(cache.pooled_std), lengths)
@@ -170,7 +170,7 @@ def layer_drops(cache: FeatureCache, results: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ResultsError: no Multi-Layer run of this cache among the results, a head is missing, or
             there is a single layer.
-        CacheError: the cache holds pooled means only.
+        CacheError: the cache holds pooled means only, or utterances are damaged.
     """
     row_of = {key: row for row, key in enumerate(cache.utterances["key"])}
     parts = []
@@ -271,6 +271,7 @@ def _multilayer_runs(
             f"no Multi-Layer run on {cache.path} among these {len(results)} results; run "
             "probe.py --head multilayer on it first."
         )
+    verify_once(cache)
     for row in own.to_dict("records"):
         path = Path(row["path"])
         record, tensors = load_record(path), load_head(path)

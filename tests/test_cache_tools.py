@@ -29,11 +29,11 @@ from test_cache import (
 from test_cache_parts import finished_in_two_steps, finished_part, finished_parts
 
 from lsmprobe import cache_format, cache_tools
-from lsmprobe.cache import CacheWriter, FeatureCache, sole_writer
+from lsmprobe.cache import CacheWriter, FeatureCache, put_in_place, sole_writer
+from lsmprobe.cache_export import export_cache
 from lsmprobe.cache_parts import added_path, part_path, plan_added, plan_part, replacement_path
 from lsmprobe.cache_tools import (
     cache_info,
-    export_cache,
     list_caches,
     merge_cache,
     named_caches,
@@ -45,6 +45,7 @@ from lsmprobe.cli import main
 from lsmprobe.config import ExportCacheConfig
 from lsmprobe.continuation import planned_files
 from lsmprobe.errors import CacheError, SettingsError
+from lsmprobe.verification import verify_once
 
 
 def flip(path, byte):
@@ -285,13 +286,15 @@ def test_prune_finds_what_was_left_over_and_nothing_else(tmp_path):
     with CacheWriter.open(replacement_path(folder / "whole.h5"), plan_of(dim=6)):
         pass
     left = [".c.h5.0123abcd.tmp", ".gone.h5.0123abcd.tmp", ".whole.h5.lock"]
-    for name in left:
+    left += [".c.part-09-of-10.h5.verified", ".gone.h5.verified"]
+    for name in (*left, ".whole.h5.verified"):
         (folder / name).write_bytes(b"")
     parts = [part_path(path, number, 3).name for number in range(3)]
     found = prunable_in(tmp_path)
     assert sorted(file.name for file in found) == sorted([*left, *parts])
     assert found[folder / parts[0]] == "its clips are in c.h5"
-    assert sorted(f.name for f in prunable(path, named=True)) == sorted([left[0], *parts])
+    assert sorted(f.name for f in prunable(path, named=True)) == sorted([left[0], left[3], *parts])
+    assert found[folder / left[4]] == "says that gone.h5 was verified, which is gone"
     named = prunable(folder / "begun.h5", named=True)
     assert named == {folder / "begun.h5": "unfinished: 0 of 6 clips done"}
     named = prunable(folder / "whole.h5", named=True)
@@ -300,6 +303,22 @@ def test_prune_finds_what_was_left_over_and_nothing_else(tmp_path):
         prunable(folder / "other.h5", named=True)
     with pytest.raises(CacheError, match="no cache file"):
         prunable(tmp_path / "nowhere" / "other.h5", named=True)
+
+
+@pytest.mark.parametrize("how", ["merge", "replace", "prune"])
+def test_a_file_that_goes_takes_its_mark_along(tmp_path, monkeypatch, how):
+    monkeypatch.chdir(tmp_path)
+    path = finished_parts(tmp_path / "cache" / "m" / "c.h5", plan_of())
+    verify_once(FeatureCache(path))
+    assert len(names(path.parent)) == 6
+    if how == "replace":
+        put_in_place(finished(replacement_path(path), plan_of()), path)
+    else:
+        merge_cache(path, remove_parts=how == "merge")
+    if how == "prune":
+        with pytest.raises(SystemExit):
+            main(["cache", "prune", "--yes"])
+    assert names(path.parent) == ["c.h5"]
 
 
 def test_prune_leaves_what_is_at_work(tmp_path):
@@ -505,7 +524,7 @@ def test_what_is_exported_is_what_the_cache_holds(tmp_path, dtype):
         start = int(row["offset"])
         mine = rows[start : start + int(row["frames"])]
         np.testing.assert_array_equal(mine, cache.frames(i, 2))
-    assert len(names(tmp_path)) == 3 + 6
+    assert len(names(tmp_path)) == 3 + 3 + 6  # parts, their marks, what was exported
     with pytest.raises(CacheError, match="has layers 0 to 2; got layer 3"):
         export_cache(cache.path, tmp_path / "x", layer=3)
 
@@ -515,6 +534,7 @@ def test_what_is_exported_is_what_the_cache_holds(tmp_path, dtype):
 @pytest.mark.parametrize("limit", [0, 100, 1000, 20_000])
 def test_an_export_that_does_not_fit_is_one_line_and_leaves_nothing(tmp_path, frames, limit):
     path = finished(tmp_path / "c.h5", plan_of([500, 500], layers=4, dim=800, store="frames"))
+    verify_once(FeatureCache(path))  # without a limit: its bar goes where pytest keeps the output
 
     def limited():
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -522,7 +542,7 @@ def test_an_export_that_does_not_fit_is_one_line_and_leaves_nothing(tmp_path, fr
             export_cache(path, tmp_path / "x", layer=1 if frames else None, frames=frames)
 
     assert in_fork(limited) == 0
-    assert names(tmp_path) == ["c.h5"]
+    assert names(tmp_path) == [".c.h5.verified", "c.h5"]
 
 
 def test_an_export_to_nowhere(tmp_path):
@@ -540,7 +560,7 @@ def test_what_a_killed_export_left_is_removed(tmp_path):
     left.write_bytes(b"")
     assert list(prunable_in(tmp_path)) == [left]
     export_cache(path, path.with_name("out"))
-    assert names(path.parent) == ["c.h5", "out.csv", "out.npy"]
+    assert names(path.parent) == [".c.h5.verified", "c.h5", "out.csv", "out.npy"]
 
 
 # On the command line
@@ -590,6 +610,8 @@ def test_the_commands(tmp_path, monkeypatch, capsys):
     assert "nothing to remove" in run("prune", "all")[1]
     assert names(path.parent) == ["c.h5"]
     assert run("export", "cache/m/c.h5", "out", "--layer", "1")[0] == 0
+    assert run("export", "cache/m/c.h5", "means.npy")[1].startswith("means.npy: 6 x 3 x 5")
+    assert "cache is a folder; expected" in str(run("export", "cache/m/c.h5", "cache")[0])
     assert "--frames needs --layer" in str(run("export", "cache/m/c.h5", "out", "--frames")[0])
     (path.parent / "bad.h5").write_bytes(b"")
     code, said = run("verify", "all")

@@ -13,6 +13,7 @@ PACKAGE = ROOT / "lsmprobe"
 KNOWN_TO_ALL = {"errors", "files", "config", "device"}
 STAGES = {
     "cache_tools",
+    "cache_export",
     "verification",
     "extraction",
     "probing",

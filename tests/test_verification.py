@@ -1,11 +1,18 @@
 import numpy as np
 import pytest
+from test_cache import fill, plan_of
 
-from lsmprobe.cache import FeatureCache
+from lsmprobe.analysis import layer_health, layer_similarity, project_layer
+from lsmprobe.cache import CacheWriter, FeatureCache
+from lsmprobe.cache_export import export_cache
+from lsmprobe.cache_parts import verified_mark
 from lsmprobe.config import ProbeConfig
 from lsmprobe.errors import CacheError
+from lsmprobe.layer_probes import probe_layers
 from lsmprobe.probing import probe
+from lsmprobe.results import load_results
 from lsmprobe.verification import verify_once
+from lsmprobe.weights import layer_drops, layer_shares
 
 
 def flip_a_bit(path, name, row=3):
@@ -36,6 +43,68 @@ def test_nothing_is_learned_from_damaged_features(tmp_path, planted_cache, name)
     assert not list((tmp_path / "results").rglob("*linear*"))
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        probe_layers,
+        layer_health,
+        layer_similarity,
+        lambda cache: project_layer(cache, 2),
+        lambda cache: export_cache(cache.path, cache.path.with_name("out")),
+    ],
+    ids=["probe", "health", "similarity", "projection", "export"],
+)
+def test_no_number_comes_from_damaged_features(planted_cache, use):
+    path = planted_cache()
+    cache = FeatureCache(path)
+    flip_a_bit(path, "pooled/mean")
+    with pytest.raises(CacheError, match=r"1 damaged utterances \('0.*verify .* --repair"):
+        use(cache)
+    assert not path.with_name("out.npy").exists()
+
+
+@pytest.mark.parametrize("use", [layer_shares, layer_drops])
+def test_weights_are_not_explained_by_damaged_features(tmp_path, planted_cache, use):
+    path = planted_cache()
+    folders = {"cache_dir": tmp_path / "cache", "results_dir": tmp_path / "results"}
+    probe(ProbeConfig(head="multilayer", epochs=1, runs=1, device="cpu", **folders))
+    flip_a_bit(path, "layers/03")
+    with pytest.raises(CacheError, match="1 damaged utterances"):
+        use(FeatureCache(path), load_results(tmp_path / "results"))
+
+
+def test_an_unfinished_cache_may_be_looked_at(tmp_path):
+    path = tmp_path / "m" / "c.h5"
+    with CacheWriter.open(path, plan_of()) as writer:
+        fill(writer, range(4))
+    assert len(layer_health(FeatureCache(path, allow_unfinished=True))) == 3
+    with CacheWriter.open(path, plan_of()) as writer:
+        fill(writer)
+    flip_a_bit(path, "pooled/mean")
+    with pytest.raises(CacheError, match="1 damaged"):
+        layer_health(FeatureCache(path))
+
+
+def test_a_folder_that_takes_no_mark_is_read_once_by_a_process(planted_cache, monkeypatch):
+    from lsmprobe import verification
+
+    path, read = planted_cache(), []
+    whole = verification.verify_cache
+    monkeypatch.setattr(verification, "verify_cache", lambda p: read.append(p) or whole(p))
+    verified_mark(path).mkdir()  # nothing can be written there
+    for _ in range(3):
+        verify_once(FeatureCache(path))
+    assert read == [path]
+
+
+def test_a_cache_replaced_since_it_was_opened_is_told(planted_cache, tmp_path):
+    path = planted_cache()
+    cache = FeatureCache(path)
+    planted_cache(folder=tmp_path / "new").replace(path)
+    with pytest.raises(CacheError, match="was replaced meanwhile"):
+        layer_health(cache)
+
+
 def test_a_file_is_read_whole_once_and_again_when_it_has_changed(planted_cache, monkeypatch):
     path = planted_cache()
     read = []
@@ -43,12 +112,12 @@ def test_a_file_is_read_whole_once_and_again_when_it_has_changed(planted_cache, 
 
     whole = verification.verify_cache
     monkeypatch.setattr(verification, "verify_cache", lambda p: read.append(p) or whole(p))
-    verify_once(path)
-    verify_once(path)
+    verify_once(FeatureCache(path))
+    verify_once(FeatureCache(path))
     assert read == [path]
     flip_a_bit(path, "pooled/std")
     with pytest.raises(CacheError, match="damaged"):
-        verify_once(path)
+        verify_once(FeatureCache(path))
     with pytest.raises(CacheError, match="damaged"):
-        verify_once(path)
+        verify_once(FeatureCache(path))
     assert len(read) == 3
