@@ -3,6 +3,7 @@
 docs/report.md says how to read it.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -361,7 +362,7 @@ def figure_item(weights: pd.DataFrame, corpora: list[str], block: str, out: Path
     """Figure 2, drawn into `out` as PNG and PDF."""
     of_models = dict(iter(weights.groupby("model")))
     ordered = [of_models[name] for name in in_order(weights.model, paper_table(2).model)]
-    path = out / f"{'-'.join(['figure2', *re.findall('[a-z0-9_.]+', block)])}.png"
+    path = out / f"{_file_name('figure2', block)}.png"
     for kind in (".png", ".pdf"):
         save_figure(draw_mean_layer_weights(pd.concat(ordered)), path.with_suffix(kind))
     runs = " or ".join(str(n) for n in sorted(set(weights.runs)))
@@ -371,6 +372,17 @@ def figure_item(weights: pd.DataFrame, corpora: list[str], block: str, out: Path
         block,
     )
     return Picture(caption, path)
+
+
+def _file_name(name: str, block: str) -> str:
+    """Of a block's file: one of its own, and short enough for any disk.
+
+    >>> _file_name("figure2", ""), _file_name("figure2", "split: loso, epochs: 5")
+    ('figure2', 'figure2-split-loso-epochs-5')
+    """
+    words = "-".join([name, *re.findall(r"[a-z0-9_.]+", block)])
+    plain = re.sub(r"[^a-z0-9_.: ,]", "", block) == block and len(words) <= 100
+    return words if plain else f"{words[:100]}-{hashlib.sha256(block.encode()).hexdigest()[:8]}"
 
 
 def write_report(items: list[Item], out: Path) -> list[Path]:

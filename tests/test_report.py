@@ -237,6 +237,16 @@ def test_everything_is_written_in_three_forms_and_drawn(write, report, tmp_path)
     assert "](figure2.png)" in page
 
 
+def test_every_block_has_a_figure_of_its_own_however_long_its_name(write, report, tmp_path):
+    many = [f"emotion-{i:03d}" for i in range(40)]
+    for settings in ({}, {"map": ["A=c"]}, {"map": ["B=c"]}, {"emotions": many}, {"epochs": 5}):
+        write("m", "emodb", "multilayer", 0, 50, settings=settings)
+    report()
+    figures = sorted(path.name for path in (tmp_path / "results" / "report").glob("figure2*.png"))
+    assert len(figures) == 5
+    assert {"figure2.png", "figure2-epochs-5.png"} < set(figures)
+
+
 def test_other_layers_and_other_heads_are_counted_and_not_shown(write, report):
     write("m", "emodb", "linear", 0, 50)
     write("m", "emodb", "linear", 0, 99, layer=2)
