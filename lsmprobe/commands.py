@@ -63,13 +63,18 @@ def probe_command(config: ProbeConfig) -> int:
     return 1 if failures else 0
 
 
-def sensitivity_command(config: SensitivityConfig) -> None:
-    """Flip the open choices one at a time, print and write what moved."""
+def sensitivity_command(config: SensitivityConfig) -> int:
+    """Flip the open choices one at a time, print and write what moved; 0 if nothing failed."""
     from lsmprobe.sensitivity import flip_choices, format_sensitivity, save_sensitivity
 
+    n_failed = 0
     for found in flip_choices(config):
         print(format_sensitivity(found), end="\n\n")
-        print(save_sensitivity(found, config.results_dir / "sensitivity"))
+        print(save_sensitivity(found, config.results_dir / "sensitivity"), flush=True)
+        for what, error in found.failures.items():
+            print(f"lsmprobe: {found.model} on {found.corpus}, {what}: {error}", file=sys.stderr)
+        n_failed += len(found.failures)
+    return 1 if n_failed else 0
 
 
 def baseline_command(config: BaselineConfig) -> None:

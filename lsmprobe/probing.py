@@ -154,21 +154,9 @@ def _probe_cell(config: ProbeConfig, cell: Cell, bar: tqdm) -> dict[str, Excepti
     except Exception as error:
         return _failure(cell.name, error)
     failures: dict[str, Exception] = {}
-    waiting = _reading_alike(cell.jobs)
-    while waiting:
-        jobs = waiting.pop(0)
-        trained = bar.n
-        try:
-            _train_group(jobs, task, on_epoch=bar.update)
-        except Exception as error:
-            if isinstance(error, TrainingError) and len(jobs) > 1:
-                # A head that breaks down must not take the others with it: halve until it is alone.
-                half = len(jobs) // 2
-                waiting = [jobs[:half], jobs[half:], *waiting]
-                bar.n = trained
-            else:
-                others = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
-                failures |= _failure(f"{cell.name}, {jobs[0][1].name}{others}", error)
+    for jobs, why in train_survivors(cell.jobs, task, bar):
+        others = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
+        failures |= _failure(f"{cell.name}, {jobs[0][1].name}{others}", why)
     return failures
 
 
@@ -220,6 +208,37 @@ def train_together(jobs: Sequence[Job], task: Task, *, on_epoch: Callable[[], An
     """
     for together in _reading_alike(jobs):
         _train_group(together, task, on_epoch=on_epoch)
+
+
+def train_survivors(
+    jobs: Sequence[Job], task: Task, bar: tqdm
+) -> list[tuple[Sequence[Job], Exception]]:
+    """Train runs as `train_together` does, and go on where some of them fail.
+
+    Args:
+        jobs: each run with the settings that it was planned from.
+        task: which all of them were planned for.
+        bar: counts the epochs.
+
+    Returns:
+        The runs that failed together, and why. A loss that is not finite is the failure of one.
+    """
+    failed: list[tuple[Sequence[Job], Exception]] = []
+    waiting = _reading_alike(jobs)
+    while waiting:
+        together = waiting.pop(0)
+        trained = bar.n
+        try:
+            _train_group(together, task, on_epoch=bar.update)
+        except Exception as error:
+            if isinstance(error, TrainingError) and len(together) > 1:
+                # A head that breaks down must not take the others with it: halve until it is alone.
+                half = len(together) // 2
+                waiting = [together[:half], together[half:], *waiting]
+                bar.n = trained
+            else:
+                failed.append((together, error))
+    return failed
 
 
 def n_epochs(jobs: Sequence[Job]) -> int:

@@ -6,7 +6,7 @@ read. Every run is an ordinary record, so that what `probe` has trained is not t
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from lsmprobe.comparison import add_holm, compare_records
 from lsmprobe.config import SensitivityConfig
+from lsmprobe.errors import LsmprobeError
 from lsmprobe.files import write_then_rename
-from lsmprobe.probing import SETTINGS, n_epochs, planned_runs, todo, train_together
+from lsmprobe.probing import SETTINGS, n_epochs, planned_runs, todo, train_survivors
 from lsmprobe.results import load_record, results_table
 from lsmprobe.runs import Run, name_runs
 from lsmprobe.tasks import Task, find_caches, read_task
@@ -34,6 +35,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 }
 HEADS = {"linear": "Linear", "nonlinear": "Non-Linear", "multilayer": "Multi-Layer"}
 OTHER_TEST_SET = "The test set is another one, so that nothing can be paired."
+NOTHING_TO_PAIR = "Too many runs failed, so that nothing can be paired."
 
 log = logging.getLogger(__name__)
 
@@ -55,17 +57,21 @@ class Sensitivity(NamedTuple):
     and against the recipe without a flip difference, low, high, p, p_holm, over, note.
     `conclusions` has a row per flip: choice, value, best_head, best_layer (of Linear) and its
     best_layer_f1, heaviest_layer (of Multi-Layer) and its weight, and turned: which of best_head,
-    best_layer and heaviest_layer are not as without a flip.
+    best_layer and heaviest_layer are not as without a flip. `failures` has what could not be
+    trained, by name; it is left out of both.
     """
 
     model: str
     corpus: str
     scores: pd.DataFrame
     conclusions: pd.DataFrame
+    failures: dict[str, Exception]
 
 
 def flip_choices(config: SensitivityConfig) -> list[Sensitivity]:
     """Train what is not there yet and compare; one result per cache asked for.
+
+    A run that breaks down does not stop the others; the result names it.
 
     Raises:
         LsmprobeError: bad input of any kind; finished runs are kept.
@@ -74,8 +80,9 @@ def flip_choices(config: SensitivityConfig) -> list[Sensitivity]:
     for model, corpus, path in find_caches(config):
         task = read_task(config, model, corpus, path)
         flips = planned_flips(config, task)
-        _train(flips, task, force=config.force)
-        found.append(Sensitivity(model, corpus, _scores(flips), _conclusions(flips)))
+        failed, failures = _train(flips, task, force=config.force)
+        tables = _scores(flips, failed), _conclusions(flips, failed)
+        found.append(Sensitivity(model, corpus, *tables, failures))
     return found
 
 
@@ -116,8 +123,14 @@ def _flip(
     return Flip(choice, value, config, runs(heads), runs(curve))
 
 
-def _train(flips: Sequence[Flip], task: Task, *, force: bool) -> None:
-    """Every run that is not there yet, each once, from as few reads as there can be."""
+def _train(
+    flips: Sequence[Flip], task: Task, *, force: bool
+) -> tuple[set[Path], dict[str, Exception]]:
+    """Every run that is not there yet, each once, from as few reads as there can be.
+
+    Returns:
+        The records that there would be of runs that failed; the errors, by what failed together.
+    """
     # Of equal paths the last flip's settings: where it is equal, they decide the same numbers.
     jobs = {run.path: (flip.config, run) for flip in flips for run in flip.heads + flip.curve}
     missing = {run.path for run in todo([run for _, run in jobs.values()], force)}
@@ -135,17 +148,27 @@ def _train(flips: Sequence[Flip], task: Task, *, force: bool) -> None:
         disable=not waiting,
         mininterval=0.2 if sys.stderr.isatty() else 30,
     ) as bar:
-        train_together(waiting, task, on_epoch=bar.update)
+        failed = train_survivors(waiting, task, bar)
+    names: dict[Path, str] = {}
+    for flip in flips:
+        for run in flip.heads + flip.curve:
+            names.setdefault(run.path, f"{run.name}, {_flag(flip.choice)} {flip.value}".strip())
+    failures: dict[str, Exception] = {}
+    for group, error in failed:
+        others = f" and {len(group) - 1} more" if len(group) > 1 else ""
+        failures[names[group[0][1].path] + others] = error
+        if not isinstance(error, LsmprobeError):
+            log.error("%s failed", names[group[0][1].path], exc_info=error)
+    return {run.path for group, _ in failed for _, run in group}, failures
 
 
-def _scores(flips: Sequence[Flip]) -> pd.DataFrame:
+def _scores(flips: Sequence[Flip], failed: Collection[Path]) -> pd.DataFrame:
     rows = []
     unflipped = _by_kind(flips[0].heads)
-    records = {kind: [load_record(run.path) for run in runs] for kind, runs in unflipped.items()}
     for flip in flips:
-        for kind, runs in _by_kind(flip.heads).items():
+        for kind, planned in _by_kind(flip.heads).items():
             head, layer = kind
-            f1 = results_table(run.path for run in runs).macro_f1
+            f1 = results_table(_finished(planned, failed)).macro_f1
             row = {
                 "choice": flip.choice,
                 "value": flip.value,
@@ -155,11 +178,10 @@ def _scores(flips: Sequence[Flip]) -> pd.DataFrame:
                 "std": f1.std(ddof=1),
                 "runs": len(f1),
             }
-            if runs[0].split_hash != unflipped[kind][0].split_hash:
+            if planned[0].split_hash != unflipped[kind][0].split_hash:
                 row["note"] = OTHER_TEST_SET
-            elif [run.path for run in runs] != [run.path for run in unflipped[kind]]:
-                flipped = [load_record(run.path) for run in runs]
-                row |= vars(compare_records(flipped, records[kind]))
+            elif [run.path for run in planned] != [run.path for run in unflipped[kind]]:
+                row |= _difference(planned, unflipped[kind], failed)
             rows.append(row)
     measured = ["choice", "value", "head", "layer", "macro_f1", "std", "runs"]
     compared = ["difference", "low", "high", "p", "p_holm", "over", "note"]
@@ -168,11 +190,23 @@ def _scores(flips: Sequence[Flip]) -> pd.DataFrame:
     return add_holm(table)
 
 
-def _conclusions(flips: Sequence[Flip]) -> pd.DataFrame:
+def _difference(
+    flipped: Sequence[Run], unflipped: Sequence[Run], failed: Collection[Path]
+) -> dict[str, Any]:
+    """Over the seeds of which neither run failed."""
+    sides = [
+        [load_record(path) for path in _finished(runs, failed)] for runs in (flipped, unflipped)
+    ]
+    if not set.intersection(*({record["seed"] for record in side} for side in sides)):
+        return {"note": NOTHING_TO_PAIR}
+    return vars(compare_records(*sides))
+
+
+def _conclusions(flips: Sequence[Flip], failed: Collection[Path]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for flip in flips:
-        heads = results_table(run.path for run in flip.heads)
-        curve = results_table(run.path for run in flip.curve).groupby("layer").macro_f1.mean()
+        heads = results_table(_finished(flip.heads, failed))
+        curve = results_table(_finished(flip.curve, failed)).groupby("layer").macro_f1.mean()
         row: dict[str, Any] = {"choice": flip.choice, "value": flip.value}
         means = heads.groupby("head").macro_f1.mean()
         if len(means) > 1:
@@ -189,12 +223,17 @@ def _conclusions(flips: Sequence[Flip]) -> pd.DataFrame:
         turned = [
             name
             for name in ("best_head", "best_layer", "heaviest_layer")
-            if row.get(name) != first.get(name)
+            if name in row and name in first and row[name] != first[name]
         ]
         rows.append({**row, "turned": " ".join(turned)})
     names = ["best_head", "best_layer", "best_layer_f1", "heaviest_layer", "weight"]
     table = pd.DataFrame(rows, columns=["choice", "value", *names, "turned"])
     return table.astype({"best_layer": "Int64", "heaviest_layer": "Int64"})
+
+
+def _finished(runs: Sequence[Run], failed: Collection[Path]) -> list[Path]:
+    """The records of those that did not fail; with --force one of before may still be there."""
+    return [run.path for run in runs if run.path not in failed]
 
 
 def _by_kind(runs: Sequence[Run]) -> dict[tuple[str, int | None], list[Run]]:
@@ -242,7 +281,7 @@ def _tables(found: Sensitivity) -> list[Table]:
             _spread(mean, std) for mean, std in zip(own.macro_f1, own["std"], strict=True)
         ]
     said = {
-        "best_head": ("best head", flips.best_head.map(HEADS)),
+        "best_head": ("best head", flips.best_head.map(HEADS).fillna(DASH)),
         "best_layer": ("best layer", _and(flips.best_layer, flips.best_layer_f1, "{:.1f}")),
         "heaviest_layer": ("heaviest layer", _and(flips.heaviest_layer, flips.weight, "{:.3f}")),
     }
@@ -257,6 +296,8 @@ def _tables(found: Sensitivity) -> list[Table]:
         "*: not as in the first row. The order of means has turned around, which may still be "
         "chance; the intervals of the differences say more.",
     ]
+    if found.failures:
+        notes.append(f"Left out, since they failed: {'; '.join(found.failures)}.")
     moved = Table("conclusions", f"Sensitivity of {on}.", rows, 2, notes, flips)
     return [moved, _differences(found, on)]
 
@@ -296,6 +337,8 @@ def _flag(choice: str) -> str:
 
 
 def _spread(mean: float, std: float) -> str:
+    if np.isnan(mean):
+        return DASH  # every run failed
     return f"{mean:.1f}" if np.isnan(std) else f"{mean:.1f} ± {std:.1f}"
 
 

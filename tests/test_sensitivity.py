@@ -9,13 +9,15 @@ import torch
 from conftest import utterance_table, write_cache
 
 import lsmprobe.sensitivity
+from lsmprobe.commands import sensitivity_command
 from lsmprobe.comparison import compare_records
 from lsmprobe.config import ProbeConfig, SensitivityConfig
-from lsmprobe.errors import SettingsError
+from lsmprobe.errors import SettingsError, TrainingError
 from lsmprobe.probing import probe
 from lsmprobe.results import load_record, load_results
 from lsmprobe.sensitivity import (
     CHOICES,
+    NOTHING_TO_PAIR,
     OTHER_TEST_SET,
     flip_choices,
     format_sensitivity,
@@ -178,6 +180,59 @@ def test_another_split_is_shown_but_not_compared(tmp_path, planted_cache, only):
     assert "The test set has 1 speaker: no test is made" in text
 
 
+@pytest.fixture
+def break_down(monkeypatch):
+    """Let what trains fail where one of its members is such a one."""
+    fit = lsmprobe.probing.fit
+
+    def break_down(breaks):
+        def fit_or_not(members, *args, **kwargs):
+            if any(map(breaks, members)):
+                raise TrainingError("the loss is nan")
+            return fit(members, *args, **kwargs)
+
+        monkeypatch.setattr(lsmprobe.probing, "fit", fit_or_not)
+
+    return break_down
+
+
+def test_a_flip_that_breaks_down_is_named_and_stops_nothing_else(
+    tmp_path, planted_cache, only, break_down
+):
+    planted_cache()
+    only("class_weights", "epoch_choice")
+    [whole] = flip_choices(config(tmp_path, head="linear", results_dir=tmp_path / "whole"))
+    break_down(lambda member: member.recipe.class_weights == "none")
+    [found] = flip_choices(config(tmp_path, head="linear"))
+    layers = range(6)
+    names = {f"linear on layer {n}, seed {s}, --class-weights none" for n in layers for s in (0, 1)}
+    assert found.failures.keys() == names
+    broken = found.scores.choice == "class_weights"
+    assert found.scores[broken][["runs", "note"]].to_numpy().tolist() == [[0, NOTHING_TO_PAIR]]
+    assert found.scores[broken][["macro_f1", "difference", "p"]].isna().all(axis=None)
+    numbers = ["choice", "value", "macro_f1", "difference", "low", "high"]
+    pd.testing.assert_frame_equal(found.scores[numbers][~broken], whole.scores[numbers][~broken])
+    pd.testing.assert_frame_equal(found.conclusions[~broken], whole.conclusions[~broken])
+    assert found.conclusions[broken].turned.tolist() == [""]  # nothing is known of it
+    text = format_sensitivity(found)
+    assert "nan" not in text
+    assert "seed 1, --class-weights none" in " ".join(text.split())
+
+
+def test_differences_are_over_the_seeds_that_did_not_fail(
+    tmp_path, planted_cache, only, break_down
+):
+    planted_cache()
+    only("class_weights")
+    break_down(lambda member: member.recipe.class_weights == "none" and member.seed == 0)
+    asked = config(tmp_path, head="linear")
+    [found] = flip_choices(asked)
+    plain, flipped = (flip.heads[1].path for flip in flips_of(asked)[:2])
+    row = found.scores.iloc[1]
+    expected = compare_records([load_record(flipped)], [load_record(plain)])
+    assert (row.runs, row.difference, row.over) == (1, expected.difference, expected.over)
+
+
 def test_the_files_hold_the_numbers_in_full(tmp_path, planted_cache, only):
     planted_cache()
     only("feature_norm")
@@ -222,3 +277,17 @@ def test_the_command_prints_and_says_where_the_files_are(
     out = capsys.readouterr().out
     assert "Sensitivity of planted on made." in out
     assert (tmp_path / out.splitlines()[-1]).is_file()
+
+
+def test_the_command_names_what_failed_and_its_exit_status_says_so(
+    tmp_path, planted_cache, only, break_down, capsys
+):
+    planted_cache()
+    only("class_weights")
+    break_down(lambda member: member.recipe.class_weights == "none" and member.layers == (5,))
+    assert sensitivity_command(config(tmp_path, head="linear", runs=1)) == 1
+    printed = capsys.readouterr()
+    said = [line for line in printed.err.splitlines() if line.startswith("lsmprobe: ")]
+    what = "planted on made, linear on layer 5, seed 0, --class-weights none"
+    assert said == [f"lsmprobe: {what}: the loss is nan"]
+    assert "Sensitivity of planted on made." in printed.out
