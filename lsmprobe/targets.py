@@ -15,7 +15,7 @@ from jaxtyping import Float, Shaped
 from tqdm import tqdm
 
 from lsmprobe.audio import SAMPLE_RATE, read_audio
-from lsmprobe.errors import AudioError, ResultsError, SettingsError, nearest
+from lsmprobe.errors import AudioError, ResultsError, SettingsError, nearest, one_line
 from lsmprobe.files import write_then_rename
 
 WORDS = ("emotion", "speaker", "gender", "sentence")
@@ -54,7 +54,8 @@ def find_target(name: str, utterances: pd.DataFrame, acoustics_csv: Path) -> Tar
 
     Raises:
         SettingsError: no such target, or these utterances do not differ in it.
-        AudioError: energy or pitch is asked for, was not measured yet, and the audio is missing.
+        AudioError: energy or pitch is asked for, was not measured yet, and the audio is missing or
+            another.
     """
     if name not in TARGETS:
         raise SettingsError(f"there is no target {name!r}; {nearest(name, TARGETS)}")
@@ -103,7 +104,7 @@ def measure_acoustics(utterances: pd.DataFrame, csv: Path) -> pd.DataFrame:
         where no frame is voiced).
 
     Raises:
-        AudioError: an audio file is missing or cannot be read.
+        AudioError: an audio file is missing, cannot be read, or has changed since.
         ResultsError: `csv` cannot be read or written.
     """
     kept = _read_kept(csv)
@@ -116,7 +117,10 @@ def measure_acoustics(utterances: pd.DataFrame, csv: Path) -> pd.DataFrame:
         for i, (path, start_s, end_s, samples) in tqdm(
             parts, "energy and pitch", len(missing), disable=not len(missing)
         ):
-            waveform = read_audio(path, start_s=start_s, end_s=end_s).waveform[:samples]
+            audio = read_audio(path, start_s=start_s, end_s=end_s)
+            if audio.sha256 != wanted.loc[i, "sha256"]:
+                raise AudioError(f"{one_line(path)} has changed since it was extracted.")
+            waveform = audio.waveform[:samples]
             wanted.loc[i, ["energy_db", "pitch_hz"]] = energy_db(waveform), pitch_hz(waveform)
     except AudioError as error:
         raise AudioError(

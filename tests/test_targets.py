@@ -4,6 +4,7 @@ import pytest
 from conftest import utterance_table
 
 from lsmprobe import targets
+from lsmprobe.audio import audio_hash
 from lsmprobe.errors import AudioError, ResultsError, SettingsError
 from lsmprobe.targets import energy_db, find_target, measure_acoustics, pitch_hz
 
@@ -24,7 +25,7 @@ def voices(tmp_path, write_wav):
         str(write_wav(tmp_path / "wav" / key, wave))
         for key, wave in zip(table.key, waves, strict=True)
     ]
-    return table.assign(sha256=[f"{i:064x}" for i in range(3)])
+    return table.assign(sha256=table.path.map(audio_hash))
 
 
 def test_a_word_is_a_class_wherever_it_is_known(tmp_path):
@@ -93,13 +94,16 @@ def test_other_audio_of_the_same_name_is_measured_again(tmp_path, voices, write_
     csv = tmp_path / "made.csv"
     measure_acoustics(voices, csv)
     write_wav(voices.path[0], tone(330))
-    other = voices.assign(sha256=["f" * 64, *voices.sha256[1:]])
+    with pytest.raises(AudioError, match=r"000\.wav has changed since it was extracted"):
+        measure_acoustics(voices, tmp_path / "none.csv")  # its features are those of the old audio
+    other = voices.assign(sha256=voices.path.map(audio_hash))
     assert measure_acoustics(other, csv).pitch_hz[0] == pytest.approx(330, rel=0.02)
     assert len(pd.read_csv(csv)) == 3
 
 
 def test_only_the_part_that_was_extracted_is_measured(tmp_path, voices, write_wav):
     write_wav(voices.path[0], np.concatenate([tone(300), tone(110), tone(440)]))
+    voices = voices.assign(sha256=voices.path.map(audio_hash))
     part = voices.assign(start_s=[0.5, 0, 0], end_s=[1.5, 0.5, 0.5], samples=8000)
     assert measure_acoustics(part, tmp_path / "a.csv").pitch_hz[0] == pytest.approx(110, rel=0.02)
 
