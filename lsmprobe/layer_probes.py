@@ -302,12 +302,15 @@ def knowledge_sentences(knowledge: pd.DataFrame) -> list[str]:
     """What each layer knows, a line each: `Layer 5: emotion 71, sentence 98, speaker 64`.
 
     Args:
-        knowledge: what `what_layers_know` returned, of one model.
+        knowledge: what `what_layers_know` returned; of several models each line begins with its.
     """
-    return [
-        f"Layer {layer}: " + ", ".join(f"{row.target} {row.score:.0f}" for row in rows.itertuples())
-        for layer, rows in knowledge.groupby("layer")
-    ]
+    several = len(knowledge["model"].unique()) > 1
+    lines = []
+    for (model, layer), rows in knowledge.groupby(["model", "layer"], sort=False):
+        which = f"{model}, layer {layer}" if several else f"Layer {layer}"
+        known = ", ".join(f"{row.target} {row.score:.0f}" for row in rows.itertuples())
+        lines.append(f"{which}: {known}")
+    return lines
 
 
 # -------------------------------------------------------------------------------- how it is done

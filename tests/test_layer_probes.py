@@ -252,6 +252,7 @@ def test_a_target_that_the_corpus_lacks_is_left_out_unless_it_was_asked_for(plan
 def test_a_layer_is_told_in_a_line():
     knowledge = pd.DataFrame(
         {
+            "model": "a",
             "layer": [4, 5, 4, 5],
             "target": ["emotion"] * 2 + ["speaker"] * 2,
             "score": [70.6, 60, 98, 64],
@@ -260,6 +261,13 @@ def test_a_layer_is_told_in_a_line():
     assert knowledge_sentences(knowledge) == [
         "Layer 4: emotion 71, speaker 98",
         "Layer 5: emotion 60, speaker 64",
+    ]
+    control = knowledge.assign(model="a-random0", score=1.0)
+    assert knowledge_sentences(pd.concat([knowledge, control])) == [
+        "a, layer 4: emotion 71, speaker 98",
+        "a, layer 5: emotion 60, speaker 64",
+        "a-random0, layer 4: emotion 1, speaker 1",
+        "a-random0, layer 5: emotion 1, speaker 1",
     ]
 
 
