@@ -232,8 +232,20 @@ def rank_agreement(weights: pd.DataFrame, curve: pd.DataFrame) -> pd.DataFrame:
         One row per experiment and value (weight, share): layers (compared), kendall and spearman
         (-1 to 1) with kendall_p and spearman_p. With four layers no agreement is significant.
 
+    Raises:
+        ResultsError: the curve is of several models, targets, ..., whose mean means nothing.
+
     Source: Kendall 1938; Spearman 1904, as SciPy has them.
     """
+    about = [
+        name for name in ("model", "corpus", "target", "head", "feature_norm") if name in curve
+    ]
+    for name in about:
+        if len(found := curve[name].unique()) > 1:
+            raise ResultsError(
+                f"the curve has several values of {name} ({', '.join(map(str, found))}); choose "
+                f'one: curve[curve["{name}"] == {found[0]!r}].'
+            )
     scores = curve.groupby("layer")["score"].mean()
     rows = []
     for value in [name for name in ("weight", "share") if name in weights]:

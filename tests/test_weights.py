@@ -198,3 +198,12 @@ def test_rank_agreement_is_one_for_the_same_order_and_minus_one_for_the_opposite
     assert same.kendall_p == pytest.approx(2 / 24)  # of 4! orders, this one and its opposite
     turned = rank_agreement(weights, curve.assign(score=-curve.score)).iloc[0]
     assert (turned.kendall, turned.spearman) == pytest.approx((-1, -1))
+
+
+def test_ranks_are_compared_with_one_curve():
+    weights = pd.DataFrame({"experiment": "e", "layer": [1, 2], "weight": [0.4, 0.6]})
+    curve = pd.DataFrame(
+        {"target": ["emotion", "pitch"] * 2, "layer": [1, 1, 2, 2], "score": [1.0, 9, 2, 3]}
+    )
+    with pytest.raises(ResultsError, match=r"several values of target \(emotion, pitch\); choose"):
+        rank_agreement(weights, curve)
