@@ -5,7 +5,8 @@ Synthetic features of EmoDB's size (535 clips, 12 layers of 768 dimensions), and
   padded frames (a DataLoader over a .npy file per utterance) and scikit-learn's LogisticRegression;
 - an epoch of the Multi-Layer head, beside the DataLoader, and beside the backbone in the loop
   (computed from a measured epoch and the speed of wav2vec2-base);
-- the part of that epoch inside matrix products (torch.profiler);
+- the part of that epoch inside matrix products: theirs in an epoch with torch.profiler, which
+  makes all else slower, divided by an epoch without;
 - three heads x three seeds in one read, beside nine runs, where every read comes from the disk: the
   page cache is dropped after each pool; also with the disk slowed down to --disk-mb-per-s.
 Of what takes long, a part is measured and scaled up; the lines say so.
@@ -248,15 +249,15 @@ def padded_epoch(name: str, corpus: Corpus, device: str, layer: int = 0) -> None
 
 
 def epoch_seconds(name: str, corpus: Corpus, config: Config) -> float:
-    """The median epoch of one head, the first left out: it fills the memory."""
+    """An epoch of one head, the second: the first one fills the memory."""
     ends: list[float] = []
-    only = [member(name, corpus, corpus.layers - 1, 0, config.repeats + 1)]
+    only = [member(name, corpus, corpus.layers - 1, 0, 2)]
     train(only, corpus, corpus.frames(), config.device, lambda: ends.append(time.perf_counter()))
-    return statistics.median(np.diff(ends))
+    return ends[1] - ends[0]
 
 
-def share_of_products(corpus: Corpus) -> float:
-    """The part of a Multi-Layer epoch, the second, that passes inside matrix products."""
+def products_seconds(corpus: Corpus) -> float:
+    """How much of such an epoch of the Multi-Layer head passes inside matrix products."""
     profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
     ends: list[float] = []
 
@@ -269,7 +270,7 @@ def share_of_products(corpus: Corpus) -> float:
 
     train([member("multilayer", corpus, 0, 0, 2)], corpus, corpus.frames(), "cpu", on_epoch)
     inside = sum(e.self_cpu_time_total for e in profiler.key_averages() if e.key in PRODUCTS)
-    return inside / 1e6 / (ends[1] - ends[0])
+    return inside / 1e6
 
 
 def logistic_regressions(corpus: Corpus, *, standardised: bool) -> None:
@@ -335,14 +336,17 @@ def linear_sweep(corpus: Corpus, config: Config) -> dict[str, float]:
 
 def multilayer_epoch(corpus: Corpus, config: Config) -> dict[str, float]:
     """An epoch, beside padded frames and the backbone in the loop."""
-    epoch = epoch_seconds("multilayer", corpus, config)
-    padded = statistics.median(
-        seconds(lambda: padded_epoch("multilayer", corpus, config.device), config.device)
-        for _ in range(config.repeats)
-    )
+    epochs, padded_epochs, products = [], [], []
+    for _ in range(config.repeats):  # in turn, since other work on the machine comes and goes
+        epochs.append(epoch_seconds("multilayer", corpus, config))
+        products.append(products_seconds(corpus))
+        padded_epochs.append(
+            seconds(lambda: padded_epoch("multilayer", corpus, config.device), config.device)
+        )
+    epoch, padded = statistics.median(epochs), statistics.median(padded_epochs)
+    share = statistics.median(p / e for p, e in zip(products, epochs, strict=True))
     audio = 0.02 * float(sum(corpus.lengths[rows].sum() for rows in corpus.fold[:2]))
     on_the_fly = audio / real_time_factor(quick=config.quick) + epoch
-    share = share_of_products(corpus)
     print(f"Multi-Layer, an epoch: {epoch:.2f} s")
     print(f"  DataLoader, zero padding: {padded:.2f} s, {padded / epoch:.1f} x")
     print(f"  wav2vec2-base in the loop: {on_the_fly:.0f} s (computed), {on_the_fly / epoch:.0f} x")
