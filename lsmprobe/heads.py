@@ -162,11 +162,16 @@ def _blocks(
     pieces = [frames] if isinstance(frames, Tensor) else frames
     if pieces[0].device.type != "cpu":
         return list(pieces)
-    return [
-        block
-        for piece in pieces
-        for block in piece.tensor_split(-(-piece.numel() // BLOCK), dim=-2)
-    ]
+    together: list[list[Tensor]] = []
+    room = 0
+    for piece in pieces:  # small ones are joined, since each block costs calls
+        if piece.numel() > room:
+            together.append([])
+            room = BLOCK
+        together[-1].append(piece)
+        room -= piece.numel()
+    joined = [torch.cat(some, -2) if len(some) > 1 else some[0] for some in together]
+    return [b for j in joined for b in j.tensor_split(-(-j.numel() // BLOCK), dim=-2)]
 
 
 class Standardise(nn.Module):

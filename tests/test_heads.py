@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -116,6 +118,21 @@ def test_multilayer_and_its_gradient_are_those_of_the_plain_weighted_sum(
         for logits in (found, expected)
     )
     torch.testing.assert_close(ours, theirs)
+
+
+@given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=12), layers=st.integers(1, 3))
+def test_blocks_hold_every_frame_in_order_and_are_neither_large_nor_needlessly_small(
+    lengths, layers
+):
+    frames = torch.randn(layers, sum(lengths), 8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heads, "BLOCK", 240)
+        blocks = heads._blocks(frames.split(lengths, 1))
+    assert torch.equal(torch.cat(blocks, 1), frames)
+    sizes = [block.numel() for block in blocks]
+    assert max(sizes) <= 240 + 8 * layers  # a frame is not cut
+    if max(lengths) * 8 * layers <= 240:  # else pieces of what was cut lie beside small ones
+        assert all(a + b > 240 for a, b in itertools.pairwise(sizes))
 
 
 @pytest.mark.parametrize("norm", NORMS)
