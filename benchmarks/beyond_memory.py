@@ -11,7 +11,6 @@ them the page cache forgets the file.
 """
 
 import os
-import re
 import resource
 import tempfile
 from collections.abc import Callable
@@ -20,18 +19,13 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-import torch
 import tyro
-from machine import machine, seconds, write_json
-from synthetic import EMOTIONS, clip_seconds, utterance_table, write_cache
-from torch import nn
+from machine import machine, peak_memory, seconds, write_json
+from synthetic import clip_seconds, train_an_epoch, utterance_table, write_cache
 
 from lsmprobe.cache import FeatureCache
-from lsmprobe.evaluation import macro_f1
 from lsmprobe.features import FrameFeatures
-from lsmprobe.heads import MultiLayerHead, Probe
 from lsmprobe.memory import control_group_limits
-from lsmprobe.training import Member, Recipe, fit
 
 LAYERS, DIM = 13, 768  # of a base model; layer 0 counts
 OWN_LIMIT = 1_500_000_000  # bytes
@@ -77,13 +71,6 @@ def read_from_start(path: Path) -> None:
             pass
 
 
-def peak_gb() -> float:
-    """The most memory that this process has held; 0 outside Linux."""
-    status = Path("/proc/self/status")
-    found = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else [0]
-    return int(found[0]) * 1024 / 1e9
-
-
 def main(config: Config) -> None:
     """Measure and print."""
     limit = OWN_LIMIT if config.quick else memory_limit()
@@ -98,24 +85,11 @@ def main(config: Config) -> None:
         features = FrameFeatures(cache.frames, cache.lengths, 0 if config.quick else None)
         rows = np.random.default_rng(0).permutation(n_clips)
         fold = rows[: n_clips * 8 // 10], rows[n_clips * 8 // 10 : n_clips * 9 // 10], rows[-10:]
-        labels = np.array([EMOTIONS.index(emotion) for emotion in table.emotion])
 
         def go_through() -> None:
             pools = [rows[start : start + 128] for start in range(0, n_clips, 128)]
             for _ in features.through(pools, layers, "cpu"):
                 pass
-
-        def train() -> None:
-            torch.manual_seed(0)
-            probe = Probe(nn.Identity(), MultiLayerHead(len(layers), dim, len(EMOTIONS)))
-            fit(
-                [Member("multilayer", probe, layers, 0, Recipe(epochs=1))],
-                features,
-                labels,
-                fold,
-                len(EMOTIONS),
-                score=lambda truth, guess: macro_f1(truth, guess, len(EMOTIONS)),
-            )
 
         def after_forgetting(way: Callable[[], None]) -> float:
             forget(path)
@@ -130,8 +104,9 @@ def main(config: Config) -> None:
             "times_the_limit": gigabytes / limit * 1e9,
             "from_start_gb_per_s": gigabytes / after_forgetting(lambda: read_from_start(path)),
             "in_pools_gb_per_s": frames_gb / after_forgetting(go_through),
-            "training_gb_per_s": trained_gb / after_forgetting(train),
-            "peak_gb": peak_gb(),
+            "training_gb_per_s": trained_gb
+            / after_forgetting(lambda: train_an_epoch(cache, fold, features)),
+            "peak_gb": peak_memory() / 1e9,
         }
     for what, value in figures.items():
         print(f"{what:22} {value:8.3f}")

@@ -15,8 +15,6 @@ peak memory over a short and a long corpus (a tiny model, a process each).
 """
 
 import os
-import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -34,7 +32,7 @@ import torch
 import tyro
 from limits import Config as Limits
 from limits import disk
-from machine import machine, medians, write_json
+from machine import machine, medians, peak_memory, write_json
 from synthetic import clip_seconds
 from torch import Tensor
 from transformers import Wav2Vec2Config
@@ -223,13 +221,7 @@ def print_peak(manifest: Path) -> None:
             model="toy", dataset=str(manifest), cache_dir=manifest.parent / "cache", device="cpu"
         )
     )
-    # What getrusage says on Linux counts the process that started this one.
-    status = Path("/proc/self/status")
-    if status.exists():
-        [kilobytes] = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())
-        print(int(kilobytes) / 2**10)
-    else:
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)  # bytes on macOS
+    print(peak_memory() / 2**20)
 
 
 def main(config: Config) -> None:

@@ -4,6 +4,8 @@ import datetime
 import json
 import os
 import platform
+import re
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -41,6 +43,16 @@ def medians(
         for name, way in ways.items():
             took[name].append(seconds(way, device))
     return {name: statistics.median(times) for name, times in took.items()}
+
+
+def peak_memory() -> int:
+    """Bytes that this process has held at most."""
+    # What getrusage says on Linux counts the process that started this one.
+    status = Path("/proc/self/status")
+    if status.exists():
+        [kilobytes] = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())
+        return int(kilobytes) * 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
 def write_json(path: Path | None, figures: Mapping[str, Any], device: str = "cpu") -> None:

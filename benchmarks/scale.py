@@ -13,19 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import tyro
 from machine import machine, medians, write_json
-from synthetic import EMOTIONS, clip_seconds, utterance_table, write_cache
-from torch import nn
+from synthetic import clip_seconds, train_an_epoch, utterance_table, write_cache
 
 from lsmprobe.cache import FeatureCache
 from lsmprobe.cache_tools import verify_cache
-from lsmprobe.evaluation import macro_f1
 from lsmprobe.features import FrameFeatures
-from lsmprobe.heads import MultiLayerHead, Probe
-from lsmprobe.splits import Fold, speaker_split
-from lsmprobe.training import Member, Recipe, fit
+from lsmprobe.splits import speaker_split
 
 
 @dataclass(frozen=True)
@@ -53,33 +48,20 @@ def read_all(cache: FeatureCache) -> None:
             cache.frames(row, layer).sum(dtype=np.float32)
 
 
-def epoch(cache: FeatureCache, fold: Fold) -> None:
-    """One epoch of the Multi-Layer head, reading the frames, validation and test included."""
-    torch.manual_seed(0)
-    layers = tuple(cache.layers[1:])
-    head = MultiLayerHead(len(layers), cache.dim, len(EMOTIONS), hidden=16)
-    fit(
-        [Member("multilayer", Probe(nn.Identity(), head), layers, 0, Recipe(epochs=1))],
-        FrameFeatures(cache.frames, cache.lengths),
-        np.array([EMOTIONS.index(emotion) for emotion in cache.utterances.emotion]),
-        (fold.train, fold.validation, fold.test),
-        len(EMOTIONS),
-        score=lambda truth, guess: macro_f1(truth, guess, len(EMOTIONS)),
-    )
-
-
 def measure(path: Path, config: Config) -> dict[str, float]:
     """Seconds of everything that one cache is put through."""
     cache = FeatureCache(path)
     table = cache.utterances
-    fold = speaker_split(table.speaker, table.emotion).folds[0]
+    parts = speaker_split(table.speaker, table.emotion).folds[0]
+    fold = parts.train, parts.validation, parts.test
+    features = FrameFeatures(cache.frames, cache.lengths)
     ways: dict[str, Callable[[], Any]] = {
         "open_s": lambda: FeatureCache(path),
         "table_s": lambda: FeatureCache(path).utterances,
         "split_s": lambda: speaker_split(table.speaker, table.emotion),
         "read_s": lambda: read_all(cache),
         "verify_s": lambda: verify_cache(path),
-        "epoch_s": lambda: epoch(cache, fold),
+        "epoch_s": lambda: train_an_epoch(cache, fold, features, hidden=16),
     }
     return {"frames": int(table.frames.sum())} | medians(ways, config.repeats)
 

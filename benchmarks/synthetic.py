@@ -6,8 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
-from lsmprobe.cache import CachePlan, CacheWriter
+from lsmprobe.cache import CachePlan, CacheWriter, FeatureCache
+from lsmprobe.evaluation import macro_f1
+from lsmprobe.features import FrameFeatures
+from lsmprobe.heads import MultiLayerHead, Probe
+from lsmprobe.training import Member, Recipe, fit
 
 EMOTIONS = ("anger", "disgust", "fear", "happiness", "neutrality", "sadness", "surprise")
 FRAME_S = 0.02
@@ -51,3 +56,24 @@ def write_cache(path: Path, table: pd.DataFrame, n_layers: int, dim: int) -> Pat
         for row, n_frames in enumerate(table.frames):
             writer.write(row, noise[:, :n_frames] + row % 7, f"{row:064x}")
     return path
+
+
+def train_an_epoch(
+    cache: FeatureCache,
+    fold: tuple[np.ndarray, np.ndarray, np.ndarray],
+    features: FrameFeatures,
+    *,
+    hidden: int = 256,
+) -> None:
+    """One epoch of the Multi-Layer head, reading the frames, validation and test included."""
+    torch.manual_seed(0)
+    layers = tuple(cache.layers[1:])
+    head = MultiLayerHead(len(layers), cache.dim, len(EMOTIONS), hidden=hidden)
+    fit(
+        [Member("multilayer", Probe(nn.Identity(), head), layers, 0, Recipe(epochs=1))],
+        features,
+        np.array([EMOTIONS.index(emotion) for emotion in cache.utterances.emotion]),
+        fold,
+        len(EMOTIONS),
+        score=lambda truth, guess: macro_f1(truth, guess, len(EMOTIONS)),
+    )

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,42 +12,7 @@ from lsmprobe.analysis import (
     project_layer,
 )
 from lsmprobe.cache import CachePlan, CacheWriter, FeatureCache
-from lsmprobe.config import ProbeConfig
 from lsmprobe.errors import CacheError
-from lsmprobe.probing import probe
-from lsmprobe.results import load_head, load_record
-
-
-def probed(tmp_path, **settings):
-    quick = {"head": "multilayer", "epochs": 3, "runs": 1, "device": "cpu", "hidden": 32}
-    folders = {"cache_dir": tmp_path / "cache", "results_dir": tmp_path / "results"}
-    return probe(ProbeConfig(**{**quick, **folders, **settings}))
-
-
-def saved(results):
-    """The record and the trained heads of the first run."""
-    path = Path(results.path[0])
-    return load_record(path), load_head(path)
-
-
-def learned(*weights, layers=(1, 2, 3), **fields):
-    """Results of runs that learned these weights."""
-    row = {
-        "model": "m",
-        "random_weights": False,
-        "corpus": "c",
-        "split": "speaker",
-        "feature_norm": "none",
-        "experiment": "e",
-        "head": "multilayer",
-        **fields,
-    }
-    return pd.DataFrame(
-        [
-            {**row, "seed": seed, "layers": list(layers), "layer_weights": list(of_run)}
-            for seed, of_run in enumerate(weights)
-        ]
-    )
 
 
 def made_cache(path, states, frames=None, **kwargs):
