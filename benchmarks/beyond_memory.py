@@ -23,9 +23,9 @@ import tyro
 from machine import machine, peak_memory, seconds, write_json
 from synthetic import clip_seconds, train_an_epoch, utterance_table, write_cache
 
-from lsmprobe.cache import FeatureCache
-from lsmprobe.features import FrameFeatures
-from lsmprobe.memory import control_group_limits
+from lsmprobe.cache.reader import FeatureCache
+from lsmprobe.machine import control_group_limits
+from lsmprobe.probing.batches import FrameFeatures
 
 LAYERS, DIM = 13, 768  # of a base model; layer 0 counts
 OWN_LIMIT = 1_500_000_000  # bytes

@@ -37,10 +37,15 @@ from synthetic import clip_seconds
 from torch import Tensor
 from transformers import Wav2Vec2Config
 
-from lsmprobe import ExtractConfig, extract, extraction
-from lsmprobe.audio import SAMPLE_RATE, read_audio
-from lsmprobe.encoders import Encoder, full_float32, largest_difference, load_encoder
-from lsmprobe.memory import keep_freed_memory
+from lsmprobe import ExtractConfig, extract
+from lsmprobe.corpora.audio import SAMPLE_RATE, read_audio
+from lsmprobe.extraction import plan
+from lsmprobe.extraction.ahead import batches
+from lsmprobe.extraction.encoder import Encoder, full_float32
+from lsmprobe.extraction.exactness import largest_difference
+from lsmprobe.extraction.load import load_encoder
+from lsmprobe.extraction.stage import _batch_seconds
+from lsmprobe.machine import keep_freed_memory
 
 PADDED = 16  # clips of a padded batch
 TINY = {
@@ -120,7 +125,7 @@ class Work:
         """Those of extract.py."""
         order = sorted(range(len(self.clips)), key=lambda i: -len(self.clips[i]))
         costs = [self.encoder.cost_s(len(clip)) for clip in self.clips]
-        return list(extraction.batches(costs, order, extraction._batch_seconds(self.config)))
+        return list(batches(costs, order, _batch_seconds(self.config)))
 
     @torch.no_grad()
     def forward(self, batches: Sequence[Sequence[int]]) -> None:
@@ -138,7 +143,7 @@ class Work:
     def extract(self) -> None:
         """All of stage 1, with the model that is loaded."""
         shutil.rmtree(self.config.cache_dir, ignore_errors=True)
-        with mock.patch.object(extraction, "load_encoder", return_value=self.encoder):
+        with mock.patch.object(plan, "load_encoder", return_value=self.encoder):
             extract(self.config)
 
     def waveform(self, path: Path) -> Tensor:

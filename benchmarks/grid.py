@@ -25,8 +25,8 @@ from machine import machine, write_json
 from synthetic import EMOTIONS, clip_seconds, utterance_table
 
 from lsmprobe.config import ProbeConfig
-from lsmprobe.probing import planned_runs, train_together
-from lsmprobe.tasks import Task
+from lsmprobe.probing.stage import planned_runs, train_together
+from lsmprobe.probing.task import Task
 
 EPOCHS = 30  # of the paper's recipe
 MODELS_OF_A_SIZE = 3  # of the paper's six

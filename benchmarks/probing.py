@@ -36,11 +36,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from lsmprobe.cache import FeatureCache
-from lsmprobe.evaluation import macro_f1
-from lsmprobe.features import Batches, FrameFeatures, PooledFeatures
-from lsmprobe.heads import LinearHead, MultiLayerHead, NonLinearHead, Probe
-from lsmprobe.training import Member, Recipe, fit
+from lsmprobe.cache.reader import FeatureCache
+from lsmprobe.probing.batches import Batches, FrameFeatures, PooledFeatures
+from lsmprobe.probing.heads import LinearHead, MultiLayerHead, NonLinearHead, Probe
+from lsmprobe.probing.training import Member, Recipe, fit
+from lsmprobe.results.scores import macro_f1
 
 CLASSES = 7
 SEEDS = 3

@@ -17,10 +17,10 @@ import tyro
 from machine import machine, medians, write_json
 from synthetic import clip_seconds, train_an_epoch, utterance_table, write_cache
 
-from lsmprobe.cache import FeatureCache
-from lsmprobe.cache_tools import verify_cache
-from lsmprobe.features import FrameFeatures
-from lsmprobe.splits import speaker_split
+from lsmprobe.cache.reader import FeatureCache
+from lsmprobe.cache.verify import verify_cache
+from lsmprobe.probing.batches import FrameFeatures
+from lsmprobe.splits.kinds import speaker_split
 
 
 @dataclass(frozen=True)

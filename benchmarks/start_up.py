@@ -19,8 +19,9 @@ ROOT = Path(__file__).parents[1]
 # probe.py, which leaves where its training would begin.
 UNTIL_TRAINING = """
 import sys
-from lsmprobe import cli, probing
-probing.fit = lambda *args, **kwargs: sys.exit(0)
+from lsmprobe import cli
+from lsmprobe.probing import stage
+stage.fit = lambda *args, **kwargs: sys.exit(0)
 cli.run_script("probe")
 sys.exit("nothing was trained")
 """

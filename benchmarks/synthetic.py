@@ -8,11 +8,13 @@ import pandas as pd
 import torch
 from torch import nn
 
-from lsmprobe.cache import CachePlan, CacheWriter, FeatureCache
-from lsmprobe.evaluation import macro_f1
-from lsmprobe.features import FrameFeatures
-from lsmprobe.heads import MultiLayerHead, Probe
-from lsmprobe.training import Member, Recipe, fit
+from lsmprobe.cache.plan import CachePlan
+from lsmprobe.cache.reader import FeatureCache
+from lsmprobe.cache.writer import CacheWriter
+from lsmprobe.probing.batches import FrameFeatures
+from lsmprobe.probing.heads import MultiLayerHead, Probe
+from lsmprobe.probing.training import Member, Recipe, fit
+from lsmprobe.results.scores import macro_f1
 
 EMOTIONS = ("anger", "disgust", "fear", "happiness", "neutrality", "sadness", "surprise")
 FRAME_S = 0.02

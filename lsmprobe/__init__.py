@@ -3,108 +3,101 @@
 The names below are imported on first use, so that `import lsmprobe` costs nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+import lazy_loader
+
+from lsmprobe.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from lsmprobe.analysis import layer_health as layer_health
-    from lsmprobe.analysis import layer_similarity as layer_similarity
-    from lsmprobe.analysis import project_layer as project_layer
-    from lsmprobe.cache import FeatureCache as FeatureCache
-    from lsmprobe.comparison import compare_records as compare_records
-    from lsmprobe.comparison import compare_runs as compare_runs
+    from lsmprobe.cache.reader import FeatureCache as FeatureCache
     from lsmprobe.config import ExtractConfig as ExtractConfig
     from lsmprobe.config import ProbeConfig as ProbeConfig
     from lsmprobe.config import SensitivityConfig as SensitivityConfig
     from lsmprobe.config import TransferConfig as TransferConfig
-    from lsmprobe.corpora import read_corpus as read_corpus
+    from lsmprobe.corpora.read import read_corpus as read_corpus
     from lsmprobe.errors import LsmprobeError as LsmprobeError
-    from lsmprobe.extraction import extract as extract
-    from lsmprobe.figures import draw_layer_weights as draw_layer_weights
-    from lsmprobe.layer_figures import draw_health as draw_health
-    from lsmprobe.layer_figures import draw_knowledge as draw_knowledge
-    from lsmprobe.layer_figures import draw_layer_curve as draw_layer_curve
-    from lsmprobe.layer_figures import draw_learning_curve as draw_learning_curve
-    from lsmprobe.layer_figures import draw_projection as draw_projection
-    from lsmprobe.layer_figures import draw_similarity as draw_similarity
-    from lsmprobe.layer_figures import draw_transfer as draw_transfer
-    from lsmprobe.layer_figures import draw_transfer_layers as draw_transfer_layers
-    from lsmprobe.layer_figures import draw_weight_lines as draw_weight_lines
-    from lsmprobe.layer_probes import best_layer as best_layer
-    from lsmprobe.layer_probes import knowledge_sentences as knowledge_sentences
-    from lsmprobe.layer_probes import knowledge_table as knowledge_table
-    from lsmprobe.layer_probes import probe_layers as probe_layers
-    from lsmprobe.layer_probes import what_layers_know as what_layers_know
-    from lsmprobe.learning_curves import learning_curve as learning_curve
-    from lsmprobe.prediction import predict as predict
-    from lsmprobe.probing import probe as probe
-    from lsmprobe.results import load_results as load_results
-    from lsmprobe.scoreboard import score_table as score_table
-    from lsmprobe.sensitivity import flip_choices as flip_choices
-    from lsmprobe.transferring import transfer as transfer
-    from lsmprobe.transferring import transfer_layers as transfer_layers
-    from lsmprobe.transferring import transfer_matrix as transfer_matrix
-    from lsmprobe.weights import average_weights as average_weights
-    from lsmprobe.weights import layer_drops as layer_drops
-    from lsmprobe.weights import layer_shares as layer_shares
-    from lsmprobe.weights import layer_weights as layer_weights
-    from lsmprobe.weights import rank_agreement as rank_agreement
+    from lsmprobe.experiments.learning_curves import learning_curve as learning_curve
+    from lsmprobe.experiments.prediction import predict as predict
+    from lsmprobe.experiments.sensitivity import flip_choices as flip_choices
+    from lsmprobe.experiments.transfers import transfer as transfer
+    from lsmprobe.extraction.stage import extract as extract
+    from lsmprobe.layers.health import layer_health as layer_health
+    from lsmprobe.layers.probes import best_layer as best_layer
+    from lsmprobe.layers.probes import knowledge_sentences as knowledge_sentences
+    from lsmprobe.layers.probes import knowledge_table as knowledge_table
+    from lsmprobe.layers.probes import probe_layers as probe_layers
+    from lsmprobe.layers.probes import what_layers_know as what_layers_know
+    from lsmprobe.layers.projection import project_layer as project_layer
+    from lsmprobe.layers.similarity import layer_similarity as layer_similarity
+    from lsmprobe.layers.weights import average_weights as average_weights
+    from lsmprobe.layers.weights import layer_drops as layer_drops
+    from lsmprobe.layers.weights import layer_shares as layer_shares
+    from lsmprobe.layers.weights import layer_weights as layer_weights
+    from lsmprobe.layers.weights import rank_agreement as rank_agreement
+    from lsmprobe.probing.stage import probe as probe
+    from lsmprobe.report.figures import draw_health as draw_health
+    from lsmprobe.report.figures import draw_knowledge as draw_knowledge
+    from lsmprobe.report.figures import draw_layer_curve as draw_layer_curve
+    from lsmprobe.report.figures import draw_layer_weights as draw_layer_weights
+    from lsmprobe.report.figures import draw_learning_curve as draw_learning_curve
+    from lsmprobe.report.figures import draw_projection as draw_projection
+    from lsmprobe.report.figures import draw_similarity as draw_similarity
+    from lsmprobe.report.figures import draw_transfer as draw_transfer
+    from lsmprobe.report.figures import draw_transfer_layers as draw_transfer_layers
+    from lsmprobe.report.figures import draw_weight_lines as draw_weight_lines
+    from lsmprobe.report.transfer import transfer_layers as transfer_layers
+    from lsmprobe.report.transfer import transfer_matrix as transfer_matrix
+    from lsmprobe.results.comparison import compare_records as compare_records
+    from lsmprobe.results.comparison import compare_runs as compare_runs
+    from lsmprobe.results.records import load_results as load_results
+    from lsmprobe.results.score_table import score_table as score_table
 
-_HOME = {
-    "ExtractConfig": "config",
-    "FeatureCache": "cache",
-    "LsmprobeError": "errors",
-    "ProbeConfig": "config",
-    "SensitivityConfig": "config",
-    "TransferConfig": "config",
-    "average_weights": "weights",
-    "best_layer": "layer_probes",
-    "compare_records": "comparison",
-    "compare_runs": "comparison",
-    "draw_health": "layer_figures",
-    "draw_knowledge": "layer_figures",
-    "draw_layer_curve": "layer_figures",
-    "draw_layer_weights": "figures",
-    "draw_learning_curve": "layer_figures",
-    "draw_projection": "layer_figures",
-    "draw_similarity": "layer_figures",
-    "draw_transfer": "layer_figures",
-    "draw_transfer_layers": "layer_figures",
-    "draw_weight_lines": "layer_figures",
-    "extract": "extraction",
-    "flip_choices": "sensitivity",
-    "knowledge_sentences": "layer_probes",
-    "knowledge_table": "layer_probes",
-    "layer_drops": "weights",
-    "layer_health": "analysis",
-    "layer_shares": "weights",
-    "layer_similarity": "analysis",
-    "layer_weights": "weights",
-    "learning_curve": "learning_curves",
-    "load_results": "results",
-    "predict": "prediction",
-    "probe": "probing",
-    "probe_layers": "layer_probes",
-    "project_layer": "analysis",
-    "rank_agreement": "weights",
-    "read_corpus": "corpora",
-    "score_table": "scoreboard",
-    "transfer": "transferring",
-    "transfer_layers": "transferring",
-    "transfer_matrix": "transferring",
-    "what_layers_know": "layer_probes",
-}
-
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'lsmprobe' has no attribute {name!r}")
-    return getattr(import_module(f"lsmprobe.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *_HOME]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "cache.reader": ["FeatureCache"],
+        "config": ["ExtractConfig", "ProbeConfig", "SensitivityConfig", "TransferConfig"],
+        "corpora.read": ["read_corpus"],
+        "errors": ["LsmprobeError"],
+        "experiments.learning_curves": ["learning_curve"],
+        "experiments.prediction": ["predict"],
+        "experiments.sensitivity": ["flip_choices"],
+        "experiments.transfers": ["transfer"],
+        "extraction.stage": ["extract"],
+        "layers.health": ["layer_health"],
+        "layers.probes": [
+            "best_layer",
+            "knowledge_sentences",
+            "knowledge_table",
+            "probe_layers",
+            "what_layers_know",
+        ],
+        "layers.projection": ["project_layer"],
+        "layers.similarity": ["layer_similarity"],
+        "layers.weights": [
+            "average_weights",
+            "layer_drops",
+            "layer_shares",
+            "layer_weights",
+            "rank_agreement",
+        ],
+        "probing.stage": ["probe"],
+        "report.figures": [
+            "draw_health",
+            "draw_knowledge",
+            "draw_layer_curve",
+            "draw_layer_weights",
+            "draw_learning_curve",
+            "draw_projection",
+            "draw_similarity",
+            "draw_transfer",
+            "draw_transfer_layers",
+            "draw_weight_lines",
+        ],
+        "report.transfer": ["transfer_layers", "transfer_matrix"],
+        "results.comparison": ["compare_records", "compare_runs"],
+        "results.records": ["load_results"],
+        "results.score_table": ["score_table"],
+    },
+)

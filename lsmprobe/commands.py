@@ -35,24 +35,26 @@ from lsmprobe.config import (
 from lsmprobe.errors import LsmprobeError, one_line
 
 LEAKS = {"speaker": "speakers", "sentence": "sentences", "sha256": "identical audio"}
+Run = Callable[[Any], int | None]
 
 
 def extract_command(config: ExtractConfig) -> None:
     """Run stage 1 and print its summary."""
-    from lsmprobe import extraction
+    from lsmprobe.extraction.rehearsal import dry_run, selftest
+    from lsmprobe.extraction.stage import extract
 
     if config.dry_run:
-        print(extraction.dry_run(config))
+        print(dry_run(config))
     elif config.selftest:
-        print(extraction.selftest(config))
+        print(selftest(config))
     else:
-        print(extraction.extract(config))
+        print(extract(config))
 
 
 def probe_command(config: ProbeConfig) -> int:
     """Run stage 2 and print its scores and what failed; 0 if nothing did."""
-    from lsmprobe.probing import probe_all
-    from lsmprobe.scoreboard import format_scores
+    from lsmprobe.probing.stage import probe_all
+    from lsmprobe.report.score_lines import format_scores
 
     results, failures = probe_all(config)
     if len(results):
@@ -65,7 +67,8 @@ def probe_command(config: ProbeConfig) -> int:
 
 def sensitivity_command(config: SensitivityConfig) -> int:
     """Flip the open choices one at a time, print and write what moved; 0 if nothing failed."""
-    from lsmprobe.sensitivity import flip_choices, format_sensitivity, save_sensitivity
+    from lsmprobe.experiments.sensitivity import flip_choices
+    from lsmprobe.report.sensitivity import format_sensitivity, save_sensitivity
 
     n_failed = 0
     for found in flip_choices(config):
@@ -79,8 +82,8 @@ def sensitivity_command(config: SensitivityConfig) -> int:
 
 def baseline_command(config: BaselineConfig) -> None:
     """Train the baseline and print its scores."""
-    from lsmprobe.baselines import train_baseline
-    from lsmprobe.scoreboard import format_scores
+    from lsmprobe.experiments.baseline import train_baseline
+    from lsmprobe.report.score_lines import format_scores
 
     print(format_scores(train_baseline(config)))
     print(f"records: {config.results_dir}")
@@ -88,7 +91,8 @@ def baseline_command(config: BaselineConfig) -> None:
 
 def transfer_command(config: TransferConfig) -> int:
     """Train across corpora, print and write the scores, and what failed; 0 if nothing did."""
-    from lsmprobe.transferring import format_transfer, save_transfer, transfer_all
+    from lsmprobe.experiments.transfers import transfer_all
+    from lsmprobe.report.transfer import format_transfer, save_transfer
 
     table, failures = transfer_all(config)
     if len(table):
@@ -103,7 +107,7 @@ def predict_command(config: PredictConfig) -> None:
     """Print label and probabilities of audio files."""
     import json
 
-    from lsmprobe.prediction import as_json, predict
+    from lsmprobe.experiments.prediction import as_json, predict
 
     table = predict(config.run, config.files, model=config.model, device=config.device)
     if config.json:
@@ -114,7 +118,7 @@ def predict_command(config: PredictConfig) -> None:
 
 def report_command(config: ReportConfig) -> None:
     """Print the paper's tables from the records, and write them."""
-    from lsmprobe.report import make_report
+    from lsmprobe.report.paper_report import make_report
 
     print(make_report(config))
 
@@ -128,7 +132,7 @@ def demo_command(config: DemoConfig) -> None:
 
 def list_corpora_command(_: ListCorporaConfig) -> None:
     """Print the table of corpora."""
-    from lsmprobe.corpus_check import list_corpora
+    from lsmprobe.corpora.check import list_corpora
 
     for row in list_corpora().itertuples():
         print(f"{row.name:9} {row.language}, {row.clips} clips, {row.speakers} speakers")
@@ -138,7 +142,7 @@ def list_corpora_command(_: ListCorporaConfig) -> None:
 
 def check_corpus_command(config: CheckCorpusConfig) -> int:
     """Print what a copy holds; 0 if it is complete."""
-    from lsmprobe.corpus_check import check_corpus
+    from lsmprobe.corpora.check import check_corpus
 
     if config.json and not config.json.parent.is_dir():
         raise LsmprobeError(f"--json {config.json}: there is no such folder to write it into.")
@@ -151,8 +155,8 @@ def check_corpus_command(config: CheckCorpusConfig) -> int:
 
 def get_corpus_command(config: GetCorpusConfig) -> None:
     """Download a corpus, or say how it is obtained."""
-    from lsmprobe.corpora import corpus_folder, known_corpus
-    from lsmprobe.download import download_record
+    from lsmprobe.corpora.download import download_record
+    from lsmprobe.corpora.read import corpus_folder, known_corpus
 
     corpus = known_corpus(config.name)
     if corpus.zenodo:
@@ -168,7 +172,7 @@ def get_corpus_command(config: GetCorpusConfig) -> None:
 
 def table1_command(_: Table1Config) -> None:
     """Print Table 1, the paper's numbers beside those of the copies."""
-    from lsmprobe.corpus_check import table1
+    from lsmprobe.report.table1 import table1
 
     table = table1()
     shown = table[["dataset", "language"]].assign(
@@ -182,8 +186,8 @@ def table1_command(_: Table1Config) -> None:
 
 def audit_command(config: AuditConfig) -> int:
     """Print what the parts of a split share; 0 if no speaker and no audio leaks."""
-    from lsmprobe.corpora import CORPORA
-    from lsmprobe.corpus_check import audit_split
+    from lsmprobe.corpora.table import CORPORA
+    from lsmprobe.splits.audit import audit_split
 
     damaged = CORPORA[config.dataset].damaged if config.dataset in CORPORA else frozenset()
     utterances = _utterances(config)
@@ -203,7 +207,8 @@ def audit_command(config: AuditConfig) -> int:
 
 def make_split_command(config: MakeSplitConfig) -> None:
     """Save a split and print its sizes."""
-    from lsmprobe.splits import make_split, save_split
+    from lsmprobe.splits.file import save_split
+    from lsmprobe.splits.kinds import make_split
 
     utterances = _utterances(config)
     split = make_split(config.split, utterances, seed=config.split_seed)
@@ -219,7 +224,7 @@ def make_split_command(config: MakeSplitConfig) -> None:
 
 
 def _utterances(config: SplitConfig) -> Any:
-    from lsmprobe.corpora import read_corpus
+    from lsmprobe.corpora.read import read_corpus
 
     return read_corpus(
         config.dataset,
@@ -232,7 +237,7 @@ def _utterances(config: SplitConfig) -> Any:
 
 def list_caches_command(config: ListCachesConfig) -> None:
     """Print the caches of a folder."""
-    from lsmprobe.cache_tools import list_caches
+    from lsmprobe.cache.catalogue import list_caches
 
     table = list_caches(config.cache_dir)
     if table.empty:
@@ -243,7 +248,7 @@ def list_caches_command(config: ListCachesConfig) -> None:
 
 def cache_info_command(config: CacheInfoConfig) -> None:
     """Print what a cache says about itself."""
-    from lsmprobe.cache_tools import cache_info
+    from lsmprobe.cache.catalogue import cache_info
 
     for name, value in cache_info(config.path).items():
         print(one_line(f"{name:22} {value}"))
@@ -251,7 +256,8 @@ def cache_info_command(config: CacheInfoConfig) -> None:
 
 def verify_cache_command(config: VerifyCacheConfig) -> int:
     """Compare checksums and print what is damaged; 0 if nothing is."""
-    from lsmprobe.cache_tools import named_caches, verify_cache
+    from lsmprobe.cache.catalogue import named_caches
+    from lsmprobe.cache.verify import verify_cache
 
     n_bad = 0
     for path in named_caches(config.paths, config.cache_dir):
@@ -270,7 +276,7 @@ def verify_cache_command(config: VerifyCacheConfig) -> int:
 
 def merge_cache_command(config: MergeCacheConfig) -> None:
     """Merge the parts of a cache."""
-    from lsmprobe.cache_tools import merge_cache
+    from lsmprobe.cache.merge import merge_cache
 
     merge_cache(config.path, remove_parts=config.remove_parts)
     removed = " and its parts removed" if config.remove_parts else ""
@@ -279,8 +285,8 @@ def merge_cache_command(config: MergeCacheConfig) -> None:
 
 def prune_caches_command(config: PruneCachesConfig) -> None:
     """Print what may be removed, and with --yes remove it."""
-    from lsmprobe.cache_parts import remove_file
-    from lsmprobe.cache_tools import prunable, prunable_in
+    from lsmprobe.cache.parts import remove_file
+    from lsmprobe.cache.prune import prunable, prunable_in
 
     if config.paths and Path("all") not in config.paths:
         found = {f: why for path in config.paths for f, why in prunable(path, named=True).items()}
@@ -298,12 +304,11 @@ def prune_caches_command(config: PruneCachesConfig) -> None:
 
 def export_cache_command(config: ExportCacheConfig) -> None:
     """Write features for other programs."""
-    from lsmprobe.cache_export import export_cache
+    from lsmprobe.cache.export import export_cache
 
     print(one_line(export_cache(config.path, config.out, layer=config.layer, frames=config.frames)))
 
 
-Run = Callable[[Any], int | None]
 COMMANDS: dict[str, tuple[type, Run]] = {
     "extract": (ExtractConfig, extract_command),
     "probe": (ProbeConfig, probe_command),
@@ -314,6 +319,8 @@ COMMANDS: dict[str, tuple[type, Run]] = {
     "report": (ReportConfig, report_command),
     "demo": (DemoConfig, demo_command),
 }
+
+
 GROUPS: dict[str, tuple[str, dict[str, tuple[type, Run]]]] = {
     "corpora": (
         "The corpora: list them, check a copy, download one, compare with the paper's Table 1.",

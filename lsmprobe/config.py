@@ -14,6 +14,24 @@ from lsmprobe.errors import SettingsError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["float32", "bfloat16", "float16"]
+RANGES: dict[str, tuple[float, float]] = {
+    "batch_seconds": (0.001, 1e6),
+    "max_seconds": (0.025, 1e6),  # one frame
+    "random_init": (0, 2**32),
+    "runs": (1, 1000),
+    "seed": (0, 2**32),
+    "split_seed": (0, 2**32),
+    "epochs": (1, 100_000),
+    "batch_size": (1, 1_000_000),
+    "lr": (1e-12, 100),
+    "weight_decay": (0, 100),
+    "scalar_lr": (0, 100),
+    "scalar_weight_decay": (0, 100),
+    "hidden": (1, 65_536),
+    "dropout": (0, 0.99),
+    "frequency_mask": (0, 128),
+    "time_mask": (0, 512),
+}
 
 
 @dataclass(frozen=True)
@@ -453,26 +471,6 @@ class ExportCacheConfig:
             raise SettingsError("--frames needs --layer L: frames are exported layer by layer.")
         if self.out.name in ("", ".."):
             raise SettingsError(f"{str(self.out)!r} is a folder; expected a name without .npy.")
-
-
-RANGES: dict[str, tuple[float, float]] = {
-    "batch_seconds": (0.001, 1e6),
-    "max_seconds": (0.025, 1e6),  # one frame
-    "random_init": (0, 2**32),
-    "runs": (1, 1000),
-    "seed": (0, 2**32),
-    "split_seed": (0, 2**32),
-    "epochs": (1, 100_000),
-    "batch_size": (1, 1_000_000),
-    "lr": (1e-12, 100),
-    "weight_decay": (0, 100),
-    "scalar_lr": (0, 100),
-    "scalar_weight_decay": (0, 100),
-    "hidden": (1, 65_536),
-    "dropout": (0, 0.99),
-    "frequency_mask": (0, 128),
-    "time_mask": (0, 512),
-}
 
 
 def _check_ranges(config: ExtractConfig | ProbeConfig | BaselineConfig) -> None:

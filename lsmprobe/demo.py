@@ -3,11 +3,11 @@
 import pandas as pd
 
 from lsmprobe.config import DemoConfig, ExtractConfig, ProbeConfig
-from lsmprobe.extraction import extract
-from lsmprobe.figures import draw_layer_weights, save_figure
-from lsmprobe.probing import probe
-from lsmprobe.scoreboard import format_scores
-from lsmprobe.weights import layer_weights
+from lsmprobe.extraction.stage import extract
+from lsmprobe.layers.weights import layer_weights
+from lsmprobe.probing.stage import probe
+from lsmprobe.report.figures import draw_layer_weights, save_figure
+from lsmprobe.report.score_lines import format_scores
 
 WARNING = """\
 The model `toy` has random weights and the corpus `toy` is synthetic: these scores show that the

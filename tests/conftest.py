@@ -20,7 +20,8 @@ import soundfile
 import torch
 from hypothesis import settings
 
-from lsmprobe.cache import CachePlan, CacheWriter
+from lsmprobe.cache.plan import CachePlan
+from lsmprobe.cache.writer import CacheWriter
 
 torch.set_num_threads(1)
 settings.register_profile("suite", deadline=None, derandomize="CI" in os.environ)

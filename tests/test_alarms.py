@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsmprobe.alarms import layer_alarms, run_alarms
-from lsmprobe.evaluation import bootstrap_interval, scores
+from lsmprobe.results.alarms import layer_alarms, run_alarms
+from lsmprobe.results.scores import bootstrap_interval, scores
 
 
 def codes(alarms):

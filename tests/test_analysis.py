@@ -5,14 +5,14 @@ import torch
 from conftest import utterance_table, write_cache
 from sklearn.preprocessing import StandardScaler
 
-from lsmprobe import analysis
-from lsmprobe.analysis import (
-    layer_health,
-    layer_similarity,
-    project_layer,
-)
-from lsmprobe.cache import CachePlan, CacheWriter, FeatureCache
+from lsmprobe.cache.plan import CachePlan
+from lsmprobe.cache.reader import FeatureCache
+from lsmprobe.cache.writer import CacheWriter
 from lsmprobe.errors import CacheError
+from lsmprobe.layers import similarity
+from lsmprobe.layers.health import layer_health
+from lsmprobe.layers.projection import project_layer
+from lsmprobe.layers.similarity import layer_similarity
 
 
 def made_cache(path, states, frames=None, **kwargs):
@@ -51,8 +51,8 @@ def test_a_rotated_layer_is_the_same_and_another_is_not(tmp_path, states, measur
 def test_frames_are_read_in_blocks_and_give_what_all_at_once_give(tmp_path, states, monkeypatch):
     cache = made_cache(tmp_path / "m" / "c.h5", states, dtype="float32")
     whole = layer_similarity(cache, rows="frames")
-    monkeypatch.setattr(analysis, "BLOCK", 7)
-    assert len(list(analysis._blocks(cache, np.arange(12), 0, "frames"))) > 5
+    monkeypatch.setattr(similarity, "BLOCK", 7)
+    assert len(list(similarity.blocks_of_layer(cache, np.arange(12), 0, "frames"))) > 5
     pd.testing.assert_frame_equal(layer_similarity(cache, rows="frames"), whole)
     pd.testing.assert_frame_equal(layer_similarity(cache), layer_similarity(cache, cache))
 

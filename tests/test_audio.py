@@ -15,7 +15,7 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lsmprobe.audio import (
+from lsmprobe.corpora.audio import (
     MIN_SAMPLES,
     SAMPLE_RATE,
     AudioHeader,
@@ -130,7 +130,7 @@ def test_the_channels_are_averaged(written):
 def test_nothing_that_needs_no_resampling_imports_numba(written):
     path = written(encoded(noise(MIN_SAMPLES, 2)))
     code = (
-        "import sys; from lsmprobe.audio import read_audio; read_audio(sys.argv[1]);"
+        "import sys; from lsmprobe.corpora.audio import read_audio; read_audio(sys.argv[1]);"
         "assert not {'numba', 'librosa'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, path], check=True, cwd=Path(__file__).parents[1])
@@ -140,7 +140,7 @@ def test_threads_read_what_one_thread_reads(written):
     path = written(encoded(noise(40_000), 44_100))
     code = (
         "import sys; from concurrent.futures import ThreadPoolExecutor;"
-        "from lsmprobe.audio import read_audio;"
+        "from lsmprobe.corpora.audio import read_audio;"
         "read = lambda _: read_audio(sys.argv[1]).waveform.tobytes();"
         "assert len(set(ThreadPoolExecutor(8).map(read, range(64)))) == 1"
     )  # in a fresh process: the first call imports the resampler

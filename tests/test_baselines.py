@@ -5,16 +5,16 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
-from lsmprobe import baselines
-from lsmprobe.baselines import train_baseline
-from lsmprobe.cache import FeatureCache
+from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cli import main
 from lsmprobe.config import BaselineConfig, ExtractConfig, ProbeConfig
 from lsmprobe.errors import CacheError, CorpusError, SettingsError
-from lsmprobe.extraction import extract
-from lsmprobe.probing import probe
-from lsmprobe.results import load_record, load_results
-from lsmprobe.spectrogram_transformer import SIZES, Size
+from lsmprobe.experiments import baseline
+from lsmprobe.experiments.baseline import train_baseline
+from lsmprobe.experiments.spectrogram_transformer import SIZES, Size
+from lsmprobe.extraction.stage import extract
+from lsmprobe.probing.stage import probe
+from lsmprobe.results.records import load_record, load_results
 
 EMOTIONS = {"anger": 300.0, "neutrality": 1000.0, "sadness": 3000.0}  # Hz
 
@@ -112,7 +112,7 @@ def trained(monkeypatch):
     class Seeds(list):
         stop = None
 
-    seeds, train = Seeds(), baselines.train
+    seeds, train = Seeds(), baseline.train
 
     def watched(*args, seed, **settings):
         if seed == seeds.stop:
@@ -120,7 +120,7 @@ def trained(monkeypatch):
         seeds.append(seed)
         return train(*args, seed=seed, **settings)
 
-    monkeypatch.setattr(baselines, "train", watched)
+    monkeypatch.setattr(baseline, "train", watched)
     return seeds
 
 

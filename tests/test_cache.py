@@ -21,9 +21,13 @@ from conftest import utterance_table, write_cache
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lsmprobe import cache as cache_module
-from lsmprobe.cache import CachePlan, CacheWriter, FeatureCache, is_being_written
-from lsmprobe.cache_format import PAGE, decoded
+from lsmprobe.cache import lock
+from lsmprobe.cache import writer as writer_module
+from lsmprobe.cache.layout import PAGE, decoded
+from lsmprobe.cache.lock import is_being_written
+from lsmprobe.cache.plan import CachePlan
+from lsmprobe.cache.reader import FeatureCache
+from lsmprobe.cache.writer import CacheWriter
 from lsmprobe.errors import CacheError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -282,7 +286,7 @@ def test_the_workers_of_a_data_loader_read_it(tmp_path, start):
 
 def test_where_hdf5_insists_on_a_lock_the_message_names_the_variable(tmp_path):
     path = finished(tmp_path / "c.h5", plan_of())
-    code = "import sys, lsmprobe.cache_format as f, pathlib; f.CacheFile(pathlib.Path(sys.argv[1]))"
+    code = "import sys, lsmprobe.cache.file as f, pathlib; f.CacheFile(pathlib.Path(sys.argv[1]))"
     with path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         said = subprocess.run(
@@ -414,9 +418,9 @@ def test_after_a_power_cut_what_is_done_is_right(tmp_path_factory, data):
     with CacheWriter.open(path, plan):
         pass
     with pytest.MonkeyPatch.context() as patch, CacheWriter.open(path, plan) as writer:
-        patch.setattr(cache_module.os, "pwrite", pwrite)
-        patch.setattr(cache_module, "fdatasync", lambda _: log.append([]))
-        patch.setattr(cache_module, "ACKNOWLEDGE_S", data.draw(st.sampled_from([0, 1e9])))
+        patch.setattr(writer_module.os, "pwrite", pwrite)
+        patch.setattr(writer_module, "fdatasync", lambda _: log.append([]))
+        patch.setattr(writer_module, "ACKNOWLEDGE_S", data.draw(st.sampled_from([0, 1e9])))
         fill(writer, data.draw(st.permutations(range(len(FRAMES)))))
         writer.flush()
     cut = data.draw(st.integers(0, len(log) - 1))
@@ -433,7 +437,7 @@ def test_after_a_power_cut_what_is_done_is_right(tmp_path_factory, data):
 @forks
 def test_it_survives_kill_9_at_any_moment(tmp_path, monkeypatch):
     path, plan = tmp_path / "c.h5", plan_of([40] * 60, layers=4, dim=64)
-    monkeypatch.setattr(cache_module, "ACKNOWLEDGE_S", 0.002)
+    monkeypatch.setattr(writer_module, "ACKNOWLEDGE_S", 0.002)
     chance, n_kills = random.Random(0), 0
     while True:
         child = os.fork()
@@ -471,7 +475,7 @@ def test_readers_see_what_is_acknowledged_while_a_writer_works(tmp_path):
 
 
 def test_what_is_written_is_acknowledged_after_a_while(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache_module, "ACKNOWLEDGE_S", 0.0)
+    monkeypatch.setattr(writer_module, "ACKNOWLEDGE_S", 0.0)
     with CacheWriter.open(tmp_path / "c.h5", plan_of()) as writer:
         fill(writer, [1])
         assert len(FeatureCache(tmp_path / "c.h5", allow_unfinished=True).utterances) == 1
@@ -517,7 +521,7 @@ def test_what_may_not_have_reached_the_disk_is_never_acknowledged(tmp_path, monk
     ):
         fill(writer, [0])
         writer.flush()
-        owner = cache_module.os if failing == "pwrite" else cache_module
+        owner = writer_module.os if failing == "pwrite" else writer_module
         patch.setattr(owner, failing, fail)
         try:
             fill(writer, [1])
@@ -601,12 +605,12 @@ def test_a_filesystem_without_locks_will_do(tmp_path, monkeypatch):
     def flock(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(cache_module.fcntl, "flock", flock)
+    monkeypatch.setattr(lock.fcntl, "flock", flock)
     assert_right(FeatureCache(finished(tmp_path / "c.h5", plan_of())), plan_of())
 
 
 def test_a_system_that_cannot_reserve_will_do(tmp_path, monkeypatch):
-    monkeypatch.delattr(cache_module.os, "posix_fallocate", raising=False)
+    monkeypatch.delattr(writer_module.os, "posix_fallocate", raising=False)
     assert_right(FeatureCache(finished(tmp_path / "c.h5", plan_of())), plan_of())
     with pytest.raises(CacheError, match="No space left"):
         CacheWriter.open(tmp_path / "d.h5", plan_of([10**9], dim=10**4))

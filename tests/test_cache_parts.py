@@ -7,8 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from test_cache import FRAMES, assert_right, digest, fill, finished, plan_of, reidentified, states
 
-from lsmprobe.cache import CacheWriter, FeatureCache, put_in_place
-from lsmprobe.cache_parts import (
+from lsmprobe.cache.parts import (
     added_path,
     cache_files,
     cache_of,
@@ -18,6 +17,8 @@ from lsmprobe.cache_parts import (
     plan_part,
     replacement_path,
 )
+from lsmprobe.cache.reader import FeatureCache
+from lsmprobe.cache.writer import CacheWriter, put_in_place
 from lsmprobe.errors import CacheError
 
 

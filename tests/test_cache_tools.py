@@ -28,24 +28,21 @@ from test_cache import (
 )
 from test_cache_parts import finished_in_two_steps, finished_part, finished_parts
 
-from lsmprobe import cache_format, cache_tools
-from lsmprobe.cache import CacheWriter, FeatureCache, put_in_place, sole_writer
-from lsmprobe.cache_export import export_cache
-from lsmprobe.cache_parts import added_path, part_path, plan_added, plan_part, replacement_path
-from lsmprobe.cache_tools import (
-    cache_info,
-    list_caches,
-    merge_cache,
-    named_caches,
-    prunable,
-    prunable_in,
-    verify_cache,
-)
+from lsmprobe.cache import file as cache_file
+from lsmprobe.cache import verify
+from lsmprobe.cache.catalogue import cache_info, list_caches, named_caches
+from lsmprobe.cache.export import export_cache
+from lsmprobe.cache.lock import sole_writer
+from lsmprobe.cache.merge import merge_cache
+from lsmprobe.cache.parts import added_path, part_path, plan_added, plan_part, replacement_path
+from lsmprobe.cache.prune import prunable, prunable_in
+from lsmprobe.cache.reader import FeatureCache
+from lsmprobe.cache.verify import verify_cache, verify_once
+from lsmprobe.cache.writer import CacheWriter, put_in_place
 from lsmprobe.cli import main
 from lsmprobe.config import ExportCacheConfig
-from lsmprobe.continuation import planned_files
 from lsmprobe.errors import CacheError, SettingsError
-from lsmprobe.verification import verify_once
+from lsmprobe.extraction.resume import planned_files
 
 
 def flip(path, byte):
@@ -74,7 +71,7 @@ def test_verify_names_exactly_the_utterances_that_were_damaged(tmp_path_factory,
         members = ["pooled/mean", "pooled/std", "utterances/sha256", "utterances/checksum"]
         members += ["layers/00", "layers/02"] if plan.store == "frames" else []
         name = data.draw(st.sampled_from(members))
-        member = cache_format.CacheFile(path).members[name]
+        member = cache_file.CacheFile(path).members[name]
         first = sum(FRAMES[:row]) if name.startswith("layers/") else row
         count = FRAMES[row] if name.startswith("layers/") else 1
         inside = data.draw(st.integers(0, count * member.row_nbytes - 1))
@@ -83,7 +80,7 @@ def test_verify_names_exactly_the_utterances_that_were_damaged(tmp_path_factory,
     if path.read_bytes() == whole:  # a bit flipped twice
         hurt = set()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache_tools, "BLOCK_BYTES", data.draw(st.sampled_from([1, 300, 10**6])))
+        patch.setattr(verify, "BLOCK_BYTES", data.draw(st.sampled_from([1, 300, 10**6])))
         found = verify_cache(path)
     assert found.n_utterances == len(FRAMES)
     assert set(found.damaged) <= hurt
@@ -95,7 +92,7 @@ def test_verify_names_exactly_the_utterances_that_were_damaged(tmp_path_factory,
 def test_repair_marks_the_damaged_ones_and_extraction_makes_only_them_again(
     tmp_path, monkeypatch, block
 ):
-    monkeypatch.setattr(cache_tools, "BLOCK_BYTES", block)
+    monkeypatch.setattr(verify, "BLOCK_BYTES", block)
     plan = plan_of()
     path = finished_parts(tmp_path / "c.h5", plan, 2)
     part = part_path(path, 1, 2)
@@ -114,7 +111,7 @@ def test_repair_marks_the_damaged_ones_and_extraction_makes_only_them_again(
 
 
 def test_verify_reads_only_what_is_done(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache_tools, "BLOCK_BYTES", 200)
+    monkeypatch.setattr(verify, "BLOCK_BYTES", 200)
     path = tmp_path / "c.h5"
     with CacheWriter.open(path, plan_of()) as writer:
         fill(writer, [1, 2, 4])
@@ -135,7 +132,7 @@ def test_what_the_disk_does_not_give_is_damaged_and_the_rest_is_told_apart(tmp_p
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return read(descriptor, nbytes, offset)
 
-    monkeypatch.setattr(cache_format.os, "pread", pread)
+    monkeypatch.setattr(cache_file.os, "pread", pread)
     assert verify_cache(path).damaged == ("000.wav",)
 
 
@@ -145,7 +142,7 @@ def test_a_file_that_was_replaced_meanwhile_is_never_marked(tmp_path):
     finished(tmp_path / "other.h5", plan_of(dim=6)).replace(path)
     before = path.read_bytes()
     with pytest.raises(CacheError, match="was replaced meanwhile"):
-        cache_tools.mark_for_extraction(cache.files[0], [0])
+        verify.mark_for_extraction(cache.files[0], [0])
     with pytest.raises(CacheError, match="was replaced meanwhile"):
         cache.verify(0)
     assert path.read_bytes() == before
@@ -230,7 +227,7 @@ def test_a_full_disk_leaves_the_parts(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(cache_format.os, "posix_fallocate", full)
+    monkeypatch.setattr(cache_file.os, "posix_fallocate", full)
     with pytest.raises(CacheError, match="No space left"):
         merge_cache(path)
     assert len(names(tmp_path)) == 3
@@ -349,7 +346,7 @@ def damage_structure(path):
 def make_unfinished(path):
     with CacheWriter.open(path, plan_of()) as writer:
         writer.done[:] = False
-    cache_tools.mark_for_extraction(cache_format.CacheFile(path), [3])
+    verify.mark_for_extraction(cache_file.CacheFile(path), [3])
 
 
 @pytest.mark.parametrize("damage", [damage_data, damage_structure, make_unfinished])

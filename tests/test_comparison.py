@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
-from lsmprobe import comparison
-from lsmprobe.comparison import add_holm, compare, compare_records, compare_runs, too_small
 from lsmprobe.errors import ResultsError
-from lsmprobe.evaluation import bootstrap_interval, macro_f1
+from lsmprobe.results import comparison
+from lsmprobe.results.comparison import add_holm, compare, compare_records, compare_runs, too_small
+from lsmprobe.results.scores import bootstrap_interval, macro_f1
 
 
 def simulated(rng, n_speakers, each, skill_a, skill_b, n_runs=1, n_classes=2):

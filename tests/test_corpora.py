@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lsmprobe.corpora import CORPORA, EMOTIONS, corpus_folder, read_corpus
+from lsmprobe.corpora.read import corpus_folder, read_corpus
+from lsmprobe.corpora.table import CORPORA, EMOTIONS
+from lsmprobe.corpora.utterances import COLUMNS
 from lsmprobe.errors import CorpusError
-from lsmprobe.own_corpora import COLUMNS
 
 HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared"

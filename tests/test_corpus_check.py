@@ -10,9 +10,12 @@ import pytest
 import soundfile
 from test_corpora import SHARED, paths_of, tree
 
-from lsmprobe.corpora import CORPORA, read_corpus
-from lsmprobe.corpus_check import audit_split, check_corpus, list_corpora, table1
+from lsmprobe.corpora.check import check_corpus, list_corpora
+from lsmprobe.corpora.read import read_corpus
+from lsmprobe.corpora.table import CORPORA
 from lsmprobe.errors import CorpusError
+from lsmprobe.report.table1 import table1
+from lsmprobe.splits.audit import audit_split
 
 COUNTS = Path(__file__).parent.parent / "lsmprobe" / "data" / "counts.csv"
 

@@ -8,14 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import get_window
 
-from lsmprobe import descriptors
-from lsmprobe.audio import read_audio
-from lsmprobe.cache import FeatureCache
+from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.config import ExtractConfig
-from lsmprobe.descriptors import DESCRIPTORS, egemaps_functionals, filterbank, logmel_statistics
-from lsmprobe.encoders import largest_difference, load_encoder
+from lsmprobe.corpora.audio import read_audio
 from lsmprobe.errors import AudioError, ModelError
-from lsmprobe.extraction import extract
+from lsmprobe.extraction import descriptors
+from lsmprobe.extraction.descriptors import (
+    DESCRIPTORS,
+    egemaps_functionals,
+    filterbank,
+    logmel_statistics,
+)
+from lsmprobe.extraction.exactness import largest_difference
+from lsmprobe.extraction.load import load_encoder
+from lsmprobe.extraction.stage import extract
 
 
 def has_opensmile():

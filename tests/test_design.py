@@ -10,96 +10,124 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lsmprobe"
 
-KNOWN_TO_ALL = {"errors", "files", "config", "device"}
-STAGES = {
-    "cache_tools",
-    "cache_export",
-    "verification",
-    "extraction",
-    "probing",
-    "baselines",
-    "runs",
-    "sensitivity",
-    "analysis",
-    "weights",
-    "layer_probes",
-    "transferring",
-    "prediction",
-    "learning_curves",
-    "report",
-    "demo",
-    "cli",
-    "commands",
-    "corpus_check",
-    "__init__",
-}
-MAY_KNOW = {
-    "linear_stack": {"heads"},
-    "features": {"memory"},
-    "training": {"heads", "linear_stack", "features", "memory"},
-    "comparison": {"evaluation", "results"},
-    "cache": {"cache_format", "cache_parts"},
-    "cache_parts": {"cache_format"},
-    "continuation": {"audio", "cache", "cache_format", "cache_parts"},
-    "regression": {"heads"},
-    "targets": {"audio"},
-    "tasks": {"cache", "verification"},
-    "encoders": {"descriptors", "models"},
-    "corpora": {"own_corpora"},
-    "splits": {"split_search", "split_files"},
-}  # every other module knows none
-HOMES = {
-    "h5py": {"cache_format"},
-    "transformers": {"models", "encoders", "descriptors", "spectrogram_transformer"},
-    "librosa": {"audio", "descriptors", "targets"},
-    "opensmile": {"descriptors"},
-    "soundfile": {"audio", "toy"},
-    "sklearn": {"analysis", "regression"},
-    "matplotlib": {"figures", "layer_figures"},
-    "statsmodels": {"comparison"},
+FRAME_BELOW = "errors atomic machine version config progress arguments"
+PACKAGES = (  # each may import the frame, itself, and what its row names
+    ("corpora", ""),
+    ("cache", ""),
+    ("results", ""),
+    ("splits", "corpora"),
+    ("extraction", "corpora cache"),
+    ("probing", "cache splits results"),
+    ("experiments", "corpora cache results splits extraction probing"),
+    ("layers", "corpora.audio cache splits results probing"),
+    ("report", "corpora results splits experiments layers"),
+)
+FRAME_ABOVE = "commands cli demo"
+HOMES = {  # a library -> the packages or modules where it is at home
+    "h5py": {"cache"},
+    "xxhash": {"cache"},
+    "transformers": {"extraction", "experiments.spectrogram_transformer"},
+    "librosa": {"corpora.audio", "extraction.descriptors", "layers.targets"},
+    "opensmile": {"extraction.descriptors"},
+    "soundfile": {"corpora"},
+    "sklearn": {"results", "layers"},
+    "matplotlib": {"report"},
+    "statsmodels": {"results"},
     "tyro": {"cli", "config"},
-    "pooch": {"download"},
-    "psutil": {"memory"},
+    "pooch": {"corpora.download"},
+    "psutil": {"machine"},
     "safetensors": {"results"},
-    "xxhash": {"cache_format"},
 }
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+
+
+def module_of(path):
+    """`cache.reader` for lsmprobe/cache/reader.py, `cache` for its __init__.py."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+SOURCES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+MODULES = sorted(module for module in SOURCES if module)  # all but lsmprobe/__init__.py itself
 
 
 def imported(module):
-    """(names of lsmprobe modules, top names of libraries) that a module imports anywhere."""
+    """(modules of lsmprobe, top names of libraries) that a module imports anywhere."""
     own, libraries = set(), set()
-    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+    for node in ast.walk(ast.parse(SOURCES[module].read_text())):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module} imports by a relative path"
             names = [node.module or ""]
-            if node.module == "lsmprobe":
-                names = [f"lsmprobe.{alias.name}" for alias in node.names]
+            within = (node.module or "").removeprefix("lsmprobe").lstrip(".")
+            if node.module == "lsmprobe" or within in dict(PACKAGES):
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
         for name in names:
             top, _, rest = name.partition(".")
             (own if top == "lsmprobe" else libraries).add(rest if top == "lsmprobe" else top)
     return own, libraries
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if m not in STAGES])
-def test_only_the_stages_know_more_than_the_drawing_allows(module):
+def within(module, place):
+    return module == place or module.startswith(f"{place}.")
+
+
+def test_the_packages_are_those_of_the_drawing():
+    there = {module.partition(".")[0] for module in MODULES}
+    drawn = {name for name, _ in PACKAGES} | set(f"{FRAME_BELOW} {FRAME_ABOVE}".split())
+    assert there == drawn
+
+
+def test_the_order_of_packages_runs_one_way():
+    """Whatever a row names stands in a row above it."""
+    above = []
+    for name, doors in PACKAGES:
+        assert {door.partition(".")[0] for door in doors.split()} <= set(above), name
+        above.append(name)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_import_runs_back_up(module):
+    package = module.partition(".")[0]
+    doors = dict(PACKAGES)
+    if package in doors:
+        allowed = {package, *FRAME_BELOW.split(), *doors[package].split()}
+    elif package in FRAME_BELOW.split():
+        allowed = set(FRAME_BELOW.split())
+    else:
+        allowed = {*FRAME_BELOW.split(), *FRAME_ABOVE.split(), *doors}
     own, _ = imported(module)
-    assert own - KNOWN_TO_ALL - {"__version__"} <= MAY_KNOW.get(module, set())
+    assert {name for name in own if not any(within(name, door) for door in allowed)} == set()
+
+
+def test_no_circle_of_modules():
+    """Within a package too, a module is read after those it imports."""
+    waiting = {module: {n for n in imported(module)[0] if n in SOURCES} for module in MODULES}
+    while waiting:
+        free = {
+            module for module, needs in waiting.items() if not needs & (set(waiting) - {module})
+        }
+        assert free, f"a circle among {sorted(waiting)}"
+        waiting = {module: needs for module, needs in waiting.items() if module not in free}
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_a_library_is_used_only_where_it_is_at_home(module):
     _, libraries = imported(module)
-    strays = {name for name in libraries if name in HOMES and module not in HOMES[name]}
+    strays = {
+        name
+        for name in libraries & set(HOMES)
+        if not any(within(module, home) for home in HOMES[name])
+    }
     assert not strays
 
 
-def test_every_module_stands_in_the_drawing_and_every_drawn_one_exists():
-    lines = (ROOT / "docs" / "design.md").read_text().splitlines()
-    drawn = {line.split("`")[1] for line in lines if line.startswith("| `") and ".py`" in line}
-    assert drawn == {f"{module}.py" for module in MODULES if module != "__init__"}
+def test_every_package_says_what_is_in_it_and_who_may_import_it():
+    for name, _ in PACKAGES:
+        said = ast.get_docstring(ast.parse(SOURCES[name].read_text()))
+        assert 5 <= len(said.splitlines()) <= 9, name
+        assert "import" in said, name
 
 
 @pytest.mark.parametrize("name", ["lsmprobe", "lsmprobe.cli", "lsmprobe.config"])
@@ -115,5 +143,14 @@ def test_the_public_names_are_there():
 
     for name in lsmprobe.__all__:
         assert getattr(lsmprobe, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match="nothing"):
         lsmprobe.nothing  # noqa: B018
+
+
+def test_the_lazy_table_and_the_typing_block_name_the_same():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    typed = {(n.module.removeprefix("lsmprobe."), a.name) for n in block.body for a in n.names}
+    call = next(n for n in ast.walk(tree) if isinstance(n, ast.keyword) and n.arg == "submod_attrs")
+    lazy = {(home, name) for home, names in ast.literal_eval(call.value).items() for name in names}
+    assert lazy == typed

@@ -13,8 +13,12 @@ import lsmprobe
 from lsmprobe import errors
 
 ROOT = Path(__file__).parents[1]
-MODULES = sorted(path.stem for path in (ROOT / "lsmprobe").glob("[!_]*.py"))
-WITH_EXAMPLES = [m for m in MODULES if ">>>" in (ROOT / "lsmprobe" / f"{m}.py").read_text()]
+PACKAGE = ROOT / "lsmprobe"
+SOURCES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("[!_]*.py"))
+}
+WITH_EXAMPLES = [name for name, path in SOURCES.items() if ">>>" in path.read_text()]
 ERRORS = {name for name, kind in vars(errors).items() if inspect.isclass(kind)}
 
 
@@ -76,9 +80,9 @@ def test_the_examples_give_what_they_say():
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-def test_a_function_has_no_name_of_a_module():
+def test_a_public_name_is_not_that_of_a_package():
     """Else `lsmprobe.NAME` would be the one or the other, by what was imported first."""
-    assert not {*lsmprobe.__all__} & {*MODULES}
+    assert not {*lsmprobe.__all__} & {name.partition(".")[0] for name in SOURCES}
 
 
 @pytest.mark.slow
@@ -89,4 +93,8 @@ def test_the_documentation_is_built_without_a_warning(tmp_path):
     assert (built.returncode, built.stderr) == (0, "")
     page = (tmp_path / "lsmprobe.html").read_text()
     assert [name for name in lsmprobe.__all__ if f'id="{name}"' not in page] == []
-    assert sorted(path.stem for path in (tmp_path / "lsmprobe").iterdir()) == MODULES
+    built = {
+        path.relative_to(tmp_path / "lsmprobe") for path in tmp_path.rglob("lsmprobe/**/*.html")
+    }
+    names = {".".join(path.with_suffix("").parts) for path in built}
+    assert names == set(SOURCES) | {name.partition(".")[0] for name in SOURCES}

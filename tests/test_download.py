@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from lsmprobe import download
-from lsmprobe.download import download_record, unpack
+from lsmprobe.corpora import download
+from lsmprobe.corpora.download import download_record, unpack
 from lsmprobe.errors import CorpusError
 
 

@@ -1,4 +1,4 @@
-"""encoders.py and models.py against transformers alone, with hooks that the tests place."""
+"""encoder.py and checkpoints.py against transformers alone, with hooks that the tests place."""
 
 import json
 import math
@@ -16,19 +16,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from lsmprobe import models
-from lsmprobe.encoders import (
-    MIN_SAMPLES,
-    ConvolutionBackbone,
-    Encoder,
-    batches_exactly,
-    is_out_of_memory,
-    largest_difference,
-    load_encoder,
-    precision_deviation,
-)
 from lsmprobe.errors import AudioError, ModelError
-from lsmprobe.models import SAMPLE_RATE, SPEECH_MODELS
+from lsmprobe.extraction import checkpoints, models
+from lsmprobe.extraction.backbones import ConvolutionBackbone
+from lsmprobe.extraction.encoder import MIN_SAMPLES, Encoder, is_out_of_memory
+from lsmprobe.extraction.exactness import batches_exactly, largest_difference, precision_deviation
+from lsmprobe.extraction.load import load_encoder
+from lsmprobe.extraction.models import SAMPLE_RATE, SPEECH_MODELS
 
 WHISPER_TINY = Path(__file__).parents[2] / "shared" / "models" / "whisper-tiny.en"
 BLOCKS = {
@@ -776,7 +770,7 @@ def test_no_more_is_downloaded_than_is_read(there, with_weights, wanted, monkeyp
     monkeypatch.setattr(
         huggingface_hub, "snapshot_download", lambda *_, **kwargs: asked.update(kwargs) or tmp_path
     )
-    models.download("someone/some-model", "main", with_weights)
+    checkpoints.download("someone/some-model", "main", with_weights)
     assert wanted in asked["allow_patterns"]
     kinds = {"safetensors" in name for name in asked["allow_patterns"] if "model" in name}
     assert len(kinds) == (1 if with_weights else 0)

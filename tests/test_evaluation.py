@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 
-from lsmprobe.evaluation import Interval, bootstrap_interval, macro_f1, scores
+from lsmprobe.results.scores import Interval, bootstrap_interval, macro_f1, scores
 
 SCORES = ["macro_f1", "uar", "accuracy"]
 

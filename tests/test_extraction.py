@@ -13,15 +13,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsmprobe import extraction
-from lsmprobe.cache import CacheWriter, FeatureCache, outgoing
-from lsmprobe.cache_tools import merge_cache, verify_cache
+from lsmprobe.cache.merge import merge_cache
+from lsmprobe.cache.reader import FeatureCache
+from lsmprobe.cache.verify import verify_cache
+from lsmprobe.cache.writer import CacheWriter, outgoing
 from lsmprobe.config import ExtractConfig, ProbeConfig
-from lsmprobe.encoders import Encoder, load_encoder
 from lsmprobe.errors import CacheError, CorpusError, LsmprobeError
-from lsmprobe.extraction import OneBehind, batches, dry_run, extract, made_ahead, selftest
-from lsmprobe.probing import probe
-from lsmprobe.weights import layer_weights
+from lsmprobe.extraction import ahead, plan, stage
+from lsmprobe.extraction.ahead import OneBehind, batches, made_ahead
+from lsmprobe.extraction.encoder import Encoder
+from lsmprobe.extraction.load import load_encoder
+from lsmprobe.extraction.rehearsal import dry_run, selftest
+from lsmprobe.extraction.stage import extract
+from lsmprobe.layers.weights import layer_weights
+from lsmprobe.probing.stage import probe
 
 ROOT = Path(__file__).parents[1]
 EMOTIONS = {"anger": 250.0, "happiness": 500.0, "neutrality": 1000.0, "sadness": 2000.0}  # Hz
@@ -64,7 +69,7 @@ def config(tmp_path, manifest, **settings):
 
 
 def test_the_cache_holds_what_the_model_gives_for_each_utterance_alone(tmp_path, manifest):
-    from lsmprobe.audio import read_audio
+    from lsmprobe.corpora.audio import read_audio
 
     summary = extract(config(tmp_path, manifest(speakers=2), batch_seconds=2.0))
     assert (summary.n_done, summary.n_utterances) == (16, 16)
@@ -332,7 +337,7 @@ def test_clips_too_short_for_the_model_are_named_before_anything_is_done(
     write_wav(path.parent / "s0-anger-0.wav", rng.normal(size=450) * 0.1)
     encoder = load_encoder("toy")
     encoder.min_samples = 560  # as w2v-bert
-    monkeypatch.setattr(extraction, "load_encoder", lambda *_, **__: encoder)
+    monkeypatch.setattr(plan, "load_encoder", lambda *_, **__: encoder)
     with pytest.raises(CorpusError, match=r"1 of 8 clips.*560 samples.*s0-anger-0\.wav"):
         extract(config(tmp_path, path))
     assert not (tmp_path / "cache").exists()
@@ -354,7 +359,7 @@ def test_an_upgraded_library_does_not_turn_a_cache_away(tmp_path, manifest, monk
     path = manifest(speakers=1)
     first = extract(config(tmp_path, path)).path
     identity = FeatureCache(first).identity_hash
-    monkeypatch.setattr(extraction, "__version__", "9.9.9")
+    monkeypatch.setattr(plan, "__version__", "9.9.9")
     again = extract(config(tmp_path, path))
     assert again.hours == 0
     assert FeatureCache(again.path).identity_hash == identity
@@ -415,7 +420,7 @@ class PlantedBackbone:
 
 def test_the_whole_machine_finds_the_layer_that_hears_the_emotion(tmp_path, manifest, monkeypatch):
     planted = Encoder(PlantedBackbone(), False, {"model": "planted", "versions": {}})
-    monkeypatch.setattr(extraction, "load_encoder", lambda *_, **__: planted)
+    monkeypatch.setattr(plan, "load_encoder", lambda *_, **__: planted)
     extract(config(tmp_path, manifest(speakers=8, takes=3), model="planted"))
     settings = {
         "cache_dir": tmp_path / "cache",
@@ -459,7 +464,7 @@ def test_made_ahead_keeps_the_order_and_stays_a_few_ahead():
     with ThreadPoolExecutor(2) as pool:
         for n, (item, value) in enumerate(made_ahead(pool, make, range(50))):
             assert (item, value) == (n, n * n)
-            assert len(made) <= n + 1 + extraction.BATCHES_AHEAD
+            assert len(made) <= n + 1 + ahead.BATCHES_AHEAD
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -557,7 +562,7 @@ def test_clips_stored_before_an_error_stay_and_the_next_run_does_the_rest(
         given.append(hidden)
         return outgoing(1e30 * hidden if len(given) > 5 else hidden, plan)
 
-    monkeypatch.setattr(extraction, "outgoing", some_do_not_fit)
+    monkeypatch.setattr(stage, "outgoing", some_do_not_fit)
     with pytest.raises(CacheError, match="expected finite hidden states"):
         extract(asked)
     monkeypatch.undo()

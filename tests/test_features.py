@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsmprobe.features import FrameFeatures, HeldFrames, PooledFeatures
+from lsmprobe.probing.batches import FrameFeatures, HeldFrames, PooledFeatures
 
 LAYERS, DIM = 3, 4
 

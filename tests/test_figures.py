@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lsmprobe.figures import draw_layer_weights, draw_mean_layer_weights, save_figure
+from lsmprobe.report.figures import draw_layer_weights, draw_mean_layer_weights, save_figure
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsmprobe import files
-from lsmprobe.files import write_then_rename
+from lsmprobe import atomic
+from lsmprobe.atomic import write_then_rename
 
 
 @given(st.lists(st.binary(max_size=200), min_size=1, max_size=3))
@@ -25,7 +25,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch, step):
 
     path = tmp_path / "file.json"
     write_then_rename(path, b"old")
-    monkeypatch.setattr(*((files.os, step) if step == "fsync" else (type(path), step)), fail)
+    monkeypatch.setattr(*((atomic.os, step) if step == "fsync" else (type(path), step)), fail)
     with pytest.raises(OSError, match="No space left"):
         write_then_rename(path, b"new")
     assert path.read_bytes() == b"old"
@@ -36,9 +36,9 @@ def test_a_kill_leaves_the_old_file_and_what_is_hidden(tmp_path):
     path = tmp_path / "file.json"
     write_then_rename(path, b"old")
     code = (
-        "import os, pathlib, sys; from lsmprobe import files\n"
-        "files.os.fsync = lambda _: os.kill(os.getpid(), 9)\n"
-        "files.write_then_rename(pathlib.Path(sys.argv[1]), b'new')"
+        "import os, pathlib, sys; from lsmprobe import atomic\n"
+        "atomic.os.fsync = lambda _: os.kill(os.getpid(), 9)\n"
+        "atomic.write_then_rename(pathlib.Path(sys.argv[1]), b'new')"
     )
     killed = subprocess.run([sys.executable, "-c", code, str(path)])
     assert killed.returncode == -9

@@ -17,13 +17,14 @@ import pytest
 import torch
 from conftest import utterance_table, write_cache
 
-from lsmprobe import files, probing
-from lsmprobe.cache import FeatureCache
+from lsmprobe import atomic
+from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.commands import probe_command
 from lsmprobe.config import ProbeConfig
 from lsmprobe.errors import CacheError, ResultsError, TrainingError
-from lsmprobe.results import load_head, load_record, load_results
-from lsmprobe.tasks import read_task
+from lsmprobe.probing import stage
+from lsmprobe.probing.task import read_task
+from lsmprobe.results.records import load_head, load_record, load_results
 
 EMOTIONS = ["anger", "fear", "joy"]
 
@@ -49,14 +50,14 @@ def bars(monkeypatch):
     """Every progress bar that was drawn."""
     drawn = []
 
-    class Bar(probing.tqdm):
+    class Bar(stage.tqdm):
         monitor_interval = 0
 
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **{**kwargs, "disable": False, "file": io.StringIO()})
             drawn.append(self)
 
-    monkeypatch.setattr(probing, "tqdm", Bar)
+    monkeypatch.setattr(stage, "tqdm", Bar)
     return drawn
 
 
@@ -78,7 +79,7 @@ def answers(results):
 def test_one_bar_is_as_long_as_the_epochs_trained(tmp_path, bars, settings):
     made_cache(tmp_path, "one")
     made_cache(tmp_path, "two")
-    results, failures = probing.probe_all(config(tmp_path, **settings))
+    results, failures = stage.probe_all(config(tmp_path, **settings))
     assert not failures
     epochs = [
         len(fold["history"]) for path in results.path for fold in load_record(Path(path))["folds"]
@@ -91,7 +92,7 @@ def test_one_bar_is_as_long_as_the_epochs_trained(tmp_path, bars, settings):
 def test_the_plan_holds_no_cache(tmp_path):
     for model in ("one", "two"):
         made_cache(tmp_path, model)
-    cells, _ = probing.plan_grid(config(tmp_path))
+    cells, _ = stage.plan_grid(config(tmp_path))
     gc.collect()
     assert len(cells) == 2
     assert not [o for o in gc.get_objects() if type(o) is FeatureCache]
@@ -100,7 +101,7 @@ def test_the_plan_holds_no_cache(tmp_path):
 def test_a_note_on_a_split_is_told_once(tmp_path, caplog):
     for model in ("one", "two"):
         made_cache(tmp_path, model)
-    cells, _ = probing.plan_grid(config(tmp_path))
+    cells, _ = stage.plan_grid(config(tmp_path))
     [note, *_] = cells[0].runs[0].split.notes
     assert caplog.text.count(note) == 1
 
@@ -109,14 +110,14 @@ def test_other_processes_parts_are_one_cache(tmp_path):
     path = made_cache(tmp_path)
     added = path.with_name("made.part-00-of-02.h5")
     added.write_bytes(path.read_bytes())
-    assert [cell.path for cell in probing.plan_grid(config(tmp_path))[0]] == [path]
+    assert [cell.path for cell in stage.plan_grid(config(tmp_path))[0]] == [path]
 
 
 def test_what_a_baseline_learns_from_is_probed_only_where_it_is_named(tmp_path):
     made_cache(tmp_path, "one")
     made_cache(tmp_path, "fbank", n_layers=1)
-    assert [cell.model for cell in probing.plan_grid(config(tmp_path))[0]] == ["one"]
-    named, _ = probing.plan_grid(config(tmp_path, model=("fbank",), head="linear"))
+    assert [cell.model for cell in stage.plan_grid(config(tmp_path))[0]] == ["one"]
+    named, _ = stage.plan_grid(config(tmp_path, model=("fbank",), head="linear"))
     assert [cell.model for cell in named] == ["fbank"]
 
 
@@ -125,16 +126,16 @@ def test_what_a_baseline_learns_from_is_probed_only_where_it_is_named(tmp_path):
 
 def test_one_layer_is_read_by_linear_and_non_linear_and_leaves_nothing_to_weigh(tmp_path, caplog):
     made_cache(tmp_path, "logmel", n_layers=1)
-    results, failures = probing.probe_all(config(tmp_path, runs=1))
+    results, failures = stage.probe_all(config(tmp_path, runs=1))
     assert not failures
     assert dict(zip(results["head"], results.layer, strict=True)) == {"linear": 0, "nonlinear": 0}
     assert "Multi-Layer has nothing to weigh" in caplog.text
     with pytest.raises(CacheError, match="holds one layer, and --head multilayer weighs several"):
-        probing.probe(
+        stage.probe(
             config(tmp_path, head="multilayer", model=("logmel",), dataset=("made",), runs=1)
         )
     with pytest.raises(CacheError, match="no finished cache that --head multilayer can read"):
-        probing.probe(config(tmp_path, head="multilayer"))
+        stage.probe(config(tmp_path, head="multilayer"))
 
 
 # ------------------------------------------------------------------------------- what fails
@@ -154,16 +155,18 @@ def test_a_damaged_cache_is_named_and_the_others_are_probed(tmp_path, capsys):
 
 
 def test_a_head_that_breaks_down_does_not_take_the_others_with_it(tmp_path, bars, monkeypatch):
-    monkeypatch.setattr("lsmprobe.tasks.verify_once", lambda path: None)  # would refuse the NaN
+    monkeypatch.setattr(
+        "lsmprobe.probing.task.verify_once", lambda path: None
+    )  # would refuse the NaN
     path = made_cache(tmp_path)
     settings = {"head": "linear", "layer": "all"}
-    whole = probing.probe(config(tmp_path, results_dir=tmp_path / "whole", **settings))
+    whole = stage.probe(config(tmp_path, results_dir=tmp_path / "whole", **settings))
     bytes_of_layer_1 = [mean.tobytes() for mean in FeatureCache(path).pooled[:, 1]]
     content = path.read_bytes()
     for mean in bytes_of_layer_1:
         content = content.replace(mean, np.full(5, np.nan, np.float32).tobytes())
     path.write_bytes(content)
-    results, failures = probing.probe_all(config(tmp_path, **settings))
+    results, failures = stage.probe_all(config(tmp_path, **settings))
     assert sorted(failures) == [f"one on made, linear on layer 1, seed {s}" for s in (0, 1)]
     assert all(isinstance(error, TrainingError) for error in failures.values())
     assert sorted(results.layer) == [0, 0, 2, 2]
@@ -174,7 +177,7 @@ def test_a_head_that_breaks_down_does_not_take_the_others_with_it(tmp_path, bars
 def test_a_full_disk_costs_the_runs_that_meet_it(tmp_path, monkeypatch):
     made_cache(tmp_path, "one")
     made_cache(tmp_path, "two")
-    save = probing.save_run
+    save = stage.save_run
 
     def no_space(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -183,11 +186,11 @@ def test_a_full_disk_costs_the_runs_that_meet_it(tmp_path, monkeypatch):
         full = (record["model"], record["head"]) == ("one", "linear")
         with monkeypatch.context() as disk:
             if full:
-                disk.setattr(files.os, "fsync", no_space)
+                disk.setattr(atomic.os, "fsync", no_space)
             save(path, record, heads)
 
-    monkeypatch.setattr(probing, "save_run", save_on_a_disk_that_is_full_for_a_while)
-    results, failures = probing.probe_all(config(tmp_path))
+    monkeypatch.setattr(stage, "save_run", save_on_a_disk_that_is_full_for_a_while)
+    results, failures = stage.probe_all(config(tmp_path))
     [(what, error)] = failures.items()
     assert what == "one on made, linear on layer 2, seed 0 and 1 more"
     with pytest.raises(ResultsError, match=r"No space left.*Finished runs are kept"):
@@ -195,25 +198,25 @@ def test_a_full_disk_costs_the_runs_that_meet_it(tmp_path, monkeypatch):
     assert len(results) == 12 - 2
     assert not [p for p in (tmp_path / "results").rglob("*") if p.name.startswith(".")]
     monkeypatch.undo()
-    assert len(probing.probe(config(tmp_path))) == 12
+    assert len(stage.probe(config(tmp_path))) == 12
 
 
 def test_an_error_of_our_own_is_told_with_its_traceback_and_does_not_stop_the_others(
     tmp_path, monkeypatch, caplog
 ):
     made_cache(tmp_path, "one")
-    monkeypatch.setattr(probing, "LinearHead", lambda *_, **__: 1 / 0)
-    results, failures = probing.probe_all(config(tmp_path, runs=1))
+    monkeypatch.setattr(stage, "LinearHead", lambda *_, **__: 1 / 0)
+    results, failures = stage.probe_all(config(tmp_path, runs=1))
     assert [*failures] == ["one on made, linear on layer 2, seed 0"]
     assert "ZeroDivisionError" in caplog.text
     assert sorted(results["head"]) == ["multilayer", "nonlinear"]
     with pytest.raises(ZeroDivisionError):
-        probing.probe(config(tmp_path, runs=1))
+        stage.probe(config(tmp_path, runs=1))
 
 
 def test_a_cache_that_is_replaced_meanwhile_is_not_probed(tmp_path, monkeypatch):
     path = made_cache(tmp_path)
-    plan = probing.plan_grid
+    plan = stage.plan_grid
 
     def plan_then_replace(settings):
         planned = plan(settings)
@@ -221,9 +224,9 @@ def test_a_cache_that_is_replaced_meanwhile_is_not_probed(tmp_path, monkeypatch)
         made_cache(tmp_path, identity={"model": "another"})
         return planned
 
-    monkeypatch.setattr(probing, "plan_grid", plan_then_replace)
+    monkeypatch.setattr(stage, "plan_grid", plan_then_replace)
     with pytest.raises(CacheError, match="was replaced meanwhile"):
-        probing.probe(config(tmp_path))
+        stage.probe(config(tmp_path))
 
 
 # ------------------------------------------------------------------------------- stopped anywhere
@@ -241,7 +244,7 @@ def stop_at(monkeypatch, nth):
         if next(calls) == nth:
             raise Killed
 
-    monkeypatch.setattr(files.os, "fsync", fsync)
+    monkeypatch.setattr(atomic.os, "fsync", fsync)
 
 
 def finished(folder):
@@ -252,12 +255,12 @@ def test_stopped_at_any_write_the_grid_goes_on_where_it_was(tmp_path, monkeypatc
     for model in ("one", "two"):
         made_cache(tmp_path, model)
     settings = {"runs": 1, "epochs": 1, "split": "kfold:3"}
-    whole = probing.probe(config(tmp_path, results_dir=tmp_path / "whole", **settings))
+    whole = stage.probe(config(tmp_path, results_dir=tmp_path / "whole", **settings))
     kills, before = 0, {}
     while True:
         stop_at(monkeypatch, 3 + kills % 2)  # a run's two files must fit between two kills
         try:
-            results = probing.probe(config(tmp_path, **settings))
+            results = stage.probe(config(tmp_path, **settings))
             break
         except Killed:
             kills += 1
@@ -273,15 +276,15 @@ def test_stopped_at_any_write_the_grid_goes_on_where_it_was(tmp_path, monkeypatc
 def test_a_fold_that_is_done_is_not_trained_again(tmp_path, monkeypatch):
     made_cache(tmp_path)
     settings = {"runs": 1, "head": "multilayer", "split": "loso"}
-    whole = probing.probe(config(tmp_path, results_dir=tmp_path / "whole", **settings))
+    whole = stage.probe(config(tmp_path, results_dir=tmp_path / "whole", **settings))
     stop_at(monkeypatch, 5)  # the split's file, then three folds, then the kill in the fourth
     with pytest.raises(Killed):
-        probing.probe(config(tmp_path, **settings))
+        stage.probe(config(tmp_path, **settings))
     assert len(load_results(tmp_path / "results")) == 0
     trained = []
-    fit = probing.fit
-    monkeypatch.setattr(probing, "fit", lambda *a, **k: trained.append(1) or fit(*a, **k))
-    results = probing.probe(config(tmp_path, **settings))
+    fit = stage.fit
+    monkeypatch.setattr(stage, "fit", lambda *a, **k: trained.append(1) or fit(*a, **k))
+    results = stage.probe(config(tmp_path, **settings))
     assert len(trained) == 6 - 3
     assert answers(results) == answers(whole)
     record, other = (load_record(Path(r.path[0])) for r in (results, whole))
@@ -297,13 +300,13 @@ def test_a_damaged_fold_is_trained_again(tmp_path, monkeypatch, caplog):
     settings = {"runs": 1, "head": "linear", "split": "loso"}
     stop_at(monkeypatch, 4)  # the split's file, two folds, the kill in the third
     with pytest.raises(Killed):
-        probing.probe(config(tmp_path, **settings))
+        stage.probe(config(tmp_path, **settings))
     first, second = sorted((tmp_path / "results").rglob(".*.safetensors"))
     first.write_bytes(b"")
     second.write_bytes(second.read_bytes()[:-9])
-    results = probing.probe(config(tmp_path, **settings))
+    results = stage.probe(config(tmp_path, **settings))
     assert caplog.text.count("made again") == 2
-    whole = probing.probe(config(tmp_path, results_dir=tmp_path / "whole", **settings))
+    whole = stage.probe(config(tmp_path, results_dir=tmp_path / "whole", **settings))
     assert answers(results) == answers(whole)
 
 
@@ -311,7 +314,7 @@ CODE = """
 import sys
 from pathlib import Path
 from lsmprobe.config import ProbeConfig
-from lsmprobe.probing import probe_all
+from lsmprobe.probing.stage import probe_all
 folder = Path(sys.argv[1])
 probe_all(ProbeConfig(cache_dir=folder / "cache", results_dir=folder / "results", device="cpu",
                       epochs=20, runs=4, hidden=8, head="nonlinear"))
@@ -330,12 +333,12 @@ def test_a_killed_process_loses_the_running_runs_and_nothing_else(tmp_path, bars
         process.send_signal(signal.SIGKILL)
     before = finished(tmp_path)
     assert 2 <= len(before) < 8
-    results = probing.probe(config(tmp_path, **settings))
+    results = stage.probe(config(tmp_path, **settings))
     [bar] = bars
     assert bar.n == bar.total == (8 - len(before)) * 20
     assert before.items() <= finished(tmp_path).items()
     assert len(results) == len(load_results(tmp_path / "results")) == 8
-    whole = probing.probe(config(tmp_path, results_dir=tmp_path / "whole", **settings))
+    whole = stage.probe(config(tmp_path, results_dir=tmp_path / "whole", **settings))
     assert answers(results) == answers(whole)
 
 
@@ -351,18 +354,18 @@ def test_runs_of_many_recipes_train_from_one_read_and_as_if_alone(tmp_path, monk
         for change in ({}, {"lr": 1e-3}, {"feature_norm": "zscore"}, {"class_weights": "none"})
     ]
     task = read_task(variants[0], "one", "made", path)
-    jobs = [(c, run) for c in variants for run in probing.planned_runs(c, task)]
+    jobs = [(c, run) for c in variants for run in stage.planned_runs(c, task)]
     fits, ticks = [], []
-    fit = probing.fit
-    monkeypatch.setattr(probing, "fit", lambda *a, **k: fits.append(len(a[0])) or fit(*a, **k))
-    probing.train_together(jobs, task, on_epoch=lambda: ticks.append(1))
+    fit = stage.fit
+    monkeypatch.setattr(stage, "fit", lambda *a, **k: fits.append(len(a[0])) or fit(*a, **k))
+    stage.train_together(jobs, task, on_epoch=lambda: ticks.append(1))
     assert fits == [4, 8]  # the heads that read means, then those that read frames
-    assert len(ticks) == probing.n_epochs(jobs) == 2 * len(jobs)
+    assert len(ticks) == stage.n_epochs(jobs) == 2 * len(jobs)
     together = {run.path.name: load_record(run.path) for _, run in jobs}
     assert len(together) == len(jobs)
-    assert not probing.todo([run for _, run in jobs])
+    assert not stage.todo([run for _, run in jobs])
     for variant in variants:
-        alone = probing.probe(
+        alone = stage.probe(
             config(
                 tmp_path,
                 results_dir=tmp_path / "alone",
@@ -379,11 +382,11 @@ def test_runs_of_many_recipes_train_from_one_read_and_as_if_alone(tmp_path, monk
 def test_new_splits_for_every_run_are_one_experiment_and_go_on_with_further_seeds(tmp_path):
     made_cache(tmp_path)
     settings = {"head": "linear", "resplit": True}
-    first = probing.probe(config(tmp_path, **settings))
-    further = probing.probe(config(tmp_path, seed=2, split_seed=2, **settings))
+    first = stage.probe(config(tmp_path, **settings))
+    further = stage.probe(config(tmp_path, seed=2, split_seed=2, **settings))
     assert set(first.experiment) == set(further.experiment)
     assert not set(first.split_hash) & set(further.split_hash)
-    other = probing.probe(config(tmp_path, split_seed=7, **settings))
+    other = stage.probe(config(tmp_path, split_seed=7, **settings))
     assert not set(first.experiment) & set(other.experiment)
 
 
@@ -398,7 +401,7 @@ def test_a_collapsed_run_and_flat_layers_are_marked_in_the_record(tmp_path):
     states = [torch.ones(3, 4, 5) + torch.randn(3, 4, 5) * 1e-4 for _ in rows.key]
     path.unlink()
     write_cache(path, utterance_table(rows.speaker, rows.emotion, rows.frames), states)
-    results = probing.probe(config(tmp_path, runs=1, head="all"))
+    results = stage.probe(config(tmp_path, runs=1, head="all"))
     by_head = dict(zip(results["head"], results.alarms, strict=True))
     assert set(by_head["linear"]) == {
         "one-class",
@@ -415,18 +418,18 @@ def test_a_collapsed_run_and_flat_layers_are_marked_in_the_record(tmp_path):
 def test_a_run_that_learned_something_has_no_alarm(tmp_path, planted_cache):
     planted_cache(layer=5)
     settings = {"head": "linear", "split": "kfold:5", "epochs": 12, "lr": 2e-3, "hidden": 64}
-    results = probing.probe(config(tmp_path, runs=1, **settings))
+    results = stage.probe(config(tmp_path, runs=1, **settings))
     assert results.alarms.tolist() == [[]]
 
 
 def test_records_of_old_have_no_alarms_and_are_not_made_again(tmp_path):
     made_cache(tmp_path)
-    first = probing.probe(config(tmp_path, head="linear", runs=1))
+    first = stage.probe(config(tmp_path, head="linear", runs=1))
     path = Path(first.path[0])
     record = json.loads(path.read_text())
     del record["alarms"]
     path.write_text(json.dumps(record))
-    again = probing.probe(config(tmp_path, head="linear", runs=1))
+    again = stage.probe(config(tmp_path, head="linear", runs=1))
     assert again.alarms.tolist() == [[]]
     assert "alarms" not in json.loads(path.read_text())
     columns = [c for c in again if c != "alarms"]

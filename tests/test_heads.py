@@ -6,17 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from lsmprobe import heads
-from lsmprobe.heads import (
+from lsmprobe.probing import heads
+from lsmprobe.probing.heads import (
     Dropout,
     LinearHead,
     MultiLayerHead,
     NonLinearHead,
-    NormaliseVectors,
     Probe,
+    mean_per_utterance,
+)
+from lsmprobe.probing.norms import (
+    NormaliseVectors,
     Standardise,
     frame_statistics,
-    mean_per_utterance,
     pooled_statistics,
 )
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics.pairwise import cosine_similarity
 
-from lsmprobe.health import constant_units, effective_rank, may_reach, mean_cosine, variances
+from lsmprobe.layers.health import constant_units, effective_rank, may_reach, mean_cosine, variances
 
 
 def clips(seed=0, n=7, dim=5, scale=1.0, dtype=np.float32):

@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lsmprobe.layer_figures import (
+from lsmprobe.report.figures import (
     COLOURS,
     draw_health,
     draw_knowledge,

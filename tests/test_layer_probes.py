@@ -8,10 +8,10 @@ from sklearn.metrics import f1_score, r2_score, recall_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from lsmprobe.cache import FeatureCache
+from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.config import ProbeConfig
 from lsmprobe.errors import AudioError, SettingsError, SplitError
-from lsmprobe.layer_probes import (
+from lsmprobe.layers.probes import (
     ABOUT,
     Answers,
     best_layer,
@@ -21,8 +21,8 @@ from lsmprobe.layer_probes import (
     what_layers_know,
     whole_speakers,
 )
-from lsmprobe.probing import probe
-from lsmprobe.splits import make_split
+from lsmprobe.probing.stage import probe
+from lsmprobe.splits.kinds import make_split
 
 QUICK = {"epochs": 3, "runs": 2, "device": "cpu", "hidden": 32}
 

@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lsmprobe.cache import FeatureCache
+from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.config import ProbeConfig
 from lsmprobe.errors import SettingsError
-from lsmprobe.layer_figures import draw_learning_curve
-from lsmprobe.learning_curves import doubling, learning_curve
-from lsmprobe.probing import probe
-from lsmprobe.results import load_record, load_results
+from lsmprobe.experiments.learning_curves import doubling, learning_curve
+from lsmprobe.probing.stage import probe
+from lsmprobe.report.figures import draw_learning_curve
+from lsmprobe.results.records import load_record, load_results
 
 QUICK = {"epochs": 2, "hidden": 8, "device": "cpu"}
 
@@ -56,7 +56,7 @@ def test_training_sets_are_nested_and_the_rest_is_fixed(curve_of, tmp_path):
 
 def test_with_all_speakers_the_runs_are_those_of_probe(curve_of, tmp_path, monkeypatch):
     curve = curve_of(sizes=[8])
-    monkeypatch.setattr("lsmprobe.probing.fit", None)  # nothing is trained again
+    monkeypatch.setattr("lsmprobe.probing.stage.fit", None)  # nothing is trained again
     results = probe(
         ProbeConfig(
             cache_dir=tmp_path / "cache",

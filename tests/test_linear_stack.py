@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from lsmprobe.heads import LinearHead
-from lsmprobe.linear_stack import LinearStack, joint_step
+from lsmprobe.probing.heads import LinearHead
+from lsmprobe.probing.linear_stack import LinearStack, joint_step
 
 DIM, CLASSES = 5, 3
 

@@ -5,12 +5,7 @@ import numpy as np
 import psutil
 import pytest
 
-from lsmprobe.memory import (
-    announce,
-    control_group_limits,
-    free_memory,
-    keep_freed_memory,
-)
+from lsmprobe.machine import announce, control_group_limits, free_memory, keep_freed_memory
 
 
 def test_free_memory_is_no_more_than_the_machine_has():
@@ -20,7 +15,7 @@ def test_free_memory_is_no_more_than_the_machine_has():
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps to this limit")
 def test_a_limit_on_the_address_space_is_kept():
     code = (
-        "import resource; from lsmprobe.memory import free_memory, psutil;"
+        "import resource; from lsmprobe.machine import free_memory, psutil;"
         "limit = psutil.Process().memory_info().vms + 2**28;"
         "resource.setrlimit(resource.RLIMIT_AS, (limit, limit));"
         "assert 0 < free_memory('cpu') <= 2**28"

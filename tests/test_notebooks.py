@@ -14,8 +14,8 @@ from conftest import utterance_table, write_cache
 from nbclient import NotebookClient
 
 from lsmprobe.config import ExtractConfig, ProbeConfig
-from lsmprobe.extraction import extract
-from lsmprobe.probing import probe
+from lsmprobe.extraction.stage import extract
+from lsmprobe.probing.stage import probe
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 EMOTIONS = ["anger", "happiness", "sadness"]

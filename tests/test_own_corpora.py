@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_corpora import TINY_WAV, refused, tree
 
-from lsmprobe.corpora import read_corpus
+from lsmprobe.corpora.read import read_corpus
 
 
 def manifest(folder, *lines, header="path,emotion,speaker", name="mine.csv"):

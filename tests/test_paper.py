@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lsmprobe.corpora import CORPORA
-from lsmprobe.models import SPEECH_MODELS
-from lsmprobe.paper import SOURCE, paper_table
+from lsmprobe.corpora.table import CORPORA
+from lsmprobe.extraction.models import SPEECH_MODELS
+from lsmprobe.report.paper import SOURCE, paper_table
 
 PAPER = Path(__file__).parents[2] / "shared" / "paper.txt"
 ALPHABETICAL = sorted(name for name, row in CORPORA.items() if row.paper_n and not row.variant_of)

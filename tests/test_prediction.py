@@ -7,14 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lsmprobe.audio import read_audio
 from lsmprobe.cli import main
 from lsmprobe.config import ExtractConfig, PredictConfig, ProbeConfig
+from lsmprobe.corpora.audio import read_audio
 from lsmprobe.errors import AudioError, ModelError, ResultsError, SettingsError
-from lsmprobe.extraction import extract
-from lsmprobe.prediction import predict
-from lsmprobe.probing import probe
-from lsmprobe.results import load_predictions, load_record
+from lsmprobe.experiments.prediction import predict
+from lsmprobe.extraction.stage import extract
+from lsmprobe.probing.stage import probe
+from lsmprobe.results.records import load_predictions, load_record
 
 MAX_S = 0.3
 CHANCES = ["p_anger", "p_fear", "p_sadness"]

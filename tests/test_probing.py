@@ -7,13 +7,15 @@ import torch
 from conftest import utterance_table, write_cache
 from sklearn.metrics import f1_score
 
-from lsmprobe.cache import CachePlan, CacheWriter, FeatureCache
+from lsmprobe.cache.plan import CachePlan
+from lsmprobe.cache.reader import FeatureCache
+from lsmprobe.cache.writer import CacheWriter
 from lsmprobe.config import ProbeConfig
 from lsmprobe.errors import CacheError, LsmprobeError, SettingsError, SplitError
-from lsmprobe.probing import probe, probe_all
-from lsmprobe.results import load_head, load_record, load_results
-from lsmprobe.tasks import find_caches
-from lsmprobe.weights import layer_weights
+from lsmprobe.layers.weights import layer_weights
+from lsmprobe.probing.stage import probe, probe_all
+from lsmprobe.probing.task import find_caches
+from lsmprobe.results.records import load_head, load_record, load_results
 
 QUICK = {"epochs": 4, "runs": 2, "device": "cpu"}
 
@@ -81,7 +83,7 @@ def test_a_record_holds_all_that_a_reader_could_ask(tmp_path, planted_cache):
 
 
 def test_the_saved_head_gives_the_recorded_probabilities(tmp_path, planted_cache):
-    from lsmprobe.heads import LinearHead
+    from lsmprobe.probing.heads import LinearHead
 
     cache = FeatureCache(planted_cache())
     results = probe(config(tmp_path, head="linear", layer=3, runs=1))

@@ -8,7 +8,7 @@ from sklearn.metrics import r2_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from lsmprobe.regression import fit_and_answer, r2, r2_interval
+from lsmprobe.layers.regression import fit_and_answer, r2, r2_interval
 
 
 def test_numbers_are_answered_by_ridge_regression_of_standardised_features(rng):

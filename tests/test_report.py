@@ -8,8 +8,8 @@ import pytest
 from lsmprobe.cli import main
 from lsmprobe.config import ProbeConfig, ReportConfig
 from lsmprobe.errors import ResultsError
-from lsmprobe.report import make_report
-from lsmprobe.results import record_path, run_id, save_run
+from lsmprobe.report.paper_report import make_report
+from lsmprobe.results.records import record_path, run_id, save_run
 
 SETTINGS = {name: getattr(ProbeConfig(), name) for name in ("feature_norm", "epochs", "lr")}
 EMOTIONS = ["anger", "fear", "sadness"]

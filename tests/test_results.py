@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lsmprobe.errors import ResultsError
-from lsmprobe.results import (
+from lsmprobe.results.records import (
     is_finished,
     load_head,
     load_predictions,

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from lsmprobe.config import ProbeConfig
-from lsmprobe.runs import make_task_split, name_runs, run_record
-from lsmprobe.splits import load_split
-from lsmprobe.tasks import read_task
+from lsmprobe.probing.record import run_record
+from lsmprobe.probing.run import make_task_split, name_runs
+from lsmprobe.probing.task import read_task
+from lsmprobe.splits.file import load_split
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from lsmprobe.scoreboard import format_scores, score_table
+from lsmprobe.report.score_lines import format_scores
+from lsmprobe.results.score_table import score_table
 
 
 @pytest.fixture

@@ -8,23 +8,23 @@ import pytest
 import torch
 from conftest import utterance_table, write_cache
 
-import lsmprobe.sensitivity
+import lsmprobe.experiments.sensitivity
+import lsmprobe.probing.stage
 from lsmprobe.commands import sensitivity_command
-from lsmprobe.comparison import compare_records
 from lsmprobe.config import ProbeConfig, SensitivityConfig
 from lsmprobe.errors import SettingsError, TrainingError
-from lsmprobe.probing import probe
-from lsmprobe.results import load_record, load_results
-from lsmprobe.sensitivity import (
+from lsmprobe.experiments.sensitivity import (
     CHOICES,
     NOTHING_TO_PAIR,
     OTHER_TEST_SET,
     flip_choices,
-    format_sensitivity,
     planned_flips,
-    save_sensitivity,
 )
-from lsmprobe.tasks import Task, find_caches, read_task
+from lsmprobe.probing.stage import probe
+from lsmprobe.probing.task import Task, find_caches, read_task
+from lsmprobe.report.sensitivity import format_sensitivity, save_sensitivity
+from lsmprobe.results.comparison import compare_records
+from lsmprobe.results.records import load_record, load_results
 
 
 def config(tmp_path, **settings):
@@ -42,7 +42,9 @@ def only(monkeypatch):
     """Flip nothing but these choices and the split: each flip costs a second or more."""
 
     def keep(*choices):
-        monkeypatch.setattr(lsmprobe.sensitivity, "CHOICES", {c: CHOICES[c] for c in choices})
+        monkeypatch.setattr(
+            lsmprobe.experiments.sensitivity, "CHOICES", {c: CHOICES[c] for c in choices}
+        )
 
     return keep
 
@@ -183,7 +185,7 @@ def test_another_split_is_shown_but_not_compared(tmp_path, planted_cache, only):
 @pytest.fixture
 def break_down(monkeypatch):
     """Let what trains fail where one of its members is such a one."""
-    fit = lsmprobe.probing.fit
+    fit = lsmprobe.probing.stage.fit
 
     def break_down(breaks):
         def fit_or_not(members, *args, **kwargs):
@@ -191,7 +193,7 @@ def break_down(monkeypatch):
                 raise TrainingError("the loss is nan")
             return fit(members, *args, **kwargs)
 
-        monkeypatch.setattr(lsmprobe.probing, "fit", fit_or_not)
+        monkeypatch.setattr(lsmprobe.probing.stage, "fit", fit_or_not)
 
     return break_down
 

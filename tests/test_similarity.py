@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.cross_decomposition import CCA
 
-from lsmprobe.similarity import biased_hsic, cka, sums, svcca, unbiased_hsic
+from lsmprobe.layers.similarity import biased_hsic, cka, sums, svcca, unbiased_hsic
 
 
 def all_sums(x, y):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from lsmprobe.errors import TrainingError
-from lsmprobe.spectrogram_transformer import (
+from lsmprobe.experiments.spectrogram_transformer import (
     SIZES,
     Recipe,
     Size,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from test_splits import parts_of
 
 from lsmprobe.errors import SplitError
-from lsmprobe.split_files import PARTS, load_split, save_split, split_hash
-from lsmprobe.splits import given_split, k_fold_speakers, make_split
+from lsmprobe.splits.file import PARTS, load_split, save_split, split_hash
+from lsmprobe.splits.kinds import given_split, k_fold_speakers, make_split
 
 KEYS = [f"Colère/{number}.wav" for number in range(30)] + ["caf\udce9.wav", "x#0.5-1.0"]
 

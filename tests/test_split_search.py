@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from test_splits import FRACTIONS, corpus, parts_of, small_corpora
 
-from lsmprobe import split_search
-from lsmprobe.split_files import PARTS, Fold
-from lsmprobe.splits import speaker_split
+from lsmprobe.splits import search
+from lsmprobe.splits.file import PARTS, Fold
+from lsmprobe.splits.kinds import speaker_split
 
 NAMES = Path(__file__).parents[1] / ".." / "shared" / "names"
 
@@ -62,7 +62,7 @@ def test_the_speaker_split_is_the_best_of_all(corpus):
 def test_swaps_find_what_trying_all_finds(monkeypatch, seed):
     speakers, emotions = random_corpus(n_speakers=9, n_classes=4, seed=seed)
     best = badness(speaker_split(speakers, emotions).folds[0], emotions)
-    monkeypatch.setattr(split_search, "MAX_EXHAUSTIVE", 0)
+    monkeypatch.setattr(search, "MAX_EXHAUSTIVE", 0)
     assert badness(speaker_split(speakers, emotions).folds[0], emotions) == best
 
 

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsmprobe.errors import SplitError
-from lsmprobe.split_files import PARTS, split_hash
-from lsmprobe.splits import (
-    audit,
+from lsmprobe.splits.audit import audit
+from lsmprobe.splits.file import PARTS, split_hash
+from lsmprobe.splits.kinds import (
     given_split,
     k_fold_speakers,
     leave_one_speaker_out,

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lsmprobe.config import ProbeConfig
-from lsmprobe.paper import paper_table
-from lsmprobe.tables import (
+from lsmprobe.report.paper import paper_table
+from lsmprobe.report.tables import (
     experiments,
     in_order,
     mean_layer_weights,

@@ -3,10 +3,10 @@ import pandas as pd
 import pytest
 from conftest import utterance_table
 
-from lsmprobe import targets
-from lsmprobe.audio import audio_hash
+from lsmprobe.corpora.audio import audio_hash
 from lsmprobe.errors import AudioError, ResultsError, SettingsError
-from lsmprobe.targets import energy_db, find_target, measure_acoustics, pitch_hz
+from lsmprobe.layers import targets
+from lsmprobe.layers.targets import energy_db, find_target, measure_acoustics, pitch_hz
 
 
 def tone(hz, amplitude=0.5, seconds=0.5):

@@ -14,9 +14,9 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from lsmprobe import toy
+from lsmprobe.corpora import toy
+from lsmprobe.corpora.toy import EMOTIONS, toy_clip, write_toy_corpus
 from lsmprobe.errors import CorpusError
-from lsmprobe.toy import EMOTIONS, toy_clip, write_toy_corpus
 
 RATE = 16_000
 SMALL = {"n_speakers": 2, "n_per_emotion": 1}

@@ -9,16 +9,10 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
 from lsmprobe.errors import TrainingError
-from lsmprobe.features import FrameFeatures, PooledFeatures
-from lsmprobe.heads import (
-    LinearHead,
-    MultiLayerHead,
-    NonLinearHead,
-    Probe,
-    Standardise,
-    pooled_statistics,
-)
-from lsmprobe.training import Member, Recipe, balanced_weights, fit
+from lsmprobe.probing.batches import FrameFeatures, PooledFeatures
+from lsmprobe.probing.heads import LinearHead, MultiLayerHead, NonLinearHead, Probe
+from lsmprobe.probing.norms import Standardise, pooled_statistics
+from lsmprobe.probing.training import Member, Recipe, balanced_weights, fit
 
 N, DIM, CLASSES = 60, 6, 3
 

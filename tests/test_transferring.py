@@ -9,26 +9,30 @@ import pytest
 import torch
 from conftest import utterance_table
 
-from lsmprobe.cache import CachePlan, CacheWriter, FeatureCache
+from lsmprobe.cache.plan import CachePlan
+from lsmprobe.cache.reader import FeatureCache
+from lsmprobe.cache.writer import CacheWriter
 from lsmprobe.cli import main
 from lsmprobe.config import TransferConfig
 from lsmprobe.errors import CacheError, SettingsError
-from lsmprobe.layer_figures import draw_transfer, draw_transfer_layers
-from lsmprobe.probing import probe
-from lsmprobe.results import load_head, load_record, load_results
-from lsmprobe.runs import make_task_split
-from lsmprobe.tasks import read_task
-from lsmprobe.transferring import (
+from lsmprobe.experiments.transfers import (
     JoinedCache,
     differences,
-    format_transfer,
     planned_pairs,
-    save_transfer,
     transfer,
     transfer_all,
+)
+from lsmprobe.probing.run import make_task_split
+from lsmprobe.probing.stage import probe
+from lsmprobe.probing.task import read_task
+from lsmprobe.report.figures import draw_transfer, draw_transfer_layers
+from lsmprobe.report.transfer import (
+    format_transfer,
+    save_transfer,
     transfer_layers,
     transfer_matrix,
 )
+from lsmprobe.results.records import load_head, load_record, load_results
 
 THREE = ("anger", "fear", "sadness")
 LAYERS, DIM = 2, 16
@@ -152,7 +156,7 @@ def test_runs_that_are_there_are_not_trained_again(language, config, monkeypatch
     language("north")
     language("south")
     first = transfer(config())
-    monkeypatch.setattr("lsmprobe.probing.fit", None)
+    monkeypatch.setattr("lsmprobe.probing.stage.fit", None)
     pd.testing.assert_frame_equal(transfer(config()), first)
 
 

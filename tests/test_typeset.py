@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lsmprobe.typeset import (
+from lsmprobe.report.typeset import (
     Heading,
     Picture,
     Table,

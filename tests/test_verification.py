@@ -2,17 +2,20 @@ import numpy as np
 import pytest
 from test_cache import fill, plan_of
 
-from lsmprobe.analysis import layer_health, layer_similarity, project_layer
-from lsmprobe.cache import CacheWriter, FeatureCache
-from lsmprobe.cache_export import export_cache
-from lsmprobe.cache_parts import verified_mark
+from lsmprobe.cache.export import export_cache
+from lsmprobe.cache.parts import verified_mark
+from lsmprobe.cache.reader import FeatureCache
+from lsmprobe.cache.verify import verify_once
+from lsmprobe.cache.writer import CacheWriter
 from lsmprobe.config import ProbeConfig
 from lsmprobe.errors import CacheError
-from lsmprobe.layer_probes import probe_layers
-from lsmprobe.probing import probe
-from lsmprobe.results import load_results
-from lsmprobe.verification import verify_once
-from lsmprobe.weights import layer_drops, layer_shares
+from lsmprobe.layers.health import layer_health
+from lsmprobe.layers.probes import probe_layers
+from lsmprobe.layers.projection import project_layer
+from lsmprobe.layers.similarity import layer_similarity
+from lsmprobe.layers.weights import layer_drops, layer_shares
+from lsmprobe.probing.stage import probe
+from lsmprobe.results.records import load_results
 
 
 def flip_a_bit(path, name, row=3):
@@ -86,11 +89,11 @@ def test_an_unfinished_cache_may_be_looked_at(tmp_path):
 
 
 def test_a_folder_that_takes_no_mark_is_read_once_by_a_process(planted_cache, monkeypatch):
-    from lsmprobe import verification
+    from lsmprobe.cache import verify
 
     path, read = planted_cache(), []
-    whole = verification.verify_cache
-    monkeypatch.setattr(verification, "verify_cache", lambda p: read.append(p) or whole(p))
+    whole = verify.verify_cache
+    monkeypatch.setattr(verify, "verify_cache", lambda p: read.append(p) or whole(p))
     verified_mark(path).mkdir()  # nothing can be written there
     for _ in range(3):
         verify_once(FeatureCache(path))
@@ -108,10 +111,10 @@ def test_a_cache_replaced_since_it_was_opened_is_told(planted_cache, tmp_path):
 def test_a_file_is_read_whole_once_and_again_when_it_has_changed(planted_cache, monkeypatch):
     path = planted_cache()
     read = []
-    from lsmprobe import verification
+    from lsmprobe.cache import verify
 
-    whole = verification.verify_cache
-    monkeypatch.setattr(verification, "verify_cache", lambda p: read.append(p) or whole(p))
+    whole = verify.verify_cache
+    monkeypatch.setattr(verify, "verify_cache", lambda p: read.append(p) or whole(p))
     verify_once(FeatureCache(path))
     verify_once(FeatureCache(path))
     assert read == [path]

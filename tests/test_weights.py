@@ -6,20 +6,20 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
-from lsmprobe.cache import FeatureCache
+from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.config import ProbeConfig
 from lsmprobe.errors import ResultsError
-from lsmprobe.layer_probes import probe_layers
-from lsmprobe.probing import probe
-from lsmprobe.results import load_head, load_record
-from lsmprobe.runs import saved_probe
-from lsmprobe.weights import (
+from lsmprobe.layers.probes import probe_layers
+from lsmprobe.layers.weights import (
     average_weights,
     layer_drops,
     layer_shares,
     layer_weights,
     rank_agreement,
 )
+from lsmprobe.probing.record import saved_probe
+from lsmprobe.probing.stage import probe
+from lsmprobe.results.records import load_head, load_record
 
 
 def probed(tmp_path, **settings):

@@ -35,7 +35,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from lsmprobe.cache import FeatureCache
+from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.errors import CacheError
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +63,11 @@ NAMES = [
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
-    ["lsmprobe.commands", "lsmprobe.extraction", "transformers.models.wav2vec2.modeling_wav2vec2"]
+    [
+        "lsmprobe.commands",
+        "lsmprobe.extraction.stage",
+        "transformers.models.wav2vec2.modeling_wav2vec2",
+    ]
 )
 
 
@@ -118,11 +122,11 @@ class Command:
 
 def _run(arguments: list[str], said: list[str], before: list[Callable[[], None]]) -> None:
     """In the child: the command as a shell would start it."""
-    import lsmprobe.cache
+    import lsmprobe.cache.writer
     import lsmprobe.cli
 
-    assert hasattr(lsmprobe.cache, "ACKNOWLEDGE_S")
-    lsmprobe.cache.ACKNOWLEDGE_S = 0.02  # seconds; a trial is shorter than the usual two
+    assert hasattr(lsmprobe.cache.writer, "ACKNOWLEDGE_S")
+    lsmprobe.cache.writer.ACKNOWLEDGE_S = 0.02  # seconds; a trial is shorter than the usual two
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Its usual lock is a semaphore, which a kill would leave behind.
     tqdm.set_lock(threading.RLock())

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lsmprobe.cache import CachePlan, CacheWriter
-from lsmprobe.cache_format import VERSION
+from lsmprobe.cache.layout import VERSION
+from lsmprobe.cache.plan import CachePlan
+from lsmprobe.cache.writer import CacheWriter
 
 FRAMES = [3, 1, 0, 2]
 

@@ -1,0 +1,98 @@
+"""Caches as files: which there are, and what each says about itself."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lsmprobe.cache.parts import cache_files, cache_paths, part_of, replacement_path
+from lsmprobe.cache.plan import settings
+from lsmprobe.cache.reader import FeatureCache
+from lsmprobe.errors import CacheError
+
+log = logging.getLogger(__name__)
+
+
+def named_caches(paths: Sequence[Path], folder: Path) -> list[Path]:
+    """The caches a user means; none or `all` is every one of a folder.
+
+    Raises:
+        CacheError: there is none.
+    """
+    if paths and Path("all") not in paths:
+        return list(paths)
+    if not (found := cache_paths(folder)):
+        raise CacheError(f"{folder} holds no cache; run extract.py first, or name its --cache-dir.")
+    return found
+
+
+def list_caches(folder: Path) -> pd.DataFrame:
+    """One row per cache of a folder; `state` says what is wrong with it, or `finished`."""
+    return pd.DataFrame([_row(path) for path in cache_paths(folder)])
+
+
+def cache_info(path: Path) -> dict[str, Any]:
+    """Everything a cache says about itself, by name."""
+    cache = FeatureCache(path, allow_unfinished=True)
+    table, versions = cache.utterances, cache.identity.get("versions", {})
+    return (
+        _row(path)
+        | {
+            "files": ", ".join(file.path.name for file in cache.files),
+            "frames": int(cache.lengths.sum()),
+            "skipped": int(cache.missing.skipped.sum()),
+            "speakers": table.speaker.nunique(),
+            "emotions": ", ".join(f"{k} {n}" for k, n in table.emotion.value_counts().items()),
+            "identity": cache.identity_hash,
+        }
+        | settings(cache)
+        | {f"version of {name}": value for name, value in dict(versions).items()}
+    )
+
+
+def _row(path: Path) -> dict[str, Any]:
+    """A cache in the list of all."""
+    nbytes = sum(file.stat().st_size for file in cache_files(path))
+    row = {"model": path.parent.name, "corpus": path.stem, "gigabytes": _rounded(nbytes / 1e9)}
+    replaced = _being_replaced(path)
+    try:
+        cache = FeatureCache(path, allow_unfinished=True)
+    except CacheError as error:
+        return row | {"state": f"{error}{replaced}"}
+    state = "finished" if cache.is_finished else f"unfinished: {cache.what_is_missing()}"
+    if cache.missing_parts:
+        count = part_of(cache.files[0])["of"]
+        state = f"{count - len(cache.missing_parts)} of {count} parts, {state}"
+    planned = "?" if cache.missing_parts else len(cache.columns["key"])
+    return row | {
+        "clips": f"{len(cache.lengths)}/{planned}",
+        "hours": _rounded(cache.utterances.seconds.sum() / 3600),
+        "layers": cache.n_layers,
+        "dim": cache.dim,
+        "store": cache.store if cache.store == "pooled" else f"{cache.store}, {cache.dtype}",
+        "revision": cache.identity.get("revision"),
+        "state": f"{state}{replaced}",
+    }
+
+
+def _being_replaced(path: Path) -> str:
+    """How far what is to replace a cache has come; empty if nothing is."""
+    try:
+        replacement = FeatureCache(replacement_path(path), allow_unfinished=True)
+    except CacheError:
+        return ""
+    return f"; being replaced, {how_much_is_done(replacement)}"
+
+
+def how_much_is_done(cache: FeatureCache) -> str:
+    """How many utterances a cache has of those it is to hold, for a message."""
+    if cache.missing_parts:
+        return cache.what_is_missing()
+    return f"{len(cache.lengths)} of {len(cache.columns['key'])} clips done"
+
+
+def _rounded(value: float) -> float:
+    """To three digits that count."""
+    return float(f"{value:.3g}")

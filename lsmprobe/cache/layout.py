@@ -1,0 +1,95 @@
+"""What a cache file looks like: its datasets, their types, how a table becomes bytes.
+
+docs/cache-format.md is the specification.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import xxhash
+
+FORMAT = "lsmprobe-cache"
+VERSION = 1
+# UTF-8, as wide as the longest
+TEXT = ("key", "path", "emotion", "speaker", "gender", "sentence", "split")
+NUMBERS = {"start_s": "<f8", "end_s": "<f8", "seconds": "<f8", "samples": "<i8", "frames": "<i8"}
+PLANNED = (*TEXT, *NUMBERS, "offset")  # columns that never change
+WRITTEN = {"sha256": "S64", "checksum": "<u8", "done": "u1", "skipped": "u1"}  # with each utterance
+STORED = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4"}  # NumPy has no bfloat16: its bits
+PAGE = 4096  # bytes
+HEAD_BYTES = 1_000_000  # in which the attributes lie
+
+
+class Member(NamedTuple):
+    """A dataset: what it holds, and its first byte in the file once that is laid out."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    offset: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Exact however large the shape, which NumPy's product is not."""
+        return self.dtype.itemsize * math.prod(self.shape)
+
+    @property
+    def row_nbytes(self) -> int:
+        """Bytes of one utterance, or of one frame."""
+        return self.dtype.itemsize * math.prod(self.shape[1:])
+
+
+def members(
+    n: int, n_frames: int, n_layers: int, dim: int, dtype: str, widths: Iterable[int]
+) -> dict[str, Member]:
+    """Every dataset of a cache of `n` utterances; no frames: pooled only; `widths` are of TEXT."""
+    text = {name: f"S{width}" for name, width in zip(TEXT, widths, strict=True)}
+    columns = text | NUMBERS | {"offset": "<i8"} | WRITTEN
+    statistics = Member(np.dtype("<f4"), (n, n_layers, dim))
+    layer = Member(np.dtype(STORED[dtype]), (n_frames, dim))
+    return (
+        {f"utterances/{name}": Member(np.dtype(kind), (n,)) for name, kind in columns.items()}
+        | {"pooled/mean": statistics, "pooled/std": statistics}
+        | {f"layers/{number:02d}": layer for number in range(n_layers if n_frames else 0)}
+    )
+
+
+def raw_bytes(array: np.ndarray) -> memoryview:
+    """The bytes of an array, in the order of its elements."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def checksum(arrays: Iterable[np.ndarray]) -> int:
+    """xxh3_64 of their bytes, one after another."""
+    state = xxhash.xxh3_64()
+    for array in arrays:
+        state.update(raw_bytes(array))
+    return state.intdigest()
+
+
+def as_bytes(values: Iterable[str]) -> np.ndarray:
+    """Text as fixed-width UTF-8; what could not be decoded in a path becomes its bytes again."""
+    encoded = [value.encode("utf-8", "surrogateescape") for value in values]
+    assert not any(b"\0" in value for value in encoded)  # which is the padding
+    return np.array(encoded, f"S{max(1, *map(len, encoded))}")
+
+
+def table_of(columns: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Columns as a table; text as objects, since Arrow's strings refuse surrogates."""
+    return pd.DataFrame(
+        {
+            name: pd.Series(decoded(values), dtype=object) if values.dtype.kind == "S" else values
+            for name, values in columns.items()
+        }
+    )
+
+
+def decoded(text: np.ndarray) -> list[str]:
+    """A column of text; all values at once, which is faster, unless one holds a null byte."""
+    values = text.tolist()
+    split = b"\0".join(values).decode("utf-8", "surrogateescape").split("\0")
+    if len(split) == len(values):
+        return split
+    return [value.decode("utf-8", "surrogateescape") for value in values]

@@ -1,0 +1,73 @@
+"""One writer at a time: the lock of a cache file."""
+
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from lsmprobe.errors import CacheError
+
+
+@contextmanager
+def sole_writer(path: Path) -> Iterator[None]:
+    """Turn a second writer of a file away; a courtesy only: some network filesystems lock nothing.
+
+    The lock is that of a small file beside it, which says who writes, so that it covers the layout
+    too and never stands in a reader's way.
+
+    Raises:
+        CacheError: another process writes it.
+    """
+    beside = path.with_name(f".{path.name}.lock")
+    descriptor = _locked(beside, path)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            with suppress(OSError):
+                beside.unlink()
+            os.close(descriptor)
+
+
+def is_being_written(path: Path) -> bool:
+    """Whether a process holds the lock of a file."""
+    try:
+        with path.with_name(f".{path.name}.lock").open("rb") as beside:
+            fcntl.flock(beside, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def _locked(beside: Path, path: Path) -> int | None:
+    """A descriptor that holds the lock; None where there can be none."""
+    while True:
+        try:
+            descriptor = os.open(beside, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:  # a full disk; of a read-only folder the caller will hear
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            who = os.pread(descriptor, 300, 0).decode("utf-8", "replace")
+            os.close(descriptor)
+            raise CacheError(
+                f"{path} is being written by another process{who and f' ({who})'}. Wait for it, "
+                "or use another --cache-dir."
+            ) from error
+        except OSError:
+            pass
+        if os.fstat(descriptor).st_nlink:
+            break
+        os.close(descriptor)  # whoever held it has just removed it
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    who = f"process {os.getpid()} on {socket.gethostname()} since {since}"
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, who.encode(), 0)
+    return descriptor

@@ -1,0 +1,80 @@
+"""One file of the parts of a cache."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+from tqdm import tqdm
+
+from lsmprobe.cache.file import disk_errors, lay_out, pwrite, sync_folder
+from lsmprobe.cache.layout import PLANNED, Member, decoded, table_of
+from lsmprobe.cache.lock import sole_writer
+from lsmprobe.cache.parts import cache_files, remove_file
+from lsmprobe.cache.plan import CachePlan
+from lsmprobe.cache.reader import FeatureCache
+from lsmprobe.cache.verify import blocks_of, damaged_in
+from lsmprobe.errors import CacheError
+
+
+def merge_cache(path: Path, *, remove_parts: bool = False) -> Path:
+    """Make one file of a cache in parts; a kill leaves the parts as they were.
+
+    Args:
+        path: the cache, as if it were one file.
+        remove_parts: once the merged file is durable.
+
+    Raises:
+        CacheError: there is only one file, parts are missing, unfinished, damaged or at work, or
+            the disk is too small.
+    """
+    with ExitStack() as held:
+        for file in {path, *cache_files(path)}:
+            held.enter_context(sole_writer(file))
+        cache = FeatureCache(path)
+        parts = [file.path for file in cache.files if file.path != path]
+        if not parts:
+            raise CacheError(f"{path} is one file already; there is nothing to merge.")
+        plan = CachePlan(
+            utterances=table_of({name: cache.columns[name] for name in PLANNED}),
+            n_layers=cache.n_layers,
+            dim=cache.dim,
+            store=cast(Literal["frames", "pooled"], cache.store),
+            dtype=cast(Literal["float16", "bfloat16", "float32"], cache.dtype),
+            identity=cache.identity,
+        )
+        hash_before = cache.identity_hash
+        with disk_errors(path, plan.nbytes):
+            lay_out(path, plan, lambda descriptor, members: _copy(cache, plan, descriptor, members))
+        assert [file.path for file in FeatureCache(path).files] == [path]
+        assert FeatureCache(path).identity_hash == hash_before
+        for part in parts if remove_parts else ():
+            remove_file(part)
+        sync_folder(path.parent)
+    return path
+
+
+def _copy(
+    cache: FeatureCache, plan: CachePlan, descriptor: int, members: dict[str, Member]
+) -> None:
+    """All utterances of a cache into the file of a plan, each where its key says."""
+    place = {key: row for row, key in enumerate(plan.columns["key"].tolist())}
+    for file in cache.files:
+        rows = np.array([place[key] for key in file.columns["key"].tolist()])
+
+        def put(name: str, row: int, values: np.ndarray, rows: np.ndarray = rows) -> None:
+            at = plan.columns["offset"][rows[row]] if name.startswith("layers/") else rows[row]
+            pwrite(descriptor, values, members[name].offset + int(at) * members[name].row_nbytes)
+
+        for start, stop in tqdm(list(blocks_of(file)), desc=file.path.name):
+            if damaged := damaged_in(file, start, stop, put):
+                first = decoded(file.columns["key"][damaged])[0]
+                raise CacheError(
+                    f"{file.path} has damaged utterances ({first!r} first); nothing was merged. "
+                    f"Run: lsmprobe cache verify {cache.path} --repair, then extract.py."
+                )
+        stored = file.array("utterances/checksum")
+        for row in range(len(rows)):
+            put("utterances/checksum", row, stored[row : row + 1])
+            put("utterances/done", row, file.done[row : row + 1])
+            put("utterances/skipped", row, file.skipped[row : row + 1])

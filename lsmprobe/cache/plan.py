@@ -1,0 +1,165 @@
+"""What a cache is to hold, planned before the first forward pass, and how two plans differ."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from lsmprobe.cache.layout import (
+    NUMBERS,
+    PAGE,
+    PLANNED,
+    STORED,
+    TEXT,
+    Member,
+    as_bytes,
+    checksum,
+    members,
+)
+from lsmprobe.errors import CacheError
+
+
+@dataclass(frozen=True, eq=False)
+class CachePlan:
+    """Everything that decides what a cache file looks like, known before the first forward pass."""
+
+    utterances: pd.DataFrame
+    """The table of docs/design.md with samples, seconds and frames (0: the clip is unreadable)."""
+    n_layers: int
+    """Layer 0 counts."""
+    dim: int
+    store: Literal["frames", "pooled"]
+    dtype: Literal["float16", "bfloat16", "float32"]
+    """How frames are stored; the pooled statistics are always float32."""
+    identity: dict
+    """Model, preprocessing, layer convention, versions: what JSON can hold."""
+
+    def __post_init__(self) -> None:
+        assert self.n_layers > 0
+        assert self.dim > 0
+        assert len(json.dumps(self.identity)) < 60_000  # an HDF5 attribute ends at 64 KiB
+        assert self.utterances["key"].is_unique
+        if not self.utterances["frames"].any():
+            raise CacheError(
+                f"Not one of {len(self.utterances)} utterances has a frame to store; expected "
+                "readable clips. Check --data-dir."
+            )
+
+    @cached_property
+    def columns(self) -> dict[str, np.ndarray]:
+        """The columns that are known in advance, as they are stored."""
+        text = {name: as_bytes(self.utterances[name]) for name in TEXT}
+        numbers = {name: self.utterances[name].to_numpy(kind) for name, kind in NUMBERS.items()}
+        offset = np.cumsum(numbers["frames"]) - numbers["frames"]
+        return text | numbers | {"offset": offset}
+
+    @cached_property
+    def members(self) -> dict[str, Member]:
+        """Every dataset of the file."""
+        n_frames = int(self.columns["frames"].sum()) if self.store == "frames" else 0
+        widths = [self.columns[name].itemsize for name in TEXT]
+        shape = len(self.utterances), n_frames, self.n_layers, self.dim
+        return members(*shape, self.dtype, widths)
+
+    @property
+    def frames_nbytes(self) -> int:
+        """Bytes of all frames of all layers, which a pooled cache goes without."""
+        row = self.n_layers * self.dim * np.dtype(STORED[self.dtype]).itemsize
+        return int(self.columns["frames"].sum()) * row
+
+    @property
+    def pooled_nbytes(self) -> int:
+        """Bytes of the means and standard deviations."""
+        return 2 * self.members["pooled/mean"].nbytes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the file, at most."""
+        # Each dataset and each of its pieces of HDF5 metadata starts on a page.
+        return sum(member.nbytes + 4 * PAGE for member in self.members.values()) + 32 * PAGE
+
+
+def differences(stored: Any, plan: CachePlan, but: Iterable[str] = ()) -> list[str]:
+    """What is stored and what is planned differently; where the audio lies does not matter.
+
+    Args:
+        stored: a CacheFile, or all of a cache: what has a plan's attributes.
+        plan: what there should be.
+        but: what may differ: `new`, `gone`, `changed` utterances, those `in another place`.
+    """
+    old, new = settings(stored), settings(plan)
+    found = [
+        f"{name} was {old.get(name)!r}, is now {new.get(name)!r}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    had, has = _rows(stored.columns), _rows(plan.columns)
+    differing = {
+        "new": has.keys() - had.keys(),
+        "gone": had.keys() - has.keys(),
+        "changed": [key for key, row in had.items() if has.get(key, row) != row],
+        "in another place": [a for a, b in zip(had, has, strict=False) if a != b]
+        if had.keys() == has.keys()
+        else [],
+    }
+    changes = [
+        f"{len(keys)} {how} ({os.fsdecode(min(keys))!r} first)"
+        for how, keys in differing.items()
+        if keys and how not in but
+    ]
+    return found + ([f"utterances: {', '.join(changes)}"] if changes else [])
+
+
+def settings(planned: Any) -> dict[str, Any]:
+    """What is the same for all utterances of a plan, a file or a cache, by dotted names."""
+    identity = json.loads(json.dumps(decisive(planned.identity)))
+    names = ("store", "dtype", "n_layers", "dim")
+    return _flat(identity) | {name: getattr(planned, name) for name in names}
+
+
+def decisive(identity: dict) -> dict:
+    """The identity less the versions of libraries, which are told and not compared, and the part.
+
+    An upgrade must not turn away a finished cache; another model or preprocessing must.
+    """
+    return {name: value for name, value in identity.items() if name not in ("versions", "part")}
+
+
+def plan_hash(planned: Any) -> str:
+    """What a plan, a file or a cache is to hold: every setting and utterance, by one hash.
+
+    Whatever else is the same on every machine; not where the audio lies.
+    """
+    text = json.dumps(settings(planned), sort_keys=True)
+    columns = [planned.columns[name] for name in PLANNED if name not in ("path", "offset")]
+    return f"{checksum([np.frombuffer(text.encode(), np.uint8), *columns]):016x}"
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested dicts as one: `{"model.revision": ...}`."""
+    if not isinstance(value, dict):
+        return {name: value}
+    inner = [_flat(item, f"{name}.{key}".lstrip(".")) for key, item in value.items()]
+    return {key: item for items in inner for key, item in items.items()}
+
+
+def _rows(columns: Mapping[str, np.ndarray]) -> dict[bytes, tuple]:
+    """What was planned for each key."""
+    compared = [
+        values.view("<i8") if values.dtype == "<f8" else values  # by its bits: NaN equals NaN
+        for name, values in columns.items()
+        if name not in ("path", "offset")
+    ]
+    rows = zip(*(values.tolist() for values in compared), strict=True)
+    return dict(zip(columns["key"].tolist(), rows, strict=True))
+
+
+def plan_checksum(identity: dict, columns: Mapping[str, np.ndarray]) -> str:
+    """Guards what was planned: the identity and the planned columns, as 16 hexadecimal digits."""
+    text = np.frombuffer(json.dumps(identity, sort_keys=True).encode(), np.uint8)
+    return f"{checksum([text, *(columns[name] for name in PLANNED)]):016x}"

@@ -1,0 +1,181 @@
+"""The one reader of a cache: all its files as one table and one stack of layers."""
+
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int, Shaped
+
+from lsmprobe.cache.file import CacheFile
+from lsmprobe.cache.layout import PLANNED, table_of
+from lsmprobe.cache.parts import check_parts, open_files, part_of
+from lsmprobe.cache.plan import decisive
+from lsmprobe.errors import CacheError
+
+
+class FeatureCache:
+    """Reads a cache: its table, the frames of every layer, the pooled means.
+
+    Arrays are read-only views of the file mapped into memory: what is not touched is not read. HDF5
+    is done with when the constructor returns, so instances may be pickled and used in forked
+    processes. While a writer is at work, an instance shows what was done when it was opened.
+    Parts are one cache, whose utterances are in the order of their keys.
+
+    Raises:
+        CacheError: no such file, not a cache, another version, truncated, damaged, or unfinished;
+            or parts that do not belong together.
+    """
+
+    files: list[CacheFile]  # one, or the parts
+    missing_parts: list[int]  # those of which there is no file
+    is_finished: bool  # every utterance is there or skipped
+    layers: range  # 0 is what enters the first block
+    dim: int
+    store: str  # frames or pooled
+    dtype: str  # float16, bfloat16 or float32
+    identity: dict  # model, preprocessing, layer convention, versions
+    columns: dict[str, np.ndarray]  # what was planned, as it is stored; also what is missing
+    offsets: Int[np.ndarray, " utterances"]  # first row of each utterance in its file's layers
+    lengths: Int[np.ndarray, " utterances"]  # frames of each utterance
+
+    def __init__(self, path: str | Path, *, allow_unfinished: bool = False) -> None:
+        self.path = Path(path)
+        self.files, self.missing_parts = open_files(self.path)
+        first = self.files[0]
+        self.store, self.dtype, self.dim = first.store, first.dtype, first.dim
+        self.n_layers, self.layers = first.n_layers, range(first.n_layers)
+        self.identity = {name: value for name, value in first.identity.items() if name != "part"}
+
+        sizes = [len(file.done) for file in self.files]
+        keys = np.concatenate([file.columns["key"] for file in self.files])
+        order = np.arange(len(keys)) if len(sizes) == 1 else np.argsort(keys, kind="stable")
+        self.columns = {
+            name: np.concatenate([file.columns[name] for file in self.files])[order]
+            for name in PLANNED
+        }
+        if len(sizes) > 1:
+            check_parts(self.path, self.files, self.columns["key"])
+        self._done = np.concatenate([file.done for file in self.files])[order]
+        self._skipped = np.concatenate([file.skipped for file in self.files])[order]
+        to_come = int((~self._done & ~self._skipped).sum())
+        self.is_finished = not (to_come or self.missing_parts)
+        if not (self.is_finished or allow_unfinished):
+            raise CacheError(f"{self.path} is unfinished: {self.what_is_missing()}")
+        self._file_of = np.repeat(np.arange(len(sizes)), sizes)[order][self._done]
+        self._row_of = np.concatenate([np.arange(size) for size in sizes])[order][self._done]
+        self.offsets, self.lengths = (
+            self.columns[name][self._done] for name in ("offset", "frames")
+        )
+
+    @cached_property
+    def utterances(self) -> pd.DataFrame:
+        """Those that are there, one row each: what was planned, and `sha256`."""
+        planned = {name: self.columns[name][self._done] for name in PLANNED if name != "offset"}
+        return table_of(planned | {"sha256": self._done_rows("utterances/sha256")})
+
+    @cached_property
+    def missing(self) -> pd.DataFrame:
+        """The others; `skipped`: on purpose."""
+        planned = {name: self.columns[name][~self._done] for name in PLANNED if name != "offset"}
+        return table_of(planned | {"skipped": self._skipped[~self._done]})
+
+    def what_is_missing(self) -> str:
+        """For people: what an unfinished cache lacks, and what to do."""
+        if self.missing_parts:
+            count = part_of(self.files[0])["of"]
+            numbers = ", ".join(map(str, self.missing_parts))
+            return (
+                f"of its {count} parts there is no {numbers}. Run extract.py with "
+                f"--part {self.missing_parts[0]}/{count}."
+            )
+        to_come = int((~self._done & ~self._skipped).sum())
+        return (
+            f"{to_come} of {len(self._done)} utterances are still to come. Run extract.py again, "
+            "it continues there."
+        )
+
+    def frames(self, i: int, layer: int) -> Float[np.ndarray, "frames dim"]:
+        """Hidden states of utterance `i` (a row of `utterances`) at one layer, as they are stored.
+
+        A read-only view of the file; of a bfloat16 cache a float32 copy, which is exact.
+
+        Raises:
+            CacheError: there is no such layer, or only the pooled means were stored.
+        """
+        self._check_layer(layer)
+        array = self.files[self._file_of[i]].array(f"layers/{layer:02d}")
+        rows = array[self.offsets[i] : self.offsets[i] + self.lengths[i]]
+        return bfloat16_to_float32(rows) if self.dtype == "bfloat16" else rows
+
+    def layer(self, layer: int) -> Shaped[np.ndarray, "frames dim"]:
+        """One layer of all utterances; those of `i` are the `lengths[i]` rows from `offsets[i]` on.
+
+        A read-only view of the file; bfloat16 comes as its bits, uint16. In an unfinished cache it
+        has rows of no utterance, which hold anything.
+
+        Raises:
+            CacheError: as `frames`, and where the cache is in parts, which have no common view.
+        """
+        self._check_layer(layer)
+        if len(self.files) > 1:
+            raise CacheError(
+                f"{self.path} is in {len(self.files)} parts, which cannot be one view; read it "
+                f"utterance by utterance, or run: lsmprobe cache merge {self.path}"
+            )
+        return self.files[0].array(f"layers/{layer:02d}")
+
+    @cached_property
+    def pooled(self) -> Float[np.ndarray, "utterances layers dim"]:
+        """The mean over each utterance's frames; a view of the file if every utterance is there."""
+        return self._done_rows("pooled/mean")
+
+    @cached_property
+    def pooled_std(self) -> Float[np.ndarray, "utterances layers dim"]:
+        """The population standard deviation over each utterance's frames."""
+        return self._done_rows("pooled/std")
+
+    @property
+    def identity_hash(self) -> str:
+        """SHA-256 over what the features are: identity, stored type, keys and audio of all rows."""
+        rows = self.utterances[["key", "sha256"]].to_numpy().tolist()
+        what = [decisive(self.identity), self.dtype, rows]
+        text = json.dumps(what, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def verify(self, i: int) -> bool:
+        """Whether the stored bytes of utterance `i` are still those that were written."""
+        file, row = self.files[self._file_of[i]], int(self._row_of[i])
+        return file.checksums(row, row + 1) == [int(file.array("utterances/checksum")[row])]
+
+    def __getstate__(self) -> dict[str, Any]:
+        mapped = ("pooled", "pooled_std")  # mapped anew where it is unpickled
+        return {name: value for name, value in vars(self).items() if name not in mapped}
+
+    def _check_layer(self, layer: int) -> None:
+        if self.store != "frames":
+            raise CacheError(
+                f"{self.path} holds pooled means only; expected frames. Run extract.py with "
+                "--store frames and another --cache-dir."
+            )
+        if layer not in self.layers:
+            raise CacheError(f"{self.path} has layers 0 to {self.layers[-1]}; got layer {layer}.")
+
+    def _done_rows(self, name: str) -> np.ndarray:
+        """The rows of all utterances that are there: of one complete file a view."""
+        arrays = [file.array(name) for file in self.files]
+        if len(arrays) == 1 and self._done.all():
+            return arrays[0]
+        gathered = np.empty((len(self._row_of), *arrays[0].shape[1:]), arrays[0].dtype)
+        for number, array in enumerate(arrays):
+            mine = self._file_of == number
+            gathered[mine] = array[self._row_of[mine]]
+        return gathered
+
+
+def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
+    """Exactly: bfloat16 is the upper half of float32."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)

@@ -1,0 +1,199 @@
+"""Every checksum of a cache compared; no number comes from one that was not.
+
+Reading everything costs what the disk takes, so it is done once: a mark beside each file says which
+size and time of change were verified. A file that has changed since is read again.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from lsmprobe.cache.catalogue import how_much_is_done
+from lsmprobe.cache.file import CacheFile, disk_errors, fdatasync, pwrite
+from lsmprobe.cache.layout import decoded
+from lsmprobe.cache.lock import sole_writer
+from lsmprobe.cache.parts import verified_mark
+from lsmprobe.cache.reader import FeatureCache
+from lsmprobe.errors import CacheError, one_line
+
+log = logging.getLogger(__name__)
+_verified: set[tuple[Path, bytes]] = set()  # by this process; for folders that take no mark
+READERS = 4  # threads; a disk likes to be asked for several things at once
+BLOCK_BYTES = 8_000_000  # of one layer, read at once
+
+
+def verify_once(cache: FeatureCache) -> None:
+    """Compare every checksum of a cache, unless that was done since it last changed.
+
+    Raises:
+        CacheError: utterances are damaged, or the cache was replaced since it was opened.
+    """
+    stamps = {file.path: _stamp(file) for file in cache.files}  # taken first: it may change
+    if all(_is_verified(path, stamp) for path, stamp in stamps.items()):
+        return
+    found = verify_cache(cache.path)
+    if found.damaged:
+        raise CacheError(
+            f"{cache.path} has {len(found.damaged)} damaged utterances ({found.damaged[0]!r} "
+            f"first); expected none. Run lsmprobe cache verify {cache.path} --repair, then "
+            "extract.py again."
+        )
+    log.info("%s", found)
+    for path, stamp in stamps.items():
+        _verified.add((path.absolute(), stamp))
+        try:
+            verified_mark(path).write_bytes(stamp)  # half of it is no mark
+        except OSError:  # a folder of somebody else's: the next process reads it again
+            log.debug("%s cannot be written", verified_mark(path))
+
+
+def _is_verified(path: Path, stamp: bytes) -> bool:
+    if (path.absolute(), stamp) in _verified:
+        return True
+    try:
+        return verified_mark(path).read_bytes() == stamp
+    except OSError:
+        return False
+
+
+def _stamp(file: CacheFile) -> bytes:
+    """Which file this is, and when it last changed."""
+    with file.opened("rb") as opened:
+        status = os.fstat(opened.fileno())
+    return f"{status.st_ino} {status.st_size} {status.st_mtime_ns}".encode()
+
+
+def mark_for_extraction(file: CacheFile, rows: Sequence[int]) -> None:
+    """Take `done` back from utterances that turned out damaged; extract.py makes them again.
+
+    `skipped` goes first: of a clip that was mended it may still be 1, and would then count again.
+
+    Raises:
+        CacheError: the file is being written, or cannot be.
+    """
+    with (
+        disk_errors(file.path, file.size),
+        sole_writer(file.path),
+        file.opened("r+b") as opened,
+    ):
+        for flag in ("skipped", "done"):
+            for row in rows:
+                place = file.members[f"utterances/{flag}"].offset + row
+                pwrite(opened.fileno(), np.zeros(1, np.uint8), place)
+            fdatasync(opened.fileno())
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What reading a whole cache found; its text is the line printed for it."""
+
+    path: Path
+    n_utterances: int  # that are there
+    damaged: tuple[str, ...]  # their keys
+    unfinished: str  # what is missing, or empty
+    gigabytes: float  # that were read
+    seconds: float
+
+    def __str__(self) -> str:
+        speed = self.gigabytes / max(self.seconds, 1e-9)
+        read = f"{self.gigabytes:.3f} GB in {self.seconds:.1f} s, {speed:.2f} GB/s"
+        if self.damaged:
+            found = f"{len(self.damaged)} of {self.n_utterances} clips are damaged ({read})"
+            found += f": {', '.join(self.damaged)}"
+        else:
+            found = f"{self.n_utterances} clips, none damaged ({read})"
+        return one_line(f"{self.path}: {found}{self.unfinished and f'; {self.unfinished}'}")
+
+
+def verify_cache(path: Path, *, repair: bool = False) -> Verified:
+    """Read everything that a cache holds and compare the checksums.
+
+    Args:
+        path: the cache; its parts are read where it has parts.
+        repair: mark what is damaged as not done, for extract.py.
+
+    Raises:
+        CacheError: it cannot be opened, or not be repaired.
+    """
+    started = time.monotonic()
+    cache = FeatureCache(path, allow_unfinished=True)
+    damaged: list[str] = []
+    for file in cache.files:
+        rows = damaged_rows(file)
+        damaged += decoded(file.columns["key"][rows])
+        if repair and rows:
+            mark_for_extraction(file, rows)
+    return Verified(
+        path=path,
+        n_utterances=sum(int(file.done.sum()) for file in cache.files),
+        damaged=tuple(damaged),
+        unfinished="" if cache.is_finished else f"unfinished: {how_much_is_done(cache)}",
+        gigabytes=sum(_nbytes(f, *block) for f in cache.files for block in blocks_of(f)) / 1e9,
+        seconds=time.monotonic() - started,
+    )
+
+
+def damaged_rows(file: CacheFile) -> list[int]:
+    """The utterances of a file, by row, whose bytes are not those that were written."""
+    blocks = list(blocks_of(file))
+    with (
+        ThreadPoolExecutor(READERS) as pool,
+        tqdm(
+            total=sum(_nbytes(file, *b) for b in blocks),
+            unit="B",
+            unit_scale=True,
+            desc=file.path.name,
+        ) as bar,
+    ):
+        damaged: list[int] = []
+        for (start, stop), rows in zip(
+            blocks, pool.map(lambda block: damaged_in(file, *block), blocks), strict=True
+        ):
+            damaged += rows
+            bar.update(_nbytes(file, start, stop))
+    return damaged
+
+
+def damaged_in(file: CacheFile, start: int, stop: int, then: Any = None) -> list[int]:
+    """Those of some consecutive utterances; also where the disk gives nothing."""
+    stored = file.array("utterances/checksum")[start:stop]
+    try:
+        found = np.array(file.checksums(start, stop, then), np.uint64)
+    except OSError:
+        if stop - start == 1:
+            return [start]
+        return [row for one in range(start, stop) for row in damaged_in(file, one, one + 1, then)]
+    return (np.flatnonzero(found != stored) + start).tolist()
+
+
+def blocks_of(file: CacheFile) -> Iterator[tuple[int, int]]:
+    """Consecutive utterances that are there, to be read at once: first row, one after the last."""
+    layer, pooled = file.members.get("layers/00"), file.members["pooled/mean"]
+    sizes = file.columns["frames"] * (layer.row_nbytes if layer else 0) + pooled.row_nbytes
+    start = nbytes = 0
+    for row, (done, size) in enumerate(zip(file.done, sizes, strict=True)):
+        if start < row and (not done or nbytes + size > BLOCK_BYTES):
+            yield start, row
+            start, nbytes = row, 0
+        if done:
+            nbytes += int(size)
+        else:
+            start = row + 1
+    if start < len(sizes):
+        yield start, len(sizes)
+
+
+def _nbytes(file: CacheFile, start: int, stop: int) -> int:
+    """Bytes of some consecutive utterances."""
+    layers = [m.row_nbytes for name, m in file.members.items() if name.startswith("layers/")]
+    pooled = 2 * file.members["pooled/mean"].row_nbytes
+    each = pooled + file.members["utterances/sha256"].row_nbytes
+    return int(file.columns["frames"][start:stop].sum()) * sum(layers) + (stop - start) * each

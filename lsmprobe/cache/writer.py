@@ -1,0 +1,259 @@
+"""The one writer of a cache file: bytes into place, `done` flags after them."""
+
+import os
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lsmprobe.cache.file import CacheFile, disk_errors, fdatasync, lay_out, pwrite, sync_folder
+from lsmprobe.cache.layout import STORED, checksum
+from lsmprobe.cache.lock import sole_writer
+from lsmprobe.cache.parts import cache_files, remove_file
+from lsmprobe.cache.plan import CachePlan as CachePlan
+from lsmprobe.cache.plan import differences
+from lsmprobe.errors import CacheError
+
+LARGEST = {"float16": 65504.0, "bfloat16": 1e15, "float32": 1e15}  # squares must fit in float32
+ACKNOWLEDGE_S = 2.0
+
+
+class CacheWriter:
+    """Writes the utterances of a plan into its file, in any order, each once.
+
+    What is written counts once it is acknowledged: data, fdatasync, its `done` flags, fdatasync.
+    That happens every couple of seconds, at `flush`, and when the `with` block ends.
+    """
+
+    done: np.ndarray  # which utterances are written, now or by an earlier run
+    skipped: np.ndarray  # which are left out on purpose
+
+    def __init__(
+        self, stored: CacheFile, plan: CachePlan, descriptor: int, held: ExitStack
+    ) -> None:
+        self.path, self.plan = stored.path, plan
+        self.done, self.skipped = stored.done, stored.skipped
+        self._members = stored.members
+        self._descriptor, self._held = descriptor, held
+        self._unacknowledged: list[tuple[str, int]] = []
+        self._acknowledged_at = time.monotonic()
+
+    @classmethod
+    def open(cls, path: str | Path, plan: CachePlan) -> "CacheWriter":
+        """Lay the file out, or continue the one that is there.
+
+        Raises:
+            CacheError: the disk is too small, the folder read-only, another process at work, or the
+                file that is there was planned differently.
+        """
+        path = Path(path)
+        with ExitStack() as held:
+            with disk_errors(path, plan.nbytes):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                held.enter_context(sole_writer(path))
+                if not path.exists():
+                    lay_out(path, plan)
+                descriptor = os.open(path, os.O_RDWR)
+            held.callback(os.close, descriptor)
+            stored = CacheFile(path)
+            if found := differences(stored, plan):
+                raise CacheError(
+                    f"{path} was planned differently: {'; '.join(found)}. Use another --cache-dir, "
+                    "or delete the file."
+                )
+            return cls(stored, plan, descriptor, held.pop_all())
+
+    def __enter__(self) -> "CacheWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def remaining(self) -> list[int]:
+        """The utterances that are neither written nor skipped, in the plan's order."""
+        return np.flatnonzero(~(self.done | self.skipped)).tolist()
+
+    def write(
+        self,
+        index: int,
+        hidden: "Float[Tensor, 'layers frames dim'] | Outgoing",
+        sha256: str,
+    ) -> None:
+        """Store one utterance's hidden states, and their mean and deviation before any rounding.
+
+        Args:
+            index: its row in the plan.
+            hidden: on any device, in any floating type; or what `outgoing` made of them.
+            sha256: of its audio, in hexadecimal.
+
+        Raises:
+            CacheError: NaN, infinity, a value that the stored type cannot hold, or a disk error.
+        """
+        plan = self.plan
+        if isinstance(hidden, Tensor):
+            hidden = outgoing(hidden, plan)
+        start, length = (int(plan.columns[name][index]) for name in ("offset", "frames"))
+        assert length > 0
+        assert hidden.shape == (plan.n_layers, length, plan.dim)
+        assert len(sha256) == 64
+        assert not self.done[index]
+        hidden.arrive()
+        _check_range(hidden.peaks, plan.utterances["key"].iloc[index], plan)
+
+        pooled = [hidden.mean.numpy(), hidden.std.numpy()]
+        layers = [] if hidden.rounded is None else list(_bits(hidden.rounded, plan.dtype))
+        digest = np.array([sha256.encode()])
+        with disk_errors(self.path, plan.nbytes):
+            for number, frames in enumerate(layers):
+                self._put(f"layers/{number:02d}", start, frames)
+            for name, statistics in zip(("mean", "std"), pooled, strict=True):
+                self._put(f"pooled/{name}", index, statistics)
+            self._put("utterances/sha256", index, digest)
+            stored = checksum([*layers, *pooled, digest])
+            self._put("utterances/checksum", index, np.array([stored], np.uint64))
+        self.done[index], self.skipped[index] = True, False
+        self._acknowledge_soon("done", index)
+
+    def skip(self, index: int) -> None:
+        """Leave an utterance out on purpose: it stands as not done, yet a file can be finished."""
+        assert not self.done[index]
+        self.skipped[index] = True
+        self._acknowledge_soon("skipped", index)
+
+    def take_over(self, path: Path) -> int:
+        """Copy what a damaged file of the very same plan holds undamaged; how many utterances."""
+        twin = CacheFile(self.path).read_from(path)
+        if twin is None:
+            return 0
+        stored, n_taken = twin.array("utterances/checksum"), 0
+        parts: list[tuple[str, int, np.ndarray]] = []
+        for index in self.remaining:
+            parts.clear()
+            try:
+                found = twin.checksums(index, index + 1, lambda *part: parts.append(part))
+            except OSError:  # the disk does not give it
+                continue
+            if found != [int(stored[index])]:
+                continue
+            with disk_errors(self.path, self.plan.nbytes):
+                for name, row, values in parts:
+                    at = twin.columns["offset"][row] if name.startswith("layers/") else row
+                    self._put(name, int(at), values)
+                self._put("utterances/checksum", index, stored[index : index + 1])
+            self.done[index], n_taken = True, n_taken + 1
+            self._acknowledge_soon("done", index)
+        return n_taken
+
+    def flush(self) -> None:
+        """Make everything written so far durable, then say so in the file."""
+        # Emptied first: after a failed fdatasync nobody knows what reached the disk.
+        flags, self._unacknowledged = self._unacknowledged, []
+        if flags:
+            with disk_errors(self.path, self.plan.nbytes):
+                fdatasync(self._descriptor)
+                for name, index in flags:
+                    self._put(f"utterances/{name}", index, np.ones(1, np.uint8))
+                fdatasync(self._descriptor)
+            if os.fstat(self._descriptor).st_nlink == 0:
+                raise CacheError(f"{self.path} was deleted or replaced meanwhile. Run it again.")
+        self._acknowledged_at = time.monotonic()
+
+    def close(self) -> None:
+        """Flush, and let go of the file."""
+        with self._held:
+            self.flush()
+
+    def _acknowledge_soon(self, flag: str, index: int) -> None:
+        self._unacknowledged.append((flag, index))
+        if time.monotonic() - self._acknowledged_at > ACKNOWLEDGE_S:
+            self.flush()
+
+    def _put(self, name: str, row: int, values: np.ndarray) -> None:
+        member = self._members[name]
+        pwrite(self._descriptor, values, member.offset + row * member.row_nbytes)
+
+
+def put_in_place(new: Path, path: Path) -> None:
+    """Let a finished file take the place of a cache in one step; then remove its old parts."""
+    parts = [file for file in cache_files(path) if file != path]
+    with disk_errors(path, 0), sole_writer(path):
+        new.replace(path)
+        sync_folder(path.parent)
+        for part in parts:
+            remove_file(part)
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """What is stored of an utterance's hidden states, perhaps still on its way from a GPU."""
+
+    shape: tuple[int, ...]  # layers, frames, dim
+    rounded: Float[Tensor, "layers frames dim"] | None  # None: only statistics are stored
+    mean: Float[Tensor, "layers dim"]
+    std: Float[Tensor, "layers dim"]
+    peaks: Float[Tensor, " layers"]  # largest magnitudes; NaN where there is one
+    copied: Any = None  # the CUDA event after the last copy
+
+    def arrive(self) -> None:
+        """Wait until all of it is in this machine's memory."""
+        if self.copied is not None:
+            self.copied.synchronize()
+
+
+@torch.no_grad()
+def outgoing(hidden: Float[Tensor, "layers frames dim"], plan: CachePlan) -> Outgoing:
+    """What is stored of hidden states, computed where they are.
+
+    From a GPU the copies go to pinned memory, and the GPU can go on with what comes next.
+    """
+    wide = hidden.float()
+    mean = wide.mean(1)  # two passes: torch.std_mean takes twice as long
+    std = (wide - mean[:, None]).square_().mean(1).sqrt_()
+    values = wide.flatten(1)
+    peaks = torch.maximum(values.amax(1), -values.amin(1))  # torch.aminmax is 20 times as slow
+
+    def to_host(tensor: Tensor) -> Tensor:
+        return tensor.to("cpu", non_blocking=hidden.is_cuda)
+
+    stored = hidden.to(getattr(torch, plan.dtype)) if plan.store == "frames" else None
+    return Outgoing(
+        shape=tuple(hidden.shape),
+        rounded=None if stored is None else to_host(stored),
+        mean=to_host(mean),
+        std=to_host(std),
+        peaks=to_host(peaks),
+        copied=torch.cuda.current_stream(hidden.device).record_event() if hidden.is_cuda else None,
+    )
+
+
+def _check_range(peaks: Float[Tensor, " layers"], key: str, plan: CachePlan) -> None:
+    """Refuse NaN, infinity, and what the stored type cannot hold."""
+    dtype = plan.dtype if plan.store == "frames" else "float32"
+    peaks = peaks.double()
+    fits = peaks <= LARGEST[dtype]
+    if fits.all():
+        return
+    layer = int(fits.int().argmin())
+    found = f"{repr(key)[1:-1]}: layer {layer} reaches {float(peaks[layer]):.6g}"
+    if peaks[layer] <= LARGEST["float32"]:
+        raise CacheError(
+            f"{found}; {dtype} holds up to {LARGEST[dtype]:.6g}. "
+            "Use --store-dtype bfloat16 or float32, with --replace."
+        )
+    raise CacheError(
+        f"{found}; expected finite hidden states. Listen to the clip, or use --precision float32."
+    )
+
+
+def _bits(rounded: Float[Tensor, "layers frames dim"], dtype: str) -> np.ndarray:
+    """The states as they are stored."""
+    rounded = rounded.contiguous()
+    bits = rounded.view(torch.int16) if dtype == "bfloat16" else rounded
+    return bits.numpy().view(STORED[dtype])

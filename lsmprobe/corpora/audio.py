@@ -1,0 +1,374 @@
+"""An audio file -> a mono 16 kHz waveform: soundfile reads it, librosa resamples it.
+
+What libraries pass over in silence is refused here in one line that names the file: audio that was
+cut off, channels that cancel each other, NaN, a header that cannot be meant. What is only odd about
+a clip (clipping, a dead channel) is reported beside its waveform.
+"""
+
+import hashlib
+import io
+import math
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from jaxtyping import Float
+
+from lsmprobe.errors import AudioError
+
+SAMPLE_RATE = 16_000  # Hz
+MIN_SAMPLES = 400  # one frame, 25 ms
+FORMATS = ("WAV", "WAVEX", "AIFF", "FLAC", "OGG", "MP3")  # those that show when they are cut off
+SAMPLE_RATES = range(8_000, 384_001)  # Hz
+MAX_CHANNELS = 8
+MAX_FILE_BYTES = 2**30  # a file is read whole: its hash is that of the very bytes decoded
+MAX_VALUES = 2**28  # samples x channels decoded at once: 4.6 hours of 16 kHz mono
+MAX_PEAK = 1_000  # full scale is 1; far beyond it the rest vanishes when a waveform is normalised
+SILENCE = 1e-5  # peak to peak: a third of the smallest step of 16 bits
+PART_TOLERANCE_S = 0.01  # a manifest may round the end of a part up to hundredths
+FULL_SCALE = 0.999
+OPPOSITE_PHASE = -0.5  # correlation of two channels
+# How files begin that are often found in the place of audio, what they are and what to do.
+IMPOSTORS = {
+    b"version https://git-lfs": "is a Git LFS pointer, not the audio; run: git lfs pull",
+    b"<": "is an HTML or XML page, not audio (a failed download?); download it again",
+    b"PK\x03\x04": "is a zip archive, not audio; unpack it",
+    b"\x1f\x8b": "is a gzip archive, not audio; unpack it",
+}
+AUDIO_CHUNK_RESIZED = re.compile(r"^ *(data|SSND) *:.*\(should be", re.MULTILINE)
+_importing = threading.Lock()
+
+
+@dataclass(frozen=True)
+class AudioHeader:
+    """What a file declares; `samples` counts one channel at the file's own `sample_rate` in Hz."""
+
+    sample_rate: int
+    channels: int
+    samples: int
+    path: str = "the audio"  # as messages show it
+
+    @property
+    def seconds(self) -> float:
+        """Duration of the whole file."""
+        return self.samples / self.sample_rate
+
+
+@dataclass(frozen=True, eq=False)
+class Audio:
+    """A mono 16 kHz waveform, nominally within [-1, 1].
+
+    `sha256` (hex) is that of the whole file; `findings` has one line for each oddity, which
+    begins with its kind: `beyond full scale`, `clipping`, `dead channel`, `opposite phase`.
+    """
+
+    waveform: Float[np.ndarray, " samples"]
+    sha256: str
+    findings: tuple[str, ...]
+
+
+def read_header(path: str | os.PathLike[str]) -> AudioHeader:
+    """What the file declares; nothing is decoded.
+
+    Raises:
+        AudioError: not a file, not audio, cut off, or a header that cannot be meant.
+    """
+    with _opened(path) as file, _decoder(file, path) as sound:
+        return _checked_header(sound, file, path)
+
+
+def n_samples(
+    header: AudioHeader,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    max_s: float | None = None,
+) -> int:
+    """Samples at 16 kHz that `read_audio` returns for the same arguments.
+
+    Raises:
+        AudioError: the part leaves the file, is shorter than one frame, or too long to be read.
+    """
+    start, stop = _part(header, start_s, end_s, max_s)
+    return _n_resampled(stop - start, header.sample_rate)
+
+
+def audio_hash(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of the whole file in hexadecimal, as `read_audio` tells it; nothing is decoded.
+
+    Raises:
+        AudioError: not a file, or one that cannot be read.
+    """
+    with _opened(path) as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def read_audio(
+    path: str | os.PathLike[str],
+    *,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    max_s: float | None = None,
+) -> Audio:
+    """The mean of the channels at 16 kHz; 16-bit mono at 16 kHz comes out as its integers / 32768.
+
+    Args:
+        path: a WAV, AIFF, FLAC, OGG or MP3 file.
+        start_s: where the part begins; None or NaN is the start of the file.
+        end_s: where the part ends; None or NaN is the end of the file.
+        max_s: what lies beyond is cropped off the end; None or NaN crops nothing.
+
+    Raises:
+        AudioError: as `read_header` and `n_samples`, and for audio that is damaged, incomplete,
+            silent, not finite or far beyond full scale.
+    """
+    with _opened(path) as file:
+        content = file.read()
+    with _decoder(io.BytesIO(content), path) as sound:
+        header = _checked_header(sound, io.BytesIO(content), path)
+        start, stop = _part(header, start_s, end_s, max_s)
+        if start:
+            sound.seek(start)
+        channels = sound.read(stop - start, dtype="float32", always_2d=True)
+    if len(channels) < stop - start:
+        raise AudioError(
+            f"{header.path} holds {start + len(channels)} of the {header.samples} samples that it "
+            "declares: it is cut off or damaged; copy it again."
+        )
+    return Audio(
+        waveform=_mono_16_khz(channels, header),
+        sha256=hashlib.sha256(content).hexdigest(),
+        findings=tuple(_findings(channels)),
+    )
+
+
+def _shown(path: str | os.PathLike[str]) -> str:
+    """The path for a message: newlines and undecodable bytes escaped."""
+    return repr(os.fspath(path))[1:-1]
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[io.BufferedIOBase]:
+    """The file at `path`, if it is a regular one (opening a FIFO would block)."""
+    try:
+        if not Path(path).exists():
+            raise AudioError(f"{_shown(path)} does not exist; check the path.")
+        if not Path(path).is_file():
+            raise AudioError(f"{_shown(path)} is not a regular file; expected an audio file.")
+        size = Path(path).stat().st_size
+        if size == 0:
+            raise AudioError(f"{_shown(path)} is empty (0 bytes); copy it again.")
+        if size > MAX_FILE_BYTES:
+            raise AudioError(
+                f"{_shown(path)} has {size / 2**30:.1f} GiB; expected at most "
+                f"{MAX_FILE_BYTES / 2**30:.0f} GiB: cut it into utterances."
+            )
+        with Path(path).open("rb") as file:
+            yield file
+    except OSError as error:
+        raise AudioError(f"{_shown(path)} cannot be read: {error.strerror}.") from error
+
+
+@contextmanager
+def _decoder(file: io.BufferedIOBase, path: str | os.PathLike[str]) -> Iterator[Any]:
+    """A `soundfile.SoundFile` over `file`; what it cannot decode is an AudioError."""
+    try:
+        with soundfile.SoundFile(_Callbacks(file)) as sound:
+            yield sound
+    except soundfile.LibsndfileError as error:
+        file.seek(0)
+        reason = _impostor(file.read(512)) or (
+            f"cannot be decoded ({error.error_string.rstrip('.')}): it is damaged or of another "
+            f"format than {', '.join(FORMATS)}; copy it again or convert it to WAV"
+        )
+        raise AudioError(f"{_shown(path)} {reason}.") from error
+
+
+class _Callbacks:
+    """A file as libsndfile calls it from C, where an exception would be printed and then lost."""
+
+    def __init__(self, file: io.BufferedIOBase) -> None:
+        self.file = file
+        self.tell = file.tell
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> None:
+        """Move, or stay where a damaged header points outside of the file."""
+        with suppress(OSError, ValueError):
+            self.file.seek(offset, whence)
+
+    def read(self, size: int) -> bytes:
+        """Nothing where the disk fails: audio that is missing is noticed by its length."""
+        with suppress(OSError):
+            return self.file.read(size)
+        return b""
+
+
+def _impostor(head: bytes) -> str | None:
+    """What a file that cannot be decoded is by its first bytes, and what to do; None if unknown."""
+    for beginning, reason in IMPOSTORS.items():
+        if head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(beginning):
+            return reason
+    if not head.strip(b"\0"):
+        return "begins with nothing but zero bytes (a failed copy?); copy it again"
+    if min(head) >= ord("\t"):
+        return "is text, not audio; put the audio file in its place"
+    return None
+
+
+def _checked_header(
+    sound: Any, file: io.BufferedIOBase, path: str | os.PathLike[str]
+) -> AudioHeader:
+    """The header of an open `soundfile.SoundFile`, of which `file` holds the bytes."""
+    name = _shown(path)
+    if sound.format not in FORMATS:
+        raise AudioError(f"{name} has format {sound.format}; expected {', '.join(FORMATS)}.")
+    if sound.samplerate not in SAMPLE_RATES:
+        raise AudioError(
+            f"{name} declares {sound.samplerate} Hz; expected {SAMPLE_RATES[0]} to "
+            f"{SAMPLE_RATES[-1]}: its header is damaged, or it is not speech."
+        )
+    if sound.channels > MAX_CHANNELS:
+        raise AudioError(
+            f"{name} has {sound.channels} channels; expected at most {MAX_CHANNELS}: "
+            "extract the one with the voice."
+        )
+    if sound.frames <= 0:
+        raise AudioError(
+            f"{name} holds a header and no samples: it is cut off, or nothing was recorded; "
+            "copy it again."
+        )
+    if (
+        AUDIO_CHUNK_RESIZED.search(sound.extra_info)
+        or (sound.format == "OGG" and not _ogg_is_whole(file))
+        or (sound.format == "MP3" and not _mp3_is_whole(file))
+    ):
+        raise AudioError(
+            f"{name} is cut off, or was written as a stream that does not say how long it is; "
+            "copy it again or convert it to WAV or FLAC."
+        )
+    return AudioHeader(sound.samplerate, sound.channels, sound.frames, name)
+
+
+def _ogg_is_whole(file: io.BufferedIOBase) -> bool:
+    """Whether the last page is complete and says that it is the last.
+
+    Source: RFC 3533, section 6.
+    """
+    file.seek(max(0, file.seek(0, io.SEEK_END) - 2**17))  # a page has at most 65,307 bytes
+    tail = file.read()
+    page = tail[max(0, tail.rfind(b"OggS")) :]
+    header_bytes = 27 + page[26] if len(page) > 26 else 27
+    return len(page) >= header_bytes + sum(page[27:header_bytes]) and bool(page[5] & 4)
+
+
+def _mp3_is_whole(file: io.BufferedIOBase) -> bool:
+    """Whether the first frame states its stream's frames and bytes, and the file has those bytes.
+
+    Where it does not, the length is an estimate and libsndfile drops what lies beyond it.
+    Source: the Xing and Info tags of LAME; for the ID3v2 tag in front, id3.org/id3v2.4.0-structure.
+    """
+    file.seek(0)
+    tag = file.read(10)
+    file.seek(10 + int("".join(f"{byte:07b}" for byte in tag[6:]), 2) if tag[:3] == b"ID3" else 0)
+    stated = re.search(rb"(?:Xing|Info)...[\x03\x07\x0b\x0f].{4}(.{4})", file.read(64), re.DOTALL)
+    return stated is not None and int.from_bytes(stated[1], "big") <= file.seek(0, io.SEEK_END)
+
+
+def _part(
+    header: AudioHeader, start_s: float | None, end_s: float | None, max_s: float | None
+) -> tuple[int, int]:
+    """The first sample and the one after the last, at the file's own rate; checked."""
+    start_s, end_s = _given(start_s, 0.0), _given(end_s, header.seconds)
+    if not 0 <= start_s < end_s <= header.seconds + PART_TOLERANCE_S:
+        raise AudioError(
+            f"{header.path} has no part from {start_s:g} to {end_s:g} s; "
+            f"it ends at {header.seconds:.3f} s."
+        )
+    start = round(start_s * header.sample_rate)
+    longest = round(min(_given(max_s, math.inf), header.seconds) * header.sample_rate)
+    stop = min(round(end_s * header.sample_rate), header.samples, start + longest)
+    if _n_resampled(stop - start, header.sample_rate) < MIN_SAMPLES:
+        raise AudioError(
+            f"{header.path} gives {(stop - start) / header.sample_rate:.4f} s of audio; expected "
+            f"at least {MIN_SAMPLES / SAMPLE_RATE} s, one frame."
+        )
+    if (stop - start) * header.channels > MAX_VALUES:
+        raise AudioError(
+            f"{header.path} declares {(stop - start) / header.sample_rate / 3600:.1f} hours of "
+            f"{header.channels}-channel audio; expected at most {MAX_VALUES:.1e} samples at once: "
+            "cut it into utterances, or name the parts."
+        )
+    return start, stop
+
+
+def _given(seconds: float | None, default: float) -> float:
+    return default if seconds is None or math.isnan(seconds) else seconds
+
+
+def _n_resampled(samples: int, sample_rate: int) -> int:
+    """The ceiling of samples * SAMPLE_RATE / sample_rate, in whole numbers."""
+    return -(-samples * SAMPLE_RATE // sample_rate)
+
+
+def _mono_16_khz(
+    channels: Float[np.ndarray, "samples channels"], header: AudioHeader
+) -> Float[np.ndarray, " resampled"]:
+    """The mean of the channels, resampled; checked."""
+    peak = np.abs(channels).max()
+    if not np.isfinite(peak):
+        raise AudioError(f"{header.path} holds NaN or infinite samples; export it again.")
+    if peak > MAX_PEAK:
+        raise AudioError(
+            f"{header.path} has a peak of {peak:.3g}; expected about 1, at most {MAX_PEAK}: "
+            "scale it, or export it again."
+        )
+    if np.ptp(channels, axis=0).max() < SILENCE:
+        raise AudioError(f"{header.path} is silent (peak {peak:.1e}); leave it out.")
+    waveform = channels.mean(axis=1)
+    if np.ptp(waveform) < SILENCE:
+        raise AudioError(
+            f"{header.path} is silent once mixed: its channels cancel each other; "
+            "keep one of them, or turn the sign of one."
+        )
+    if header.sample_rate == SAMPLE_RATE:
+        return waveform
+    return _resampled(waveform, header.sample_rate)
+
+
+def _resampled(
+    waveform: Float[np.ndarray, " samples"], sample_rate: int
+) -> Float[np.ndarray, " resampled"]:
+    """The waveform at 16 kHz, of the exact length."""
+    with _importing:  # takes seconds, so only here; two threads must not import half of it each
+        from librosa import resample
+
+    n = _n_resampled(len(waveform), sample_rate)
+    resampled = resample(
+        waveform, orig_sr=sample_rate, target_sr=SAMPLE_RATE, res_type="soxr_hq", fix=False
+    )
+    assert abs(len(resampled) - n) <= 1
+    return np.pad(resampled[:n], (0, max(0, n - len(resampled))))
+
+
+def _findings(channels: Float[np.ndarray, "samples channels"]) -> Iterator[str]:
+    """What is odd about audio that is usable."""
+    magnitude = np.abs(channels)
+    if magnitude.max() > 1:
+        yield f"beyond full scale: the peak is {magnitude.max():.3g}, and 1 is full scale"
+    full = magnitude >= FULL_SCALE
+    clipped = (full[2:] & full[1:-1] & full[:-2]).sum() / full.size
+    if clipped > 0:
+        yield f"clipping: {clipped:.2%} of the samples lie in runs at full scale"
+    dead = np.ptp(channels, axis=0) < SILENCE
+    if dead.any():
+        yield f"dead channel: {dead.sum()} of {len(dead)} channels are silent"
+    if (~dead).sum() > 1:
+        correlation = np.corrcoef(channels[:, ~dead], rowvar=False).min()
+        if correlation < OPPOSITE_PHASE:
+            yield f"opposite phase: two channels have a correlation of {correlation:.2f}"

@@ -1,0 +1,288 @@
+"""The doctor of a copy: a corpus folder compared with what is published of the corpus.
+
+Every clip is decoded once; the findings end in one verdict.
+"""
+
+import hashlib
+import importlib.resources
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from lsmprobe.corpora.audio import AudioHeader, read_audio, read_header
+from lsmprobe.corpora.read import corpus_folder, known_corpus, read_corpus, release_in
+from lsmprobe.corpora.table import AS_IN_THE_PAPER, CORPORA, EMOTIONS, Corpus, Release
+from lsmprobe.errors import AudioError
+
+SHOWN = 5  # of a list, in the lines; the JSON has them all
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many clips there are of one emotion, gender or speaker, and how many are published."""
+
+    of: str  # emotion, gender, speaker, or "speaker, emotion" where these two differ
+    name: str
+    found: int
+    expected: int | None  # None if it is not published
+
+    @property
+    def differs(self) -> bool:
+        """Whether this is not as published."""
+        return self.expected is not None and self.found != self.expected
+
+    def __str__(self) -> str:
+        return f"{self.found}" if self.expected is None else f"{self.found} of {self.expected}"
+
+
+@dataclass(frozen=True)
+class CorpusReport:
+    """What a copy holds; `lines` are for people, `to_json` is for programs."""
+
+    corpus: str
+    folder: str
+    release: str  # empty if there is but one
+    n_clips: int
+    n_clips_expected: int
+    n_speakers: int
+    n_speakers_expected: int
+    counts: tuple[Count, ...]
+    hours: float
+    shortest_s: float
+    longest_s: float
+    sample_rates: dict[int, int]  # Hz -> clips
+    sample_rates_expected: tuple[int, ...]  # Hz; empty if it is not known
+    channels: dict[int, int]  # number of channels -> clips
+    unusable: dict[str, str]  # key -> what is wrong: unreadable, empty, silent, too short
+    damaged: tuple[str, ...]  # of the unusable, those that are so in every copy
+    odd: dict[str, tuple[str, ...]]  # clipping, dead channel, ... -> keys
+    duplicates: tuple[tuple[str, ...], ...]  # keys of the same audio
+    clashes: tuple[tuple[str, ...], ...]  # of the duplicates, those of two emotions or speakers
+    paper: str  # how the corpus compares with the paper's Table 1
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything published is there, as it was published, and nothing else."""
+        return (
+            self.n_clips == self.n_clips_expected
+            and self.n_speakers == self.n_speakers_expected
+            and not any(count.differs for count in self.counts)
+            and set(self.unusable) == set(self.damaged)
+            and not self.clashes
+            and not self.n_resampled
+        )
+
+    @property
+    def n_resampled(self) -> int:
+        """Clips at a sampling rate that the corpus is not published in."""
+        published = self.sample_rates_expected or self.sample_rates
+        return sum(n for hz, n in self.sample_rates.items() if hz not in published)
+
+    @property
+    def verdict(self) -> str:
+        """One line: complete, or what is missing, extra or wrong; and the paper."""
+        clips = f"{self.n_clips} of {self.n_clips_expected} clips"
+        release = f" of {self.release}" if self.release else ""
+        if self.is_complete:
+            broken = f" ({len(self.damaged)} damaged in every copy)" if self.damaged else ""
+            return f"complete: {clips}{release}{broken}, {self.n_speakers} speakers, {self.paper}"
+        cells = [count for count in self.counts if count.of == "speaker, emotion"]
+        lacks = [self.n_clips_expected - self.n_clips] if not cells else []
+        lacks += [(count.expected or 0) - count.found for count in cells]
+        faults = {
+            "missing": sum(lack for lack in lacks if lack > 0),
+            "extra": -sum(lack for lack in lacks if lack < 0),
+            "unusable": len(self.unusable) - len(self.damaged),
+            "with the audio of another clip": sum(len(keys) - 1 for keys in self.clashes),
+            "at another sampling rate": self.n_resampled,
+        }
+        said = [f"{self.n_speakers} of {self.n_speakers_expected} speakers"]
+        said += [f"{n} {fault}" for fault, n in faults.items() if n]
+        said += [self.paper] if self.paper != AS_IN_THE_PAPER else []
+        return f"incomplete: {clips}{release}, {', '.join(said)}"
+
+    def lines(self) -> list[str]:
+        """The report, a line each; the verdict is the last."""
+        corpus = CORPORA[self.corpus]
+        return [
+            f"{corpus.title} ({corpus.language}) in {self.folder!r}",
+            *self._body(),
+            self.verdict,
+        ]
+
+    def _body(self) -> Iterator[str]:
+        for of in ("emotion", "gender"):
+            counts = [count for count in self.counts if count.of == of]
+            yield f"{of}: " + ", ".join(f"{count.name or 'not known'} {count}" for count in counts)
+        speakers = [count for count in self.counts if count.of == "speaker"]
+        each = sorted(count.found for count in speakers if count.found)
+        yield f"speakers: {self.n_speakers}, with {each[0]} to {each[-1]} clips"
+        yield f"audio: {self.hours:.2f} h, clips of {self.shortest_s:.2f} to {self.longest_s:.2f} s"
+        yield "sampling rate: " + ", ".join(f"{hz} Hz {n}" for hz, n in self.sample_rates.items())
+        yield "channels: " + ", ".join(
+            f"{channels} in {n}" for channels, n in self.channels.items()
+        )
+        for of in ("speaker", "speaker, emotion"):
+            differing = [count for count in self.counts if count.of == of and count.differs]
+            yield from _shown(
+                f"{of} not as published", [f"{count.name}: {count}" for count in differing]
+            )
+        yield from _shown("unusable", list(self.unusable.values()))
+        for kind, keys in self.odd.items():
+            yield from _shown(kind, [repr(key) for key in keys])
+        others = [keys for keys in self.duplicates if keys not in self.clashes]
+        for what, same in (
+            ("the same audio for two emotions or speakers", self.clashes),
+            ("the same audio", others),
+        ):
+            yield from _shown(what, [" = ".join(map(repr, keys)) for keys in same])
+
+    def to_json(self) -> str:
+        """Everything, and whether the copy is complete."""
+        said = {"complete": self.is_complete, "verdict": self.verdict}
+        # In ASCII, since the folder's name may hold bytes that are no text.
+        return json.dumps(said | asdict(self), ensure_ascii=True, indent=1)
+
+
+def _shown(what: str, each: list[str]) -> Iterator[str]:
+    """The first few of a list."""
+    if each:
+        more = f" and {len(each) - SHOWN} more" if len(each) > SHOWN else ""
+        yield f"{what} ({len(each)}): {'; '.join(each[:SHOWN])}{more}"
+
+
+def check_corpus(name: str, data_dir: str | Path | None = None) -> CorpusReport:
+    """Read every clip of a copy and compare it with what is published of the corpus.
+
+    Args:
+        name: a row of `corpora.CORPORA`.
+        data_dir: where the copy lies, see `corpora.corpus_folder`.
+
+    Raises:
+        CorpusError: there is no such corpus, or none in that folder.
+    """
+    corpus, folder = known_corpus(name), corpus_folder(name, data_dir)
+    utterances = read_corpus(name, folder)
+    clips = listen_to_all(utterances)
+    return _report(corpus, folder, release_in(corpus, folder), utterances, clips)
+
+
+@dataclass(frozen=True)
+class _Clip:
+    header: AudioHeader | None = None
+    odd: tuple[str, ...] = ()
+    audio_hash: str = ""
+    fault: str = ""
+
+
+def listen_to_all(utterances: pd.DataFrame) -> list[_Clip]:
+    """Decode every utterance once, in as many threads as there are cores."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        heard = pool.map(_listen, utterances.path, utterances.start_s, utterances.end_s)
+        return list(tqdm(heard, total=len(utterances), unit=" clips", disable=None))
+
+
+def _listen(path: str, start_s: float, end_s: float) -> _Clip:
+    header = None
+    try:
+        header = read_header(path)
+        audio = read_audio(path, start_s=start_s, end_s=end_s)
+    except AudioError as error:
+        return _Clip(header, fault=str(error))
+    # Of the waveform, not the file: a header may differ between two copies of the same audio.
+    audio_hash = hashlib.sha256(audio.waveform.tobytes()).hexdigest()
+    return _Clip(header, tuple(finding.partition(":")[0] for finding in audio.findings), audio_hash)
+
+
+def _report(
+    corpus: Corpus, folder: Path, release: Release, utterances: pd.DataFrame, clips: list[_Clip]
+) -> CorpusReport:
+    headers = [clip.header for clip in clips if clip.header]
+    seconds = [header.seconds for header in headers]
+    odd, same = defaultdict(list), defaultdict(list)
+    for key, clip in zip(utterances.key, clips, strict=True):
+        for kind in clip.odd:
+            odd[kind].append(key)
+        if clip.audio_hash:
+            same[clip.audio_hash].append(key)
+    duplicates = [tuple(keys) for keys in same.values() if len(keys) > 1]
+    labels = utterances.set_index("key")[["speaker", "emotion"]]
+    faults = {k: clip.fault for k, clip in zip(utterances.key, clips, strict=True) if clip.fault}
+    return CorpusReport(
+        corpus=corpus.name,
+        folder=str(folder),
+        release=release.name,
+        n_clips=len(utterances),
+        n_clips_expected=release.n_utterances,
+        n_speakers=utterances.speaker.nunique(),
+        n_speakers_expected=corpus.n_speakers,
+        counts=tuple(_counts(utterances, _published(corpus, release))),
+        hours=sum(seconds) / 3600,
+        shortest_s=min(seconds, default=0.0),
+        longest_s=max(seconds, default=0.0),
+        sample_rates=dict(sorted(Counter(header.sample_rate for header in headers).items())),
+        sample_rates_expected=tuple(sorted(corpus.sample_rates)),
+        channels=dict(sorted(Counter(header.channels for header in headers).items())),
+        unusable=faults,
+        damaged=tuple(sorted(corpus.damaged & set(faults))),
+        odd={kind: tuple(keys) for kind, keys in sorted(odd.items())},
+        duplicates=tuple(duplicates),
+        clashes=tuple(
+            keys for keys in duplicates if len(labels.loc[[*keys]].drop_duplicates()) > 1
+        ),
+        paper=corpus.beside_the_paper(release),
+    )
+
+
+def _published(corpus: Corpus, release: Release) -> pd.DataFrame:
+    """Clips per speaker, gender and emotion; empty if they are not known."""
+    with (importlib.resources.files("lsmprobe") / "data" / "counts.csv").open(
+        encoding="utf-8"
+    ) as file:
+        counts = pd.read_csv(file, dtype={"speaker": str}, keep_default_na=False)
+    name = corpus.name if corpus.name in set(counts.corpus) else corpus.variant_of
+    counts = counts[(counts.corpus == name) & counts.release.isin(["", release.name])]
+    cells = counts.melt(["speaker", "gender"], list(EMOTIONS), "emotion", "clips")
+    return cells[(cells.clips > 0) & cells.emotion.isin(set(corpus.labels.values()))]
+
+
+def _counts(utterances: pd.DataFrame, published: pd.DataFrame) -> Iterator[Count]:
+    """What is there beside what is published; of speaker and emotion together, what differs."""
+    for columns in (["emotion"], ["gender"], ["speaker"], ["speaker", "emotion"]):
+        found = utterances.groupby(columns).size()
+        expected = published.groupby(columns).clips.sum()
+        for name in sorted(set(found.index) | set(expected.index)):
+            known = None if published.empty else int(expected.get(name, 0))
+            shown = name if isinstance(name, str) else ", ".join(name)
+            count = Count(", ".join(columns), shown, int(found.get(name, 0)), known)
+            if len(columns) == 1 or count.differs:
+                yield count
+
+
+def list_corpora() -> pd.DataFrame:
+    """The table of corpora: what each holds, its licence, and how to get it."""
+    return pd.DataFrame(
+        {
+            "name": corpus.name,
+            "language": corpus.language,
+            "clips": corpus.n_utterances,
+            "speakers": corpus.n_speakers,
+            "emotions": listed_emotions(corpus.labels.values()),
+            "licence": corpus.licence,
+            "obtain": corpus.obtain,
+        }
+        for corpus in CORPORA.values()
+    )
+
+
+def listed_emotions(emotions: Iterable[str]) -> str:
+    """The emotions that occur, in the order of `EMOTIONS`, for a line of text."""
+    there = set(emotions)
+    return ", ".join(emotion for emotion in EMOTIONS if emotion in there)

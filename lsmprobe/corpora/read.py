@@ -1,0 +1,201 @@
+"""A corpus of the table -> its table of utterances.
+
+Labels, speakers and keys come from the file names, wherever in the folder the files lie, because
+folders are renamed, doubled by an unzip or mis-decoded, and file names are not. No audio is opened
+here. `read_corpus` is the one entrance, to a corpus of one's own as well.
+"""
+
+import importlib.resources
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from lsmprobe.corpora.audformat_reader import read_audformat
+from lsmprobe.corpora.folder import read_sorted_folder
+from lsmprobe.corpora.hugging_face import read_hugging_face
+from lsmprobe.corpora.manifest import read_manifest
+from lsmprobe.corpora.table import CORPORA, Corpus, Release
+from lsmprobe.corpora.utterances import files_below, utterance_table
+from lsmprobe.errors import CorpusError, nearest
+
+log = logging.getLogger(__name__)
+
+
+def read_corpus(
+    name: str,
+    data_dir: str | Path | None = None,
+    *,
+    emotions: Sequence[str] = (),
+    merge: Mapping[str, str] | None = None,
+    speaker_pattern: str = "",
+) -> pd.DataFrame:
+    """The table of utterances (docs/design.md), sorted by key.
+
+    Args:
+        name: a row of `CORPORA`; or a manifest `FILE.csv`, `folder:DIR` with a sub-folder per
+            emotion, an audformat database `audformat:DIR`, a Hugging Face dataset `hf:ID`.
+        data_dir: where a row's files lie, see `corpus_folder`; for a manifest, where its paths are
+            looked for before its own folder; for `hf:ID`, where its audio is written to.
+        emotions: only these, as they are called after merging.
+        merge: label -> the label that it becomes.
+        speaker_pattern: for `folder:DIR`, a regular expression searched in the path inside DIR,
+            with a group named speaker.
+
+    Raises:
+        CorpusError: the corpus is missing, ambiguous, another one, or contradicts itself.
+    """
+    kind, _, place = name.partition(":")
+    if speaker_pattern and kind != "folder":
+        raise CorpusError(
+            f"a speaker pattern is for folder:DIR; {name!r} needs none, leave it out."
+        )
+    if data_dir is not None and kind in ("folder", "audformat"):
+        raise CorpusError(f"{name!r} says where it lies; leave the data folder out.")
+    if name in CORPORA:
+        table = _read_row(CORPORA[name], corpus_folder(name, data_dir))
+    elif kind == "folder":
+        table = read_sorted_folder(Path(place).expanduser(), speaker_pattern)
+    elif kind == "audformat":
+        table = read_audformat(Path(place).expanduser())
+    elif kind == "hf":
+        table = read_hugging_face(place, Path(data_dir or Path("data") / place.replace("/", "--")))
+    elif name.lower().endswith(".csv"):
+        table = read_manifest(Path(name).expanduser(), data_dir)
+    else:
+        raise CorpusError(
+            f"there is no corpus {name!r}; {nearest(name, CORPORA)} One of your own is a manifest, "
+            "FILE.csv, or folder:DIR with a sub-folder per emotion."
+        )
+    labels = set(CORPORA[name].labels.values()) if name in CORPORA else set(table.emotion)
+    return _select(table, name, labels, emotions, merge or {})
+
+
+def known_corpus(name: str) -> Corpus:
+    """The row of that name."""
+    if name not in CORPORA:
+        raise CorpusError(f"there is no corpus {name!r}; {nearest(name, CORPORA)}")
+    return CORPORA[name]
+
+
+def corpus_folder(name: str, data_dir: str | Path | None = None) -> Path:
+    """Where a row's files lie: data_dir, else $LSMPROBE_DATA/name, else data/name.
+
+    A variant may lie where its corpus does: demos-8 in demos. Where nothing lies yet, the first.
+    """
+    if data_dir is not None:
+        return Path(data_dir).expanduser()
+    roots = [root for root in (os.environ.get("LSMPROBE_DATA"), "data") if root]
+    names = (name, known_corpus(name).variant_of or name)
+    places = [Path(root).expanduser() / each for root in roots for each in names]
+    return next((place for place in places if os.access(place, os.F_OK)), places[0])
+
+
+def _read_row(corpus: Corpus, folder: Path) -> pd.DataFrame:
+    if not os.access(folder, os.F_OK):
+        raise CorpusError(
+            f"{str(folder)!r} is not there; expected {corpus.title} in a data folder that you "
+            f"name, in $LSMPROBE_DATA/{corpus.name} or in data/{corpus.name}. To get it: "
+            f"{corpus.obtain}."
+        )
+    files = _files_named_from(folder)
+    _refuse_another(corpus, folder, [inside for inside, _ in files])
+    found = [(match, path) for inside, path in files if (match := corpus.match(inside))]
+    release = corpus.release([match.string for match, _ in found])
+    left_out = _names_in(corpus.left_out)
+    rows = [
+        {
+            "key": corpus.key(match),
+            "path": path,
+            "emotion": corpus.emotion(match),
+            "speaker": match["speaker"],
+            "gender": corpus.gender(match),
+            "sentence": match.groupdict("").get("sentence", ""),
+        }
+        for match, path in found
+        if re.search(release.path, match.string) and corpus.key(match) not in left_out
+    ]
+    rows = [row for row in rows if row["emotion"]]
+    if not rows:
+        raise CorpusError(_all_left_out(corpus, folder, [match for match, _ in found]))
+    if corpus.releases:
+        level = logging.INFO if release.name == corpus.releases[0].name else logging.WARNING
+        said = "%s: reading %s, %d of %d clips"
+        log.log(level, said, corpus.title, release.name, len(rows), release.n_utterances)
+    if len(rows) != release.n_utterances:
+        said = "%s: found %d of %d clips; `lsmprobe corpora check %s` says what is missing"
+        log.warning(said, corpus.title, len(rows), release.n_utterances, corpus.name)
+    return utterance_table(rows)
+
+
+def release_in(corpus: Corpus, folder: Path) -> Release:
+    """What `read_corpus` reads in a folder."""
+    inside = [path for path, _ in _files_named_from(folder)]
+    return corpus.release([path for path in inside if corpus.match(path)])
+
+
+def _files_named_from(folder: Path) -> list[tuple[str, str]]:
+    """As `files_below`, with the folder's name: it may be EYASE's speaker or Oréau's version."""
+    return [(f"{folder.resolve().name}/{inside}", path) for inside, path in files_below(folder)]
+
+
+def _refuse_another(corpus: Corpus, folder: Path, paths: Sequence[str]) -> None:
+    """Short names fit several corpora, EmoDB's are partly Oréau's: the best fit must be ours."""
+    n_found = sum(1 for path in paths if corpus.match(path))
+    others = [row for row in CORPORA.values() if not row.variant_of and row.title != corpus.title]
+    fits = {row.title: sum(1 for path in paths if row.match(path)) for row in others}
+    other = max(fits, key=lambda title: fits[title])
+    if fits[other] > n_found:
+        raise CorpusError(
+            f"{str(folder)!r} has {n_found} file names of {corpus.title}; this looks like {other} "
+            f"({fits[other]} names). Name a folder that holds {corpus.title} alone."
+        )
+    if not n_found:
+        raise CorpusError(
+            f"{str(folder)!r} has no clip of {corpus.title} among its {len(paths)} files; expected "
+            f"names like {corpus.example!r}. Unpack the archive there, or name another folder."
+        )
+
+
+def _all_left_out(corpus: Corpus, folder: Path, found: Sequence[re.Match[str]]) -> str:
+    """What to say of a folder whose every clip is of the corpus's files, but not of this row."""
+    rows = [row for row in CORPORA.values() if row.title == corpus.title and row is not corpus]
+    have = [row.name for row in rows if any(row.emotion(match) for match in found)]
+    return (
+        f"{str(folder)!r} has {len(found)} clips of {corpus.title}, and {corpus.name!r} leaves all "
+        f"of them out (the first: {corpus.key(found[0])!r}). "
+        + (f"Ask for {' or '.join(have)}, which has them." if have else "Copy the whole corpus.")
+    )
+
+
+def _names_in(file: str) -> frozenset[str]:
+    """The lines of a list in lsmprobe/data."""
+    if not file:
+        return frozenset()
+    data = importlib.resources.files("lsmprobe") / "data"
+    return frozenset((data / file).read_text("utf-8").splitlines())
+
+
+def _select(
+    table: pd.DataFrame,
+    name: str,
+    labels: set[str],
+    emotions: Sequence[str],
+    merge: Mapping[str, str],
+) -> pd.DataFrame:
+    """Merge labels, then keep the emotions asked for."""
+    for asked, known in (
+        (merge, labels),
+        (emotions, {merge.get(label, label) for label in labels}),
+    ):
+        for emotion in asked:
+            if emotion not in known:
+                raise CorpusError(f"{name!r} has no emotion {emotion!r}; {nearest(emotion, known)}")
+    table = table.assign(emotion=[merge.get(emotion, emotion) for emotion in table.emotion])
+    kept = table[table.emotion.isin(emotions or set(table.emotion))]
+    if kept.empty:
+        raise CorpusError(f"{name!r} has no clip of {', '.join(emotions)} in this copy.")
+    return kept.reset_index(drop=True)

@@ -1,0 +1,136 @@
+"""The paper's baseline, an AST trained from scratch: same splits, scores and records as probing."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from lsmprobe.cache.reader import FeatureCache
+from lsmprobe.config import BaselineConfig, ExtractConfig, ProbeConfig, dataset_name
+from lsmprobe.errors import CacheError
+from lsmprobe.experiments.spectrogram_transformer import SIZES, Recipe, train
+from lsmprobe.extraction.stage import extract
+from lsmprobe.machine import choose_device
+from lsmprobe.probing.record import run_record
+from lsmprobe.probing.run import Run, make_task_split, name_runs
+from lsmprobe.probing.task import Task, read_task
+from lsmprobe.results.records import is_finished, results_table, save_run
+from lsmprobe.results.scores import macro_f1
+
+HEAD = "ast"  # as the records name it, of whatever size
+log = logging.getLogger(__name__)
+
+
+def train_baseline(config: BaselineConfig) -> pd.DataFrame:
+    """Train and score what is not there yet; the results of all runs asked for, one row each.
+
+    Raises:
+        LsmprobeError: bad input of any kind; finished runs and extracted filterbanks are kept.
+    """
+    labels = ProbeConfig(emotions=config.emotions, map=config.map)
+    corpus = dataset_name(config.dataset)
+    task = read_task(labels, config.size, corpus, filterbank_cache(config))
+    split = make_task_split(
+        config.split, task, seed=config.split_seed, results_dir=config.results_dir
+    )
+    seeds = range(config.seed, config.seed + config.runs)
+    heads = [(HEAD, None, settings(config))]
+    runs = name_runs(task, heads, dict.fromkeys(seeds, split), config.results_dir)
+    missing = [run for run in runs if config.force or not is_finished(run.path)]
+    finished = f", {len(runs) - len(missing)} already there" if len(missing) < len(runs) else ""
+    log.info("%s on %s: %d runs%s", config.size, corpus, len(runs), finished)
+    with tqdm(
+        total=len(missing) * len(split.folds) * config.epochs,
+        desc=f"{config.size} {corpus}",
+        unit="epoch",
+        disable=not missing,
+        mininterval=0.2 if sys.stderr.isatty() else 30,
+    ) as bar:
+        for run in missing:
+            train_run(config, task, run, on_epoch=bar.update)
+    return results_table(run.path for run in runs)
+
+
+def filterbank_cache(config: BaselineConfig) -> Path:
+    """The spectrograms, computed once and kept: CACHE_DIR/fbank/CORPUS.h5."""
+    extraction = ExtractConfig(
+        model="fbank",
+        dataset=config.dataset,
+        data_dir=config.data_dir,
+        cache_dir=config.cache_dir,
+        speaker_pattern=config.speaker_pattern,
+        skip_unreadable=config.skip_unreadable,
+    )
+    try:
+        is_there = FeatureCache(extraction.cache_path, allow_unfinished=True).is_finished
+    except CacheError:  # none is there, or one that extract says more about
+        is_there = False
+    if not is_there:
+        log.info("%s", extract(extraction))
+    return extraction.cache_path
+
+
+def settings(config: BaselineConfig) -> dict[str, Any]:
+    """What decides a run's numbers besides filterbanks, split and seed; kept in the record."""
+    return {
+        "emotions": config.emotions,
+        "map": config.map,
+        "feature_norm": "none",  # but for the normalisation of the input, which is in the recipe
+        "size": config.size,
+        **asdict(SIZES[config.size]),
+        **asdict(recipe(config)),
+    }
+
+
+def recipe(config: BaselineConfig) -> Recipe:
+    """The published one, but for what flags change."""
+    return Recipe(
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        frequency_mask=config.frequency_mask,
+        time_mask=config.time_mask,
+    )
+
+
+def train_run(
+    config: BaselineConfig, task: Task, run: Run, *, on_epoch: Callable[[], object]
+) -> None:
+    """Train one seed on every fold, and write its record; the weights are not kept."""
+    started = time.monotonic()
+    device = choose_device(config.device)
+    n_classes = len(task.classes)
+    fits = [
+        train(
+            config.size,
+            lambda utterance: task.read(utterance, 0),
+            task.labels,
+            (fold.train, fold.validation, fold.test),
+            n_classes,
+            seed=run.seed,
+            recipe=recipe(config),
+            score=lambda truth, guess: macro_f1(truth, guess, n_classes),
+            device=device,
+            on_epoch=on_epoch,
+        )
+        for fold in run.split.folds
+    ]
+    record = run_record(
+        task,
+        run,
+        layers=[0],
+        layer_weights=[],
+        best_epochs=[fit.best_epoch for fit in fits],
+        histories=[fit.history for fit in fits],
+        probabilities=[fit.probabilities for fit in fits],
+        seconds=time.monotonic() - started,
+        device=device,
+    )
+    save_run(run.path, record, {})

@@ -1,0 +1,158 @@
+"""Learning curves: the score against the number of training speakers and their clips.
+
+A stage: it reads a cache and trains heads on ever more speakers of its training set.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from lsmprobe.cache.reader import FeatureCache
+from lsmprobe.config import ProbeConfig
+from lsmprobe.errors import SettingsError
+from lsmprobe.probing.run import Run, name_runs
+from lsmprobe.probing.stage import n_epochs, planned_runs, todo, train_together
+from lsmprobe.probing.task import Task, read_task
+from lsmprobe.results.records import results_table
+from lsmprobe.results.scores import ScoreName
+from lsmprobe.splits.file import Fold, Split
+
+log = logging.getLogger(__name__)
+
+
+def learning_curve(
+    cache: FeatureCache,
+    *,
+    sizes: Sequence[int] | None = None,
+    head: Literal["linear", "nonlinear", "multilayer"] = "linear",
+    layer: int | Literal["all"] | None = None,
+    runs: int = 5,
+    split: str = "auto",
+    split_seed: int = 0,
+    score: ScoreName = "macro_f1",
+    results_dir: str | Path = "results",
+    **settings: Any,
+) -> pd.DataFrame:
+    """Scores of heads trained on ever more speakers; validation and test set stay the same.
+
+    Every run has its own order of the training speakers, and is trained on the first few of them:
+    a run's smaller training sets lie within its larger ones. With all speakers the runs are those
+    of `probe`, and differ in their initialisation alone. Runs are kept as records.
+
+    Args:
+        cache: whose utterances.
+        sizes: numbers of training speakers; by default 1, 2, 4, ... and all.
+        head: what is trained.
+        layer: that Linear and Non-Linear read: by default the last; `all` makes a curve of each.
+        runs: orders of the speakers, with seeds 0, 1, ...
+        split: as `--split` of probe.py, with one test set: not loso or kfold.
+        split_seed: as `--split-seed`.
+        score: macro_f1, uar or accuracy.
+        results_dir: where records are kept.
+        settings: as `ProbeConfig` names them: feature_norm, epochs, seed, ...
+
+    Returns:
+        One row per head, layer, size and run, scores in percent: model, corpus, head, layer
+        (missing for Multi-Layer), feature_norm, metric, speakers, clips (those trained on), seed,
+        score, macro_f1_low and macro_f1_high (95 % interval), interval_over, chance (the best
+        constant answer's macro-F1; for UAR one over the emotions tested, for accuracy the share of
+        the most frequent one), n_test.
+
+    Raises:
+        LsmprobeError: a split with several test sets, a size that cannot be, or as `probe`.
+    """
+    config = ProbeConfig(
+        model=(cache.path.parent.name,),
+        dataset=(cache.path.stem,),
+        head=head,
+        layer=layer,
+        runs=runs,
+        split=split,
+        split_seed=split_seed,
+        cache_dir=cache.path.parents[1],
+        results_dir=Path(results_dir),
+        **settings,
+    )
+    task = read_task(config, cache.path.parent.name, cache.path.stem, cache.path)
+    full = planned_runs(config, task)
+    base = full[0].split
+    if len(base.folds) > 1 or config.resplit:
+        raise SettingsError(
+            f"a learning curve needs one test set, and split {split} has "
+            f"{len(base.folds) if not config.resplit else 'one per run'}; take speaker or a file."
+        )
+    for note in base.notes:
+        log.warning("%s: %s", task.corpus, note)
+    by_size = _planned(config, task, full, sizes)
+    jobs = [(config, run) for own in by_size.values() for run in todo(own, config.force)]
+    with tqdm(total=n_epochs(jobs), unit="epoch", disable=not jobs, mininterval=1) as bar:
+        train_together(jobs, task, on_epoch=bar.update)
+    return pd.concat([_rows(task, own, n, score) for n, own in by_size.items()], ignore_index=True)
+
+
+def doubling(n_speakers: int) -> list[int]:
+    """1, 2, 4, ... and all.
+
+    >>> doubling(8), doubling(10)
+    ([1, 2, 4, 8], [1, 2, 4, 8, 10])
+    """
+    return sorted({2**power for power in range(n_speakers.bit_length())} | {n_speakers})
+
+
+def _planned(
+    config: ProbeConfig, task: Task, full: Sequence[Run], sizes: Sequence[int] | None
+) -> dict[int, list[Run]]:
+    """The runs for every number of training speakers."""
+    base = full[0].split
+    [fold] = base.folds
+    speakers = task.utterances["speaker"].to_numpy()
+    names = np.unique(speakers[fold.train])
+    by_size = {}
+    for n in doubling(len(names)) if sizes is None else sorted(set(sizes)):
+        if not 1 <= n <= len(names):
+            raise SettingsError(
+                f"sizes: {n} training speakers; {task.corpus} has 1 to {len(names)} in this split."
+            )
+        if n == len(names):
+            by_size[n] = list(full)
+            continue
+        splits = {}
+        for seed in sorted({run.seed for run in full}):
+            chosen = np.random.default_rng(seed).permutation(names)[:n]
+            train = fold.train[np.isin(speakers[fold.train], chosen)]
+            note = f"{n} of {len(names)} training speakers: {', '.join(sorted(chosen))}"
+            parts = Fold(train, fold.validation, fold.test)
+            splits[seed] = Split("learning-curve", base.seed, (parts,), (*base.notes, note))
+        heads = {(run.head, run.layer): run.settings for run in full}
+        named = [(*which, chosen) for which, chosen in heads.items()]
+        by_size[n] = name_runs(task, named, splits, config.results_dir)
+    return by_size
+
+
+def _rows(task: Task, runs: Sequence[Run], n_speakers: int, score: ScoreName) -> pd.DataFrame:
+    """One row per run of a size."""
+    results = results_table(run.path for run in runs)
+    [test] = {tuple(run.split.folds[0].test) for run in runs}
+    shares = np.bincount(task.labels[list(test)]) / len(test)
+    chances = {
+        "macro_f1": results["constant_f1"],
+        "uar": 100 / np.count_nonzero(shares),
+        "accuracy": 100 * shares.max(),
+    }
+    same = ["model", "corpus", "head", "layer", "feature_norm"]
+    told = ["macro_f1_low", "macro_f1_high", "interval_over"]
+    return results[same].assign(
+        metric=score,
+        speakers=n_speakers,
+        clips=[len(run.split.folds[0].train) for run in runs],
+        seed=results["seed"],
+        score=results[score],
+        **{name: results[name] for name in told},
+        chance=chances[score],
+        n_test=results["n_test"],
+    )

@@ -1,0 +1,97 @@
+"""A name -> an encoder, ready to run, and what identifies it."""
+
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from lsmprobe.extraction.backbones import (
+    Backbone,
+    ConvolutionBackbone,
+    FilterbankBackbone,
+    WhisperBackbone,
+)
+from lsmprobe.extraction.checkpoints import (
+    find_checkpoint,
+    quiet,
+    random_network,
+    read_config,
+    read_extractor,
+    read_network,
+    weights_sha256,
+)
+from lsmprobe.extraction.descriptors import DESCRIPTORS, load_descriptor
+from lsmprobe.extraction.encoder import Encoder
+from lsmprobe.extraction.exactness import batches_exactly
+from lsmprobe.extraction.models import InputNorm, Precision, WhisperContext
+
+LAYER_CONVENTION = (
+    "layer 0 enters the first Transformer block, layer l in 1..L is what block l puts out, "
+    "layer L is last_hidden_state (after the final LayerNorm where the model has one)"
+)
+
+
+def load_encoder(
+    model: str,
+    *,
+    device: str = "cpu",
+    precision: Precision = "float32",
+    random_init: int | None = None,
+    revision: str | None = None,
+    input_norm: InputNorm = "checkpoint",
+    whisper_context: WhisperContext = "window",
+) -> Encoder:
+    """A frozen speech model, ready to run.
+
+    Args:
+        model: a row of SPEECH_MODELS, a local folder, or a Hugging Face id as `owner/name`, of one
+            of the types in EXTRACTORS.
+        device: where it runs, for example `cpu`, `cuda` or `mps`.
+        precision: what it computes in; the weights are read as float32 first.
+        random_init: a seed; the same architecture with random weights, from the config alone.
+        revision: a branch, tag or commit on the hub, instead of the table's.
+        input_norm: each waveform to mean 0 and deviation 1 where the checkpoint's preprocessor says
+            so, never, or always.
+        whisper_context: Whisper on windows of 30 s, as it was trained, or on the audio's own length
+            (`utterance`): other states, and about ten times less work on 3 s. Others ignore it.
+
+    Raises:
+        ModelError: there is no such model, or it cannot be loaded, or not all of its weights.
+    """
+    if model in DESCRIPTORS:
+        return Encoder(*load_descriptor(model, input_norm, random_init, revision, precision))
+    checkpoint = find_checkpoint(model, revision, random_init is None, others=DESCRIPTORS)
+    seed = 0 if checkpoint.folder is None and random_init is None else random_init
+    with quiet():
+        config = read_config(checkpoint)
+        extractor = read_extractor(checkpoint, config, input_norm)
+        network = read_network(checkpoint, config) if seed is None else random_network(config, seed)
+    network.eval().requires_grad_(False)
+    says_so = bool(getattr(extractor, "do_normalize", False))
+    normalise = input_norm == "zscore" or (input_norm == "checkpoint" and says_so)
+    identity: dict[str, Any] = {
+        "model": checkpoint.name,
+        "model_type": config.model_type,
+        "hub_id": checkpoint.hub_id,
+        "revision": checkpoint.commit,
+        "weights_sha256": weights_sha256(network),
+        "random_init": seed,
+        "precision": precision,
+        "input_norm": input_norm,
+        "normalised": normalise,  # what the checkpoint said, where it was asked
+        "whisper_context": whisper_context if config.model_type == "whisper" else None,
+        "layer_convention": LAYER_CONVENTION,
+        "versions": {name: version(name) for name in ("transformers", "torch")},
+    }
+    network.to(device)
+    backbone: Backbone
+    if config.model_type == "whisper":
+        backbone = WhisperBackbone(network, extractor, whisper_context)
+    elif config.model_type == "wav2vec2-bert":
+        backbone = FilterbankBackbone(network, extractor, input_norm != "none")
+    else:
+        backbone = ConvolutionBackbone(network)
+    encoder = Encoder(backbone, normalise, identity)
+    encoder.batches_exactly = batches_exactly(encoder)  # in float32, before the cast
+    network.to(getattr(torch, precision))
+    return encoder

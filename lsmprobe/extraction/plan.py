@@ -1,0 +1,122 @@
+"""The clips and the model of a run of stage 1, and so what its cache looks like."""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lsmprobe.cache.plan import CachePlan
+from lsmprobe.config import ExtractConfig, dataset_name, label_map
+from lsmprobe.corpora.audio import SAMPLE_RATE, n_samples, read_header
+from lsmprobe.corpora.read import corpus_folder, read_corpus
+from lsmprobe.corpora.toy import write_toy_corpus
+from lsmprobe.errors import AudioError, CorpusError
+from lsmprobe.extraction.ahead import DECODERS
+from lsmprobe.extraction.encoder import Encoder
+from lsmprobe.extraction.load import load_encoder
+from lsmprobe.machine import choose_device
+from lsmprobe.version import __version__
+
+log = logging.getLogger(__name__)
+
+
+def planned_utterances(config: ExtractConfig) -> pd.DataFrame:
+    """The corpus' utterances, with the samples (at 16 kHz) and seconds that their headers promise.
+
+    Raises:
+        CorpusError: the corpus cannot be read, or some clips cannot and that is not allowed.
+    """
+    if config.dataset == "toy":
+        write_toy_corpus(corpus_folder("toy", config.data_dir))
+    table = read_corpus(
+        config.dataset,
+        config.data_dir,
+        emotions=config.emotions,
+        merge=label_map(config.map),
+        speaker_pattern=config.speaker_pattern,
+    )
+
+    def promised(row: Any) -> int | AudioError:
+        try:
+            header = read_header(row.path)
+            return n_samples(header, row.start_s, row.end_s, config.max_seconds)
+        except AudioError as error:
+            return error
+
+    with ThreadPoolExecutor(DECODERS) as pool:
+        found = list(pool.map(promised, table.itertuples()))
+    unreadable = [what for what in found if isinstance(what, AudioError)]
+    if unreadable and not config.skip_unreadable:
+        count = f"{len(unreadable)} of {len(table)} clips cannot be read; the first: "
+        raise CorpusError(f"{count}{unreadable[0]} --skip-unreadable leaves them out.")
+    if len(unreadable) == len(table):
+        raise CorpusError(f"none of the {len(table)} clips can be read; the first: {unreadable[0]}")
+    for error in unreadable:
+        log.warning("left out: %s", error)
+    samples = [0 if isinstance(what, AudioError) else what for what in found]
+    log.info("%s: %d clips, %.3g h", config.dataset, len(table), sum(samples) / SAMPLE_RATE / 3600)
+    return table.assign(samples=samples, seconds=np.array(samples) / SAMPLE_RATE)
+
+
+def chosen_encoder(config: ExtractConfig) -> Encoder:
+    """The encoder that the settings name, ready to run."""
+    return load_encoder(
+        config.model,
+        device=choose_device(config.device),
+        precision=config.precision,
+        random_init=config.random_init,
+        revision=config.revision,
+        input_norm=config.input_norm,
+        whisper_context=config.whisper_context,
+    )
+
+
+def planned_cache(config: ExtractConfig) -> tuple[Encoder, CachePlan]:
+    """The model, and everything that decides what the cache looks like."""
+    utterances = planned_utterances(config)
+    encoder = chosen_encoder(config)
+    utterances = _long_enough(config, utterances, encoder)
+    frames = [encoder.n_frames(n) if n else 0 for n in utterances.samples]
+    return encoder, CachePlan(
+        utterances=utterances.assign(frames=frames),
+        n_layers=encoder.n_layers + 1,
+        dim=encoder.dim,
+        store=config.store,
+        dtype=config.store_dtype,
+        identity={
+            **{name: value for name, value in encoder.identity.items() if name != "versions"},
+            "corpus": dataset_name(config.dataset),
+            "audio": "mean of the channels, 16 kHz, soxr_hq",
+            "max_seconds": config.max_seconds,
+            "versions": {
+                **encoder.identity["versions"],
+                "lsmprobe": __version__,
+                "librosa": version("librosa"),
+                "soxr": version("soxr"),
+            },
+        },
+    )
+
+
+def _long_enough(config: ExtractConfig, table: pd.DataFrame, encoder: Encoder) -> pd.DataFrame:
+    """Clips that are too short for one frame of this model count as unreadable."""
+    short = (table.samples > 0) & (table.samples < encoder.min_samples)
+    if short.any():
+        found = (
+            f"{int(short.sum())} of {len(table)} clips are shorter than one frame of "
+            f"{config.model}, {encoder.min_samples} samples at 16 kHz; the first: "
+            f"{table.key[short].iloc[0]!r}"
+        )
+        if not config.skip_unreadable:
+            raise CorpusError(f"{found}. --skip-unreadable leaves them out.")
+        log.warning("left out: %s", found)
+    return _unreadable(table, short)
+
+
+def _unreadable(table: pd.DataFrame, rows: pd.Series) -> pd.DataFrame:
+    """The table with some clips counted as unreadable: they have no samples."""
+    samples = table.samples.mask(rows, 0)
+    return table.assign(samples=samples, seconds=samples / SAMPLE_RATE)

@@ -1,0 +1,165 @@
+"""Stage 1: a corpus through a frozen speech model, once, into a cache file.
+
+Reads aloud in `extract`: utterances, encoder, plan, then batches of waveforms whose hidden states
+are written one utterance at a time. A run that is stopped continues at the next utterance.
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lsmprobe.cache.parts import replacement_path
+from lsmprobe.cache.plan import CachePlan
+from lsmprobe.cache.writer import CacheWriter, Outgoing, outgoing, put_in_place
+from lsmprobe.config import ExtractConfig
+from lsmprobe.corpora.audio import SAMPLE_RATE
+from lsmprobe.errors import CorpusError
+from lsmprobe.extraction.ahead import DECODERS, OneBehind, Progress, batches, made_ahead, read_batch
+from lsmprobe.extraction.plan import planned_cache
+from lsmprobe.extraction.rehearsal import duration, precision_told
+from lsmprobe.extraction.resume import planned_files
+from lsmprobe.machine import choose_device, keep_freed_memory
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run of stage 1 left behind; its text is the line printed at the end."""
+
+    path: Path
+    n_utterances: int
+    n_done: int
+    skipped: tuple[str, ...]
+    n_tried: int  # clips that were left to do
+    hours: float  # of audio, extracted in this run
+    gigabytes: float  # of the file
+    seconds: float
+
+    def __str__(self) -> str:
+        what = f"{self.path}: {self.n_done} of {self.n_utterances} clips, {self.gigabytes:.3f} GB"
+        if self.n_tried:
+            speed = self.hours * 3600 / self.seconds
+            what += f"; {self.hours:.3f} h of audio in {duration(self.seconds)}"
+            what += f", {speed:.1f} x real time"
+        else:
+            what += "; nothing was left to do"
+        if self.skipped:
+            names = ", ".join(
+                repr(key)[1:-1] for key in self.skipped
+            )  # a newline stays in its line
+            what += f"; {len(self.skipped)} unreadable and skipped: {names}"
+        return what
+
+
+def extract(config: ExtractConfig) -> Summary:
+    """Run the model over the corpus and store what it says; continue where an earlier run stopped.
+
+    Raises:
+        LsmprobeError: bad input of any kind; utterances extracted so far are kept.
+    """
+    started = time.monotonic()
+    keep_freed_memory()
+    encoder, plan = planned_cache(config)
+    with _Files(planned_files(config.cache_path, plan, config.part_of_n, config.replace)) as files:
+        table = files.table
+        for unreadable in np.flatnonzero(table.samples == 0):
+            files.skip(int(unreadable))
+        # Clips that an earlier run skipped are tried again: they may have been mended.
+        todo = np.flatnonzero(~files.done & (table.samples > 0)).tolist()
+        todo.sort(key=lambda row: -table.samples[row])
+        if todo and config.precision != "float32":
+            log.info(precision_told(config, encoder, table.iloc[todo]))
+        hours = 0.0
+        with (
+            Progress(table, todo) as progress,
+            ThreadPoolExecutor(DECODERS) as pool,
+            OneBehind() as behind,
+        ):
+            costs = [encoder.cost_s(n) for n in table.samples]
+            groups = batches(costs, todo, _batch_seconds(config))
+            for group, audios in made_ahead(pool, lambda g: read_batch(config, table, g), groups):
+                readable = [(row, audio) for row, audio in zip(group, audios, strict=True) if audio]
+                states = encoder.hidden_states([audio.waveform for _, audio in readable])
+                done = [
+                    (row, outgoing(hidden, files.plan), audio.sha256)
+                    for (row, audio), hidden in zip(readable, states, strict=True)
+                ]
+                behind.call(files.store, done, set(group) - {row for row, _ in readable})
+                hours += sum(len(audio.waveform) for _, audio in readable) / SAMPLE_RATE / 3600
+                progress.add(group)
+        if not files.done.any():
+            raise CorpusError(f"none of the {len(table)} clips of {config.dataset} can be read.")
+    paths = files.paths
+    if paths == [replacement_path(config.cache_path)]:
+        put_in_place(paths[0], config.cache_path)
+        paths = [config.cache_path]
+    return Summary(
+        path=paths[0] if config.part else config.cache_path,
+        n_utterances=len(table),
+        n_done=int(files.done.sum()),
+        skipped=tuple(table.key[files.skipped]),
+        n_tried=len(todo),
+        hours=hours,
+        gigabytes=sum(path.stat().st_size for path in paths) / 1e9,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _batch_seconds(config: ExtractConfig) -> float:
+    """On two cores small batches of like length are fastest; a GPU wants to be filled."""
+    return config.batch_seconds or (12.0 if choose_device(config.device) == "cpu" else 240.0)
+
+
+class _Files:
+    """The files that a run writes, as one: `table` holds the utterances of all of them."""
+
+    def __init__(self, planned: Sequence[tuple[Path, CachePlan]]) -> None:
+        with ExitStack() as held:
+            self.writers = [held.enter_context(CacheWriter.open(*file)) for file in planned]
+            self.held = held.pop_all()
+        self.paths = [writer.path for writer in self.writers]
+        self.table = pd.concat([w.plan.utterances for w in self.writers], ignore_index=True)
+        self.places = [(w, i) for w in self.writers for i in range(len(w.plan.utterances))]
+
+    def __enter__(self) -> "_Files":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.held.__exit__(*error)
+
+    @property
+    def done(self) -> np.ndarray:
+        """Which utterances of the table are written."""
+        return np.concatenate([writer.done for writer in self.writers])
+
+    @property
+    def skipped(self) -> np.ndarray:
+        """Which are left out on purpose."""
+        return np.concatenate([writer.skipped for writer in self.writers])
+
+    @property
+    def plan(self) -> CachePlan:
+        """Of any of the files: all store alike."""
+        return self.writers[0].plan
+
+    def store(self, done: Sequence[tuple[int, Outgoing, str]], left_out: Iterable[int]) -> None:
+        """Write some utterances of the table, and leave others out."""
+        for row in left_out:
+            self.skip(row)
+        for row, hidden, sha256 in done:
+            writer, index = self.places[row]
+            writer.write(index, hidden, sha256)
+
+    def skip(self, row: int) -> None:
+        """Leave it out."""
+        writer, index = self.places[row]
+        writer.skip(index)

@@ -1,0 +1,158 @@
+"""The record of a finished run: everything that is known of it, and its head read back."""
+
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lsmprobe.probing.heads import LinearHead, MultiLayerHead, NonLinearHead, Probe
+from lsmprobe.probing.norms import NormaliseVectors, Standardise
+from lsmprobe.probing.run import METHOD, Run
+from lsmprobe.probing.task import Task
+from lsmprobe.results.alarms import Alarm, layer_alarms, run_alarms
+from lsmprobe.results.scores import bootstrap_interval, scores
+from lsmprobe.version import __version__
+
+
+def run_record(
+    task: Task,
+    run: Run,
+    *,
+    layers: Sequence[int],
+    layer_weights: Sequence[Sequence[float]],
+    best_epochs: Sequence[int],
+    histories: Sequence[list[dict[str, float]]],
+    probabilities: Sequence[np.ndarray],
+    seconds: float,
+    device: str,
+) -> dict[str, Any]:
+    """Everything that is known of a finished run, as plain values.
+
+    Args:
+        task: what was learned.
+        run: how.
+        layers: those that the head reads.
+        layer_weights: of each fold, if the head weighs layers, else none.
+        best_epochs: of each fold, counted from 1.
+        histories: of each fold, one entry per epoch.
+        probabilities: of each fold, (test utterances, classes).
+        seconds: that the run took.
+        device: where it ran.
+    """
+    tested = np.concatenate([fold.test for fold in run.split.folds])
+    chances_of_all = np.concatenate(probabilities)
+    guesses = chances_of_all.argmax(1)
+    truth = task.labels[tested]
+    table = task.utterances.iloc[tested]
+    n_classes = len(task.classes)
+    interval = bootstrap_interval(truth, guesses, table.speaker.to_numpy(), n_classes)
+    scored = scores(truth, guesses, n_classes)
+    alarms = run_alarms(truth, guesses, n_classes, interval.low, scored["constant_f1"])
+    alarms += _alarms_of_layers(task, layers)
+    return {
+        "model": task.model,
+        "corpus": task.corpus,
+        "head": run.head,
+        "layer": run.layer,
+        "seed": run.seed,
+        "experiment": run.experiment,
+        "method": METHOD,
+        "settings": dict(run.settings),
+        "split": {
+            "kind": run.split.kind,
+            "seed": run.split.seed,
+            "hash": run.split_hash,
+            "notes": list(run.split.notes),
+        },
+        "cache": {
+            "file": f"{task.cache.path.parent.name}/{task.cache.path.name}",
+            "hash": task.cache.identity_hash,
+            "identity": task.cache.identity,
+        },
+        "versions": {
+            "lsmprobe": __version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+        "device": device,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
+        "classes": list(task.classes),
+        "n_layers": len(task.cache.layers),
+        "layers": list(layers),
+        "layer_weights": np.mean(layer_weights, 0).tolist() if layer_weights else None,
+        "folds": [
+            {
+                "n_train": len(fold.train),
+                "n_validation": len(fold.validation),
+                "n_test": len(fold.test),
+                "best_epoch": best_epochs[number],
+                "layer_weights": layer_weights[number] if layer_weights else None,
+                "history": histories[number],
+            }
+            for number, fold in enumerate(run.split.folds)
+        ],
+        "scores": {
+            **scored,
+            "interval": {"low": interval.low, "high": interval.high, "over": interval.over},
+        },
+        "alarms": [alarm._asdict() for alarm in alarms],
+        "predictions": [
+            {
+                "key": row.key,
+                "speaker": row.speaker,
+                "emotion": row.emotion,
+                "predicted": task.classes[guess],
+                "probabilities": [round(float(p), 6) for p in chances],
+            }
+            for row, guess, chances in zip(table.itertuples(), guesses, chances_of_all, strict=True)
+        ],
+    }
+
+
+def saved_probe(record: Mapping[str, Any], tensors: Mapping[str, Tensor], fold: int = 0) -> Probe:
+    """The head that a run trained on one fold, ready to be used.
+
+    Args:
+        record: of the run, as `load_record` gives it.
+        tensors: of the run, as `load_head` gives them.
+        fold: counted from 0.
+    """
+    own = {name.partition(".")[2]: t for name, t in tensors.items() if name.startswith(f"{fold}.")}
+    settings, n_classes = record["settings"], len(record["classes"])
+    norm: nn.Module = nn.Identity()
+    if settings["feature_norm"] == "layernorm":
+        norm = NormaliseVectors()
+    elif settings["feature_norm"] == "zscore":
+        norm = Standardise(own["norm.mean"], own["norm.std"])
+    head: nn.Module
+    if record["head"] == "linear":
+        hidden, dim = own["head.project.weight"].shape
+        head = LinearHead(dim, n_classes, hidden=hidden)
+    elif record["head"] == "nonlinear":
+        hidden, dim = own["head.per_frame.0.weight"].shape
+        head = NonLinearHead(dim, n_classes, hidden=hidden)
+    else:
+        hidden, dim = own["head.nonlinear.per_frame.0.weight"].shape
+        head = MultiLayerHead(len(record["layers"]), dim, n_classes, hidden=hidden)
+    probe = Probe(norm, head)
+    probe.load_state_dict(own)
+    return probe.eval()
+
+
+def _alarms_of_layers(task: Task, layers: Sequence[int]) -> list[Alarm]:
+    """What is suspicious about the layers that a head read."""
+    over_time = int(task.lengths.max()) > 1
+    return [
+        alarm
+        for layer in layers
+        for alarm in layer_alarms(
+            task.cache.pooled[task.rows, layer],
+            task.cache.pooled_std[task.rows, layer],
+            layer,
+            over_time=over_time,
+        )
+    ]

@@ -1,0 +1,427 @@
+"""Stage 2: train heads on a cache, score them on held-out speakers, keep one record per run.
+
+Runs that read the same features train together. Finished runs are skipped, and of a run with many
+folds the finished folds.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from lsmprobe.config import ProbeConfig
+from lsmprobe.errors import CacheError, LsmprobeError, SettingsError, TrainingError
+from lsmprobe.machine import choose_device
+from lsmprobe.probing.batches import Features, FrameFeatures, PooledFeatures
+from lsmprobe.probing.heads import LinearHead, MultiLayerHead, NonLinearHead, Probe
+from lsmprobe.probing.norms import (
+    NormaliseVectors,
+    Standardise,
+    frame_statistics,
+    pooled_statistics,
+)
+from lsmprobe.probing.record import run_record
+from lsmprobe.probing.run import Run, make_task_split, name_runs
+from lsmprobe.probing.task import Task, find_caches, read_task
+from lsmprobe.probing.training import Member, Recipe, fit
+from lsmprobe.results.records import (
+    TrainedFold,
+    is_finished,
+    load_fold,
+    results_table,
+    save_fold,
+    save_run,
+)
+from lsmprobe.results.scores import macro_f1
+from lsmprobe.splits.file import Fold
+
+LINEAR = (
+    "emotions",
+    "map",
+    "feature_norm",
+    "epochs",
+    "batch_size",
+    "lr",
+    "weight_decay",
+    "scheduler",
+    "class_weights",
+    "epoch_choice",
+    "hidden",
+)
+NON_LINEAR = (*LINEAR, "dropout")
+MULTI_LAYER = (*NON_LINEAR, "include_layer_0", "scalar_lr", "scalar_weight_decay")
+SETTINGS = {"linear": LINEAR, "nonlinear": NON_LINEAR, "multilayer": MULTI_LAYER}
+Job = tuple[ProbeConfig, Run]  # a run and the settings that it was planned from
+log = logging.getLogger(__name__)
+
+
+def probe(config: ProbeConfig) -> pd.DataFrame:
+    """Train and score what is not there yet; the results of all runs asked for, one row each.
+
+    Raises:
+        LsmprobeError: bad input of any kind; finished runs are kept.
+    """
+    results, failures = probe_all(config)
+    for error in failures.values():
+        raise error
+    return results
+
+
+def probe_all(config: ProbeConfig) -> tuple[pd.DataFrame, dict[str, Exception]]:
+    """The results as `probe` gives them, and by what failed its error.
+
+    What fails, be it a cache or the runs that train together, does not stop the others.
+    """
+    cells, failures = plan_grid(config)
+    with (
+        logging_redirect_tqdm(),
+        tqdm(
+            total=sum(n_epochs(cell.jobs) for cell in cells),
+            unit="epoch",
+            disable=not any(cell.jobs for cell in cells),
+            mininterval=0.2 if sys.stderr.isatty() else 30,
+        ) as bar,
+    ):
+        for cell in cells:
+            if cell.jobs:
+                bar.set_postfix({"failed": len(failures)} if failures else {}, refresh=False)
+                bar.set_description(cell.name)
+                failures |= _probe_cell(config, cell, bar)
+    paths = [run.path for cell in cells for run in cell.runs]
+    return results_table(path for path in paths if path.exists()), failures
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs of one cache; not the cache itself, since there may be more than fit in memory."""
+
+    model: str
+    corpus: str
+    path: Path
+    identity_hash: str
+    runs: list[Run]
+    jobs: list[Job]  # those of the runs that are still to be made
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{self.model} on {self.corpus}"
+
+
+def plan_grid(config: ProbeConfig) -> tuple[list[Cell], dict[str, Exception]]:
+    """What there is to be done, cache by cache, and the caches that cannot be probed."""
+    cells: list[Cell] = []
+    failures: dict[str, Exception] = {}
+    for model, corpus, path in find_caches(config):
+        try:
+            task = read_task(config, model, corpus, path)
+            runs = planned_runs(config, task)
+        except Exception as error:
+            failures |= _failure(f"{model} on {corpus}", error)
+            continue
+        jobs = [(config, run) for run in todo(runs, config.force)]
+        cells.append(Cell(model, corpus, path, task.cache.identity_hash, runs, jobs))
+        finished = f", {len(runs) - len(jobs)} already there" if len(jobs) < len(runs) else ""
+        log.info("%s: %d runs%s", cells[-1].name, len(runs), finished)
+    notes = {f"{c.corpus}: {note}": None for c in cells for r in c.runs for note in r.split.notes}
+    for note in notes:
+        log.warning(note)
+    return cells, failures
+
+
+def _probe_cell(config: ProbeConfig, cell: Cell, bar: tqdm) -> dict[str, Exception]:
+    """Make the runs of one cache that are missing; what failed."""
+    try:
+        task = read_task(config, cell.model, cell.corpus, cell.path)
+        if task.cache.identity_hash != cell.identity_hash:
+            raise CacheError(
+                f"{cell.path} was replaced meanwhile; expected the cache that was there at the "
+                "start. Probe again."
+            )
+    except Exception as error:
+        return _failure(cell.name, error)
+    failures: dict[str, Exception] = {}
+    for jobs, why in train_survivors(cell.jobs, task, bar):
+        others = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
+        failures |= _failure(f"{cell.name}, {jobs[0][1].name}{others}", why)
+    return failures
+
+
+def _failure(what: str, error: Exception) -> dict[str, Exception]:
+    """An error to be told at the end, and now too if it is none that a user can act on."""
+    if not isinstance(error, LsmprobeError):
+        log.error("%s failed", what, exc_info=error)
+    return {what: error}
+
+
+def todo(runs: Sequence[Run], force: bool = False) -> list[Run]:
+    """Those whose record is not there yet, or all of them."""
+    return [run for run in runs if force or not is_finished(run.path)]
+
+
+def planned_runs(config: ProbeConfig, task: Task) -> list[Run]:
+    """Every run that the settings ask for on this cache, finished or not.
+
+    Raises:
+        LsmprobeError: a layer that is not there, a head that cannot read this cache, a corpus that
+            cannot be split.
+    """
+    offset = config.split_seed - config.seed if config.resplit else None
+    split_seeds = {
+        seed: config.split_seed if offset is None else seed + offset
+        for seed in range(config.seed, config.seed + config.runs)
+    }
+    splits = {
+        seed: make_task_split(config.split, task, seed=seed, results_dir=config.results_dir)
+        for seed in sorted(set(split_seeds.values()))
+    }
+    heads = [(h, layer, _settings(config, h)) for h, layer in _heads_and_layers(config, task)]
+    by_seed = {seed: splits[split_seed] for seed, split_seed in split_seeds.items()}
+    return name_runs(task, heads, by_seed, config.results_dir, resplit=offset)
+
+
+def train_together(jobs: Sequence[Job], task: Task, *, on_epoch: Callable[[], Any]) -> None:
+    """Train runs from as few reads as there can be, and write their records.
+
+    Args:
+        jobs: each run with the settings that it was planned from.
+        task: which all of them were planned for.
+        on_epoch: called once per epoch, fold and run; at once for folds that an earlier, stopped
+            process left finished.
+
+    Raises:
+        TrainingError: a loss that is not finite.
+        ResultsError: a record cannot be written.
+    """
+    for together in _reading_alike(jobs):
+        _train_group(together, task, on_epoch=on_epoch)
+
+
+def train_survivors(
+    jobs: Sequence[Job], task: Task, bar: tqdm
+) -> list[tuple[Sequence[Job], Exception]]:
+    """Train runs as `train_together` does, and go on where some of them fail.
+
+    Args:
+        jobs: each run with the settings that it was planned from.
+        task: which all of them were planned for.
+        bar: counts the epochs.
+
+    Returns:
+        The runs that failed together, and why. A loss that is not finite is the failure of one.
+    """
+    failed: list[tuple[Sequence[Job], Exception]] = []
+    waiting = _reading_alike(jobs)
+    while waiting:
+        together = waiting.pop(0)
+        trained = bar.n
+        try:
+            _train_group(together, task, on_epoch=bar.update)
+        except Exception as error:
+            if isinstance(error, TrainingError) and len(together) > 1:
+                # A head that breaks down must not take the others with it: halve until it is alone.
+                half = len(together) // 2
+                waiting = [together[:half], together[half:], *waiting]
+                bar.n = trained
+            else:
+                failed.append((together, error))
+    return failed
+
+
+def n_epochs(jobs: Sequence[Job]) -> int:
+    """How often `train_together` will call `on_epoch`."""
+    return sum(len(run.split.folds) * config.epochs for config, run in jobs)
+
+
+def _reading_alike(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Group the runs that train from one read: the same batches, of means or of frames."""
+    groups: dict[tuple, list[Job]] = {}
+    for config, run in jobs:
+        reads = run.split_hash, run.head == "linear"
+        rhythm = config.epochs, config.batch_size, config.device
+        groups.setdefault((*reads, *rhythm), []).append((config, run))
+    return list(groups.values())
+
+
+def _train_group(jobs: Sequence[Job], task: Task, *, on_epoch: Callable[[], Any]) -> None:
+    """Train runs that read alike, and write their records."""
+    config, first = jobs[0]
+    device = choose_device(config.device)
+    features = (
+        PooledFeatures(task.pooled.to(device))
+        if first.head == "linear"
+        else FrameFeatures(task.read, task.lengths)
+    )
+    folds: list[list[TrainedFold]] = [[] for _ in jobs]
+    for number, fold in enumerate(first.split.folds):
+        kept = [None if config.force else load_fold(run.path, number) for config, run in jobs]
+        missing = [job for job, one in zip(jobs, kept, strict=True) if one is None]
+        trained = iter(_train_fold(missing, task, features, fold, device, on_epoch))
+        for (config, run), one, of_run in zip(jobs, kept, folds, strict=True):
+            if one is None:
+                one = next(trained)
+                if len(first.split.folds) > 1:
+                    save_fold(run.path, number, one)
+            else:
+                for _ in range(config.epochs):
+                    on_epoch()
+            of_run.append(one)
+    for (config, run), of_run in zip(jobs, folds, strict=True):
+        record = run_record(
+            task,
+            run,
+            layers=_layers(config, task, run),
+            layer_weights=[one.layer_weights for one in of_run if one.layer_weights],
+            best_epochs=[one.best_epoch for one in of_run],
+            histories=[one.history for one in of_run],
+            probabilities=[one.probabilities.numpy() for one in of_run],
+            seconds=sum(one.seconds for one in of_run),
+            device=device,
+        )
+        heads = {
+            f"{number}.{name}": tensor
+            for number, one in enumerate(of_run)
+            for name, tensor in one.head.items()
+        }
+        save_run(run.path, record, heads)
+
+
+def _train_fold(
+    jobs: Sequence[Job],
+    task: Task,
+    features: Features,
+    fold: Fold,
+    device: str,
+    on_epoch: Callable[[], Any],
+) -> list[TrainedFold]:
+    """Train the heads of runs that read alike on one fold."""
+    if not jobs:
+        return []
+    started = time.monotonic()
+    fits = fit(
+        [_member(config, task, run, fold) for config, run in jobs],
+        features,
+        task.labels,
+        (fold.train, fold.validation, fold.test),
+        len(task.classes),
+        score=lambda truth, guess: macro_f1(truth, guess, len(task.classes)),
+        device=device,
+        on_epoch=on_epoch,
+    )
+    seconds = (time.monotonic() - started) / len(jobs)
+    return [
+        TrainedFold(
+            one.best_epoch,
+            one.history,
+            _layer_weights(one.member.probe.head),
+            seconds,
+            torch.from_numpy(one.probabilities),
+            {n: t.cpu().contiguous() for n, t in one.member.probe.state_dict().items()},
+        )
+        for one in fits
+    ]
+
+
+def _layer_weights(head: nn.Module) -> list[float] | None:
+    if not isinstance(head, MultiLayerHead):
+        return None
+    return head.layer_weights.detach().cpu().tolist()
+
+
+def _heads_and_layers(config: ProbeConfig, task: Task) -> list[tuple[str, int | None]]:
+    """(head, layer) of every kind of run; the layer is None for Multi-Layer."""
+    last = task.cache.layers[-1]
+    if isinstance(config.layer, int) and config.layer not in task.cache.layers:
+        raise SettingsError(f"--layer {config.layer}: {task.model} has layers 0 to {last}.")
+    layers: Sequence[int] = task.cache.layers
+    if config.layer != "all":
+        layers = [last if config.layer is None else config.layer]
+    heads = ["linear", "nonlinear", "multilayer"] if config.head == "all" else [config.head]
+    if task.cache.store == "pooled" and heads != ["linear"]:
+        if config.head != "all":
+            raise CacheError(
+                f"{task.cache.path} holds pooled means only, and --head {config.head} reads "
+                "frames; use --head linear, or extract again with --store frames."
+            )
+        log.warning("%s holds pooled means only: just the Linear head can read it", task.cache.path)
+        heads = ["linear"]
+    if len(task.cache.layers) == 1 and "multilayer" in heads:
+        if config.head != "all":
+            raise CacheError(
+                f"{task.cache.path} holds one layer, and --head multilayer weighs several; use "
+                "--head linear or nonlinear."
+            )
+        log.warning("%s holds one layer: Multi-Layer has nothing to weigh", task.cache.path)
+        heads.remove("multilayer")
+    single = [(head, layer) for head in heads if head != "multilayer" for layer in layers]
+    return single + ([("multilayer", None)] if "multilayer" in heads else [])
+
+
+def _settings(config: ProbeConfig, head: str) -> dict[str, Any]:
+    """What decides a run's numbers besides cache, split, layer and seed; kept in the record."""
+    return {name: getattr(config, name) for name in SETTINGS[head]}
+
+
+def _member(config: ProbeConfig, task: Task, run: Run, fold: Fold) -> Member:
+    """A freshly initialised head, with its normalisation fitted to the training set."""
+    dim, n_classes = task.cache.dim, len(task.classes)
+    layers = _layers(config, task, run)
+    with torch.random.fork_rng([]):
+        torch.default_generator.manual_seed(run.seed)
+        head: nn.Module
+        if run.head == "linear":
+            head = LinearHead(dim, n_classes, hidden=config.hidden)
+        elif run.head == "nonlinear":
+            head = NonLinearHead(dim, n_classes, hidden=config.hidden, dropout=config.dropout)
+        else:
+            head = MultiLayerHead(
+                len(layers), dim, n_classes, hidden=config.hidden, dropout=config.dropout
+            )
+    norm = _norm(config, task, run, fold, layers)
+    return Member(run.name, Probe(norm, head), tuple(layers), run.seed, _recipe(config))
+
+
+def _layers(config: ProbeConfig, task: Task, run: Run) -> list[int]:
+    """Those that the head reads."""
+    if run.layer is not None:
+        return [run.layer]
+    return list(task.cache.layers)[0 if config.include_layer_0 else 1 :]
+
+
+def _recipe(config: ProbeConfig) -> Recipe:
+    return Recipe(
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        scheduler=config.scheduler,
+        class_weights=config.class_weights,
+        epoch_choice=config.epoch_choice,
+        scalar_lr=config.scalar_lr,
+        scalar_weight_decay=config.scalar_weight_decay,
+    )
+
+
+def _norm(
+    config: ProbeConfig, task: Task, run: Run, fold: Fold, layers: Sequence[int]
+) -> nn.Module:
+    if config.feature_norm == "none":
+        return nn.Identity()
+    if config.feature_norm == "layernorm":
+        return NormaliseVectors()
+    rows = torch.from_numpy(fold.train)
+    which = layers[0] if run.layer is not None else torch.tensor(layers)
+    means = task.pooled[:, which][rows]
+    if run.head == "linear":
+        return Standardise(*pooled_statistics(means))
+    lengths = torch.from_numpy(task.lengths[fold.train])
+    return Standardise(*frame_statistics(means, task.pooled_std[:, which][rows], lengths))

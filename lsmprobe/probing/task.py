@@ -1,0 +1,206 @@
+"""The caches that are asked for, as classification tasks: which utterances, of which classes."""
+
+import hashlib
+import itertools
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+
+from lsmprobe.cache.parts import cache_paths
+from lsmprobe.cache.reader import FeatureCache
+from lsmprobe.cache.verify import verify_once
+from lsmprobe.config import ProbeConfig, dataset_name, label_map, model_name
+from lsmprobe.errors import CacheError, SettingsError, nearest
+
+NO_MODELS = {"fbank"}  # what a baseline learns from; probed only where it is named
+log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class HiddenStates(Protocol):
+    """What a task is learned from: a cache, or whatever answers like one."""
+
+    path: Path
+    layers: range
+    dim: int
+    store: str  # frames or pooled
+    identity: dict
+
+    @property
+    def identity_hash(self) -> str:
+        """Equal means same hidden states of the same utterances."""
+
+    @property
+    def pooled(self) -> Float[np.ndarray, "utterances layers dim"]:
+        """The mean over each utterance's frames."""
+
+    @property
+    def pooled_std(self) -> Float[np.ndarray, "utterances layers dim"]:
+        """The deviation over each utterance's frames."""
+
+    def frames(self, i: int, layer: int) -> Float[np.ndarray, "frames dim"]:
+        """The frames of one utterance at one layer."""
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A cache as a classification task: which utterances, of which classes."""
+
+    cache: HiddenStates
+    model: str
+    corpus: str
+    rows: np.ndarray  # positions in the cache
+    utterances: pd.DataFrame  # those rows, labels merged
+    classes: tuple[str, ...]
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """The class of every utterance, as an index into `classes`."""
+        return np.array([self.classes.index(e) for e in self.utterances.emotion])
+
+    @property
+    def keys(self) -> list[str]:
+        """The key of every utterance."""
+        return list(self.utterances.key)
+
+    @cached_property
+    def labels_hash(self) -> str:
+        """Who says what with which emotion, as it is learned here."""
+        rows = self.utterances[["key", "emotion", "speaker"]].to_numpy().tolist()
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+    @cached_property
+    def pooled(self) -> torch.Tensor:
+        """Mean over the frames: (utterances, layers, dim)."""
+        return torch.from_numpy(np.array(self.cache.pooled[self.rows]))
+
+    @cached_property
+    def pooled_std(self) -> torch.Tensor:
+        """Deviation over the frames: (utterances, layers, dim)."""
+        return torch.from_numpy(np.array(self.cache.pooled_std[self.rows]))
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Frames of every utterance."""
+        return self.utterances.frames.to_numpy()
+
+    def read(self, utterance: int, layer: int) -> np.ndarray:
+        """The frames of one utterance at one layer."""
+        return self.cache.frames(int(self.rows[utterance]), layer)
+
+
+def find_caches(config: ProbeConfig) -> list[tuple[str, str, Path]]:
+    """(model, corpus, file) of every cache asked for.
+
+    Named ones must be there; with `all`, or nothing named, it is whatever the folder holds that is
+    finished and that the head can read.
+
+    Raises:
+        CacheError: a named cache is missing, or the folder holds none.
+    """
+    there = {(path.parent.name, path.stem): path for path in cache_paths(config.cache_dir)}
+    if not there:
+        raise CacheError(
+            f"{config.cache_dir} holds no cache; run extract.py first, or name its --cache-dir."
+        )
+    every_model = sorted({model for model, _ in there})
+    probed = [model for model in every_model if model not in NO_MODELS]
+    every_corpus = sorted({corpus for _, corpus in there})
+    models = _named(config.model, model_name) or probed
+    corpora = _named(config.dataset, dataset_name) or every_corpus
+    for kind, names, known in (
+        ("model", models, every_model),
+        ("corpus", corpora, every_corpus),
+    ):
+        for name in names:
+            if name not in known:
+                raise CacheError(
+                    f"{config.cache_dir} holds no cache of {kind} {name!r}; run extract.py first. "
+                    f"Of what is there, {nearest(name, known)}"
+                )
+    pairs = list(itertools.product(models, corpora))
+    if _named(config.model, str) and _named(config.dataset, str):
+        for model, corpus in pairs:
+            if (model, corpus) not in there:
+                raise CacheError(
+                    f"{config.cache_dir / model / corpus}.h5 is not there; run "
+                    f"extract.py --model {model} --dataset {corpus} first."
+                )
+    else:
+        pairs = [pair for pair in pairs if pair in there and _is_ready(config, there[pair])]
+    if not pairs:
+        raise CacheError(
+            f"{config.cache_dir} holds no finished cache that --head {config.head} can read; "
+            "finish extract.py first."
+        )
+    return [(model, corpus, there[model, corpus]) for model, corpus in pairs]
+
+
+def _is_ready(config: ProbeConfig, path: Path) -> bool:
+    """Whether a cache that nobody named can be probed; says why not. Damaged ones fail later."""
+    try:
+        cache = FeatureCache(path, allow_unfinished=True)
+    except CacheError:
+        return True
+    if not cache.is_finished:
+        log.warning("passed over: %s is unfinished", path)
+        return False
+    if cache.store == "pooled" and config.head not in ("linear", "all"):
+        log.warning("passed over: %s holds pooled means only", path)
+        return False
+    if len(cache.layers) == 1 and config.head == "multilayer":
+        log.warning("passed over: %s holds one layer, which leaves nothing to weigh", path)
+        return False
+    return True
+
+
+def read_task(config: ProbeConfig, model: str, corpus: str, path: Path) -> Task:
+    """Open a cache and keep the utterances and labels that are asked for.
+
+    Raises:
+        CacheError: the cache is unfinished, damaged (see `verify_once`) or foreign.
+        SettingsError: --emotions or --map name what the corpus does not have.
+    """
+    cache = FeatureCache(path)
+    verify_once(cache)
+    merged = label_map(config.map)
+    table = cache.utterances
+    for flag, names in (("--map", merged), ("--emotions", config.emotions)):
+        known = sorted(
+            set(table.emotion) | (set(merged.values()) if flag == "--emotions" else set())
+        )
+        for name in names:
+            if name not in known:
+                raise SettingsError(
+                    f"{flag}: {corpus} has no emotion {name!r}; {nearest(name, known)}"
+                )
+    table = table.assign(emotion=table.emotion.replace(merged))
+    if config.emotions:
+        table = table[table.emotion.isin(config.emotions)]
+    classes = tuple(sorted(set(table.emotion)))
+    if len(classes) < 2:
+        raise SettingsError(
+            f"{corpus} has {len(classes)} emotion to tell apart ({', '.join(classes)}); "
+            "expected two or more."
+        )
+    counts = table.emotion.value_counts()
+    if counts.min() < 2:
+        raise SettingsError(
+            f"{corpus}: emotion {counts.idxmin()!r} occurs once, so it cannot be both learned and "
+            "tested; leave it out with --emotions or merge it with --map."
+        )
+    return Task(cache, model, corpus, table.index.to_numpy(), table.reset_index(drop=True), classes)
+
+
+def _named(names: Sequence[str], name: Callable[[str], str]) -> list[str]:
+    """The names asked for, or nothing where `all` or nothing was asked for."""
+    return [] if "all" in names else [name(n) for n in names]

@@ -1,0 +1,337 @@
+"""Runs as the paper's tables: DataFrames in, DataFrames out.
+
+An experiment is a set of runs that differ in their seed alone. Experiments stand in one table only
+where they share everything but model, corpus and head; `experiments` names the block that each
+belongs to. Scores are in percent, deviations are over runs (ddof 1), and what has not been run is
+missing.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import fields
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lsmprobe.config import BaselineConfig, ExtractConfig, ProbeConfig
+
+HEADS = {"linear": "Linear", "nonlinear": "Non-Linear", "multilayer": "Multi-Layer", "ast": "AST"}
+CACHE_SETTINGS = ("input_norm", "max_seconds", "precision", "whisper_context")
+Choices = dict[str, Any]  # name of a setting -> its value
+_MEAN = ("macro_f1", "std", "runs", "low", "high", "constant_f1", "alarms")
+_BEST = (*_MEAN, "validation_f1")
+_SIDE = ("model", "random_weights", "head", "alarms", "paths")
+
+
+def _defaults(*configs: Any) -> Choices:
+    values = {f.name: f.default for config in configs for f in fields(config)}
+    found = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+    return found | {"split": "speaker"}  # what `auto` is for the corpora of the paper
+
+
+DEFAULTS = _defaults(ExtractConfig, ProbeConfig)
+
+
+AST_DEFAULTS = _defaults(BaselineConfig)
+
+
+def experiments(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row per experiment; a run that is there twice counts once.
+
+    `block` says what is not as in the paper, as "name: value, ..."; it is empty for the paper's own
+    protocol. Where a corpus has two splits in a block, a model two sets of weights (its corpora or
+    heads are of two revisions), or a cell of a table two experiments, all of these move to blocks
+    of their own, named by what sets them apart: nothing averages them and nothing chooses between
+    them.
+
+    Args:
+        runs: one row each; the columns of `load_results`, and of each record `validation_f1`,
+            `split_seed`, `split_notes`, `n_layers` of the model, and `alarms` as pairs of code and
+            sentence.
+
+    Returns:
+        model, random_weights, model_type, n_layers, corpus, head, layer, block; macro_f1, std,
+        runs, low and high (means of the ends of the runs' 95 % intervals), interval_over,
+        constant_f1, validation_f1; alarms (the first run's sentence -> number of runs);
+        by_seed, weights, paths (seed -> macro-F1, layer weights, record); layers, split_hash,
+        split_notes.
+    """
+    keys = ["model", "corpus", "head", "experiment"]
+    cells = pd.DataFrame(
+        _experiment(own.drop_duplicates("seed"))
+        for _, own in runs.groupby(keys, sort=False, dropna=False)
+    )
+    for (_, corpus), group in cells.groupby(["block", "corpus"]):
+        if len(set(group.split_hash)) > 1:
+            apart = f"split of {corpus}: " + group.split_hash.str[:8]
+            cells.loc[group.index, "block"] = _named(group.block, apart)
+    for _, group in cells.groupby(["block", "model", "corpus", "head"]):
+        if len(group) > 1:
+            cells.loc[group.index, "block"] = _named(group.block, _apart(group))
+    for (_, model), group in cells.groupby(["block", "model"]):
+        if len(set(group.weights_sha256)) > 1:
+            apart = f"weights of {model}: " + group.weights_sha256.str[:8]
+            cells.loc[group.index, "block"] = _named(group.block, apart)
+    return cells.drop(columns=["known", "cache_hash", "weights_sha256", "experiment"])
+
+
+def _experiment(runs: pd.DataFrame) -> dict[str, Any]:
+    first = runs.iloc[0]
+    split_seeds = sorted(set(runs.split_seed))
+    split = {
+        "split": first["split"],
+        "split_seed": split_seeds[0] if len(split_seeds) == 1 else "another one for each run",
+    }
+    cache = {name: first.cache_identity.get(name) for name in CACHE_SETTINGS}
+    same = ["model", "random_weights", "corpus", "head", "layer", "layers", "n_layers"]
+    same += ["interval_over", "split_notes", "experiment", "cache_hash"]
+    return {
+        **{name: first[name] for name in same},
+        "model_type": first.cache_identity.get("model_type", ""),
+        "weights_sha256": first.cache_identity.get("weights_sha256") or "unknown",
+        "block": _unlike_the_paper(split | first.settings | cache, first["head"]),
+        "macro_f1": runs.macro_f1.mean(),
+        "std": runs.macro_f1.std(ddof=1),
+        "runs": len(runs),
+        "low": runs.macro_f1_low.mean(),
+        "high": runs.macro_f1_high.mean(),
+        "constant_f1": runs.constant_f1.mean(),
+        "validation_f1": runs.validation_f1.mean(),
+        "alarms": _alarms(runs.alarms),
+        "by_seed": dict(zip(runs.seed, runs.macro_f1, strict=True)),
+        "weights": dict(zip(runs.seed, runs.layer_weights, strict=True)),
+        "paths": dict(zip(runs.seed, runs.path, strict=True)),
+        "split_hash": "+".join(sorted(set(runs.split_hash))),
+        "known": split | first.settings | first.cache_identity,
+    }
+
+
+def _alarms(of_runs: Iterable[list[tuple[str, str]]]) -> dict[str, int]:
+    """Sentences of equal code are one alarm, though each run has its own numbers in it."""
+    found: dict[tuple[str, int], str] = {}
+    n_runs: Counter[tuple[str, int]] = Counter()
+    for alarms in of_runs:
+        times: Counter[str] = Counter()
+        for code, sentence in alarms:
+            times[code] += 1  # several layers may have the same
+            found.setdefault((code, times[code]), sentence)
+            n_runs[code, times[code]] += 1
+    return {sentence: n_runs[alarm] for alarm, sentence in found.items()}
+
+
+def _unlike_the_paper(choices: Choices, head: str) -> str:
+    defaults = AST_DEFAULTS if head == "ast" else DEFAULTS
+    return ", ".join(
+        f"{name}: {value}"
+        for name, value in choices.items()
+        if name in defaults and name != "size" and value not in (None, defaults[name])
+    )  # a size is a model of its own
+
+
+def _apart(group: pd.DataFrame) -> list[str]:
+    """What sets each of these experiments apart from the others, as "name: value, ..."."""
+    known = pd.DataFrame({**each, "versions": ""} for each in group.known).map(str)
+    hashes = group[["cache_hash", "experiment"]].set_axis(["cache", "experiment"], axis=1)
+    told = [name for name in known if len(set(known[name])) > 1]
+    if not told or known.duplicated(told).any():  # they differ in their utterances or labels
+        known, told = known.join(hashes.reset_index(drop=True)), [*told, *hashes]
+    return [
+        ", ".join(f"{name}: {value[:12]}" for name, value in row.items())
+        for row in known[told].to_dict("records")
+    ]
+
+
+def _named(blocks: Iterable[str], further: Iterable[str]) -> list[str]:
+    return [", ".join(filter(None, pair)) for pair in zip(blocks, further, strict=True)]
+
+
+def on_last_layer(runs: pd.DataFrame) -> pd.Series:
+    """Whether each run is of the paper's kind: a head on the last layer, or on all of them."""
+    return runs.layer.isna() | (runs.layer == runs.n_layers - 1).fillna(False)
+
+
+def table2(
+    cells: pd.DataFrame, paper2: pd.DataFrame, paper3: pd.DataFrame, *, full: bool
+) -> pd.DataFrame:
+    """Mean over the corpora of every model and head.
+
+    The corpora are those of `shared_corpora`. A run's mean is over all of them, so only seeds that
+    all of them have count. The corpora's intervals are combined as those of independent means: the
+    distances of the ends from the scores add up as squares. The interval is about the speakers and
+    utterances of these corpora; it says nothing of other corpora.
+
+    Args:
+        cells: the experiments of one block.
+        paper2: the paper's Table 2.
+        paper3: the paper's Table 3, for means over fewer corpora.
+        full: with the rows that only the paper has.
+
+    Returns:
+        model, random_weights, head; macro_f1, std, runs, low, high, constant_f1 (its mean), alarms
+        (whether there are any); paper and paper_std over the paper's nine corpora; paper_same, its
+        score on our corpora, from Table 3 where they are not the nine; difference, ours less that.
+
+    Source: Zou and Donner 2008, doi:10.1002/sim.3095, for the interval of a sum.
+    """
+    cells = cells[cells["head"] != "ast"]
+    corpora, nine = shared_corpora(cells), sorted(set(paper3.corpus))
+    heads = [head for head in HEADS if full or head in set(cells["head"])]
+    models = in_order(cells.model, paper2.model, full=full)
+    table = _product(model=models, head=[head for head in heads if head != "ast"])
+    keys = ["model", "head"]
+    shared = cells[cells.corpus.isin(corpora)]
+    means = [dict(zip(keys, key, strict=True)) | _mean(own) for key, own in shared.groupby(keys)]
+    table = table.merge(pd.DataFrame(means, columns=[*keys, *_MEAN]), how="left")
+    table = table.merge(_as_papers(paper2[[*keys, "macro_f1", "std"]]), how="left")
+    if corpora == nine:
+        table["paper_same"] = table.paper
+    else:
+        same = paper3[paper3.corpus.isin(corpora)].groupby(keys).macro_f1.mean()
+        known = same if set(corpora) <= set(nine) else same[:0]
+        table = table.merge(known.rename("paper_same").reset_index(), how="left")
+    table["difference"] = table.macro_f1 - table.paper_same
+    table.insert(1, "random_weights", table.model.isin(cells.model[cells.random_weights]))
+    return table
+
+
+def shared_corpora(cells: pd.DataFrame) -> list[str]:
+    """The corpora that every model has with every head that it has at all, sorted."""
+    of_columns = cells.groupby(["model", "head"]).corpus.agg(set)
+    return sorted(set.intersection(*of_columns)) if len(of_columns) else []
+
+
+def _mean(cells: pd.DataFrame) -> dict[str, Any]:
+    """One experiment per corpus -> the mean over them."""
+    means = pd.DataFrame(cells.by_seed.tolist()).dropna(axis="columns").mean()  # per seed
+    below, above = cells.macro_f1 - cells.low, cells.high - cells.macro_f1
+    values = (
+        means.mean(),
+        means.std(ddof=1),
+        len(means),
+        means.mean() - np.sqrt((below**2).sum()) / len(cells),
+        means.mean() + np.sqrt((above**2).sum()) / len(cells),
+        cells.constant_f1.mean(),
+        bool(cells.alarms.astype(bool).any()),
+    )
+    return dict(zip(_MEAN, values, strict=True))
+
+
+def table3(cells: pd.DataFrame, paper3: pd.DataFrame, *, full: bool) -> pd.DataFrame:
+    """Every corpus and model, with the head that the paper shows for the model's family.
+
+    That is Multi-Layer for models of the wav2vec 2.0 kind, and Linear for Whisper and for models of
+    one layer. Beside it stands the best head as found: the one with the best validation score; to
+    choose by the test score would flatter it.
+
+    Args:
+        cells: the experiments of one block.
+        paper3: the paper's Table 3.
+        full: with the corpora and models that only the paper has.
+
+    Returns:
+        corpus, model, random_weights, head; macro_f1, std, runs, low, high, constant_f1, alarms;
+        paper, paper_std, difference; the best head as found: best_head, and its best_macro_f1,
+        best_std, best_runs, best_low, best_high, best_constant_f1, best_alarms and
+        best_validation_f1. The paper's corpora and models come first, in its order.
+    """
+    keys = ["corpus", "model"]
+    table = _product(
+        corpus=in_order(cells.corpus, paper3.corpus, full=full),
+        model=in_order(cells.model, paper3.model, full=full),
+    )
+    heads = {row.model: _head_of_family(row) for row in cells.itertuples()}
+    heads |= dict(zip(paper3.model, paper3["head"], strict=True))
+    random = table.model.isin(cells.model[cells.random_weights])
+    table = table.assign(random_weights=random, head=table.model.map(heads))
+    table = table.merge(cells[[*keys, "head", *_MEAN]], how="left")
+    table = table.merge(_as_papers(paper3[[*keys, "macro_f1", "std"]]), how="left")
+    table["difference"] = table.macro_f1 - table.paper
+    best = cells.loc[cells.groupby(keys).validation_f1.idxmax(), [*keys, "head", *_BEST]]
+    names = {name: f"best_{name}" for name in ("head", *_BEST)}
+    return table.merge(best.rename(columns=names), how="left")
+
+
+def _head_of_family(cell: Any) -> str:
+    if cell.head == "ast":
+        return "ast"
+    return "linear" if cell.model_type == "whisper" or cell.n_layers == 1 else "multilayer"
+
+
+def mean_layer_weights(cells: pd.DataFrame) -> pd.DataFrame:
+    """The weights that Multi-Layer learned, averaged over the corpora that all models have.
+
+    Returns:
+        model, random_weights, layer, weight (mean over corpora, then over runs; those of a model
+        sum to 1), std (over the runs' means) and runs; empty without a corpus that all have.
+    """
+    cells = cells[cells["head"] == "multilayer"]
+    shared = cells[cells.corpus.isin(shared_corpora(cells))]
+    parts = []
+    for model, own in shared.groupby("model"):
+        seeds = set.intersection(*own.weights.map(set))
+        means = np.mean([[of_run[seed] for seed in sorted(seeds)] for of_run in own.weights], 0)
+        layers = own.layers.iloc[0]
+        assert means.shape == (len(seeds), len(layers)), "one set of layers in a block"
+        parts.append(
+            pd.DataFrame(
+                {
+                    "model": model,
+                    "random_weights": own.random_weights.iloc[0],
+                    "layer": layers,
+                    "weight": means.mean(0),
+                    "std": means.std(0, ddof=1) if len(seeds) > 1 else np.nan,
+                    "runs": len(seeds),
+                }
+            )
+        )
+    columns = ["model", "random_weights", "layer", "weight", "std", "runs"]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
+def pairs(cells: pd.DataFrame) -> pd.DataFrame:
+    """What is compared with what on the same test utterances, one row per comparison.
+
+    Heads with one another, for every model and corpus; models with one another, for every corpus,
+    each with the head that is best on validation.
+
+    Returns:
+        between ("heads" or "models"), corpus, a_model, a_head, b_model, b_head, and of
+        both random_weights, alarms and paths (seed -> record).
+    """
+    cells = cells.sort_values("head", key=lambda heads: heads.map(list(HEADS).index))
+    best = cells.loc[cells.groupby(["corpus", "model"]).validation_f1.idxmax()]
+    groups = [("heads", own) for _, own in cells.groupby(["corpus", "model"])]
+    groups += [("models", own) for _, own in best.groupby("corpus")]
+    rows = [
+        {"between": between, "corpus": a.corpus}
+        | {
+            f"{side}_{name}": getattr(cell, name)
+            for side, cell in (("a", a), ("b", b))
+            for name in _SIDE
+        }
+        for between, own in groups
+        for a, b in combinations(own.itertuples(), 2)
+    ]
+    columns = ["between", "corpus", *(f"{side}_{name}" for side in "ab" for name in _SIDE)]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def in_order(ours: Iterable[str], papers: Iterable[str], *, full: bool = False) -> list[str]:
+    """Names in the paper's order, then by the alphabet; `full`: with those that only it has.
+
+    >>> in_order(["zulu", "b", "a"], ["b", "c"]), in_order(["a"], ["b", "c"], full=True)
+    (['b', 'a', 'zulu'], ['b', 'c', 'a'])
+    """
+    first = list(dict.fromkeys(papers))
+    there = set(ours)
+    return [name for name in first if full or name in there] + sorted(there - set(first))
+
+
+def _product(**axes: list[str]) -> pd.DataFrame:
+    return pd.MultiIndex.from_product(axes.values(), names=axes).to_frame(index=False)
+
+
+def _as_papers(table: pd.DataFrame) -> pd.DataFrame:
+    return table.rename(columns={"macro_f1": "paper", "std": "paper_std"})

@@ -1,0 +1,122 @@
+"""Cross-lingual transfer as a matrix, as layers, as text and as files."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lsmprobe.atomic import write_then_rename
+from lsmprobe.errors import SettingsError
+from lsmprobe.report.figures import draw_transfer, draw_transfer_layers, save_figure
+
+
+def transfer_matrix(table: pd.DataFrame, score: str = "macro_f1") -> pd.DataFrame:
+    """Scores in percent: a row per corpus trained on, a column per corpus tested on.
+
+    On the diagonal stands the score within a corpus, if it shares the same emotions with all its
+    partners; if not, no single one is comparable with the rest of its column, and it is missing.
+    `--emotions` with those that all corpora have makes every cell comparable.
+
+    Args:
+        table: what `transfer` returned, of one model, head and layer.
+        score: which column.
+
+    Raises:
+        SettingsError: the table has several models, heads or layers.
+    """
+    for column in ("model", "head", "layer", "feature_norm", "target_norm"):
+        rows = table if column != "target_norm" else table[table["source"] != table["target"]]
+        if len(found := rows[column].drop_duplicates()) > 1:
+            raise SettingsError(
+                f"the table has several values of {column} ({', '.join(map(str, found))}); "
+                f'choose one: table[table["{column}"] == {found.iloc[0]!r}].'
+            )
+    within = table["source"] == table["target"]
+    ambiguous = within & table.duplicated(["source", "target"], keep=False)
+    names = sorted({*table["source"], *table["target"]})
+    return (
+        table[~ambiguous]
+        .pivot_table(index="source", columns="target", values=score, dropna=False)
+        .reindex(index=names, columns=names)
+    )
+
+
+def transfer_layers(table: pd.DataFrame, score: str = "macro_f1") -> pd.DataFrame:
+    """Which layers transfer: scores in percent, a row per pair and a column per layer.
+
+    Below the pairs stand the scores within each corpus; where those are over several sets of
+    emotions, the emotions are named.
+
+    Args:
+        table: what `transfer` returned, of one model and head, with `--layer all`.
+        score: which column.
+    """
+    table = table.dropna(subset="layer")
+    within = table["source"] == table["target"]
+    sets = table.groupby(["source", "target"])["emotions"].transform("nunique")
+    names = np.where(
+        within, "within " + table["source"], table["source"] + " -> " + table["target"]
+    )
+    names = np.where(sets > 1, names + " (" + table["emotions"] + ")", names)
+    order = [*dict.fromkeys(names[~within]), *sorted({*names[within]})]
+    wide = table.assign(pair=names).pivot_table(index="pair", columns="layer", values=score)
+    return wide.reindex(order)
+
+
+def format_transfer(table: pd.DataFrame) -> str:
+    """The scores for the terminal: a matrix per model and head, or a table of layers."""
+    parts = []
+    for (model, head), own in table.groupby(["model", "head"], sort=False):
+        sweep = _is_sweep(own)
+        which = "layer by layer" if sweep else _which(own)
+        shown = transfer_layers(own) if sweep else transfer_matrix(own)
+        text = shown.rename_axis(index=None, columns=None).to_string(
+            float_format="{:.1f}".format, na_rep="-"
+        )
+        how = "from a row's corpus to a column's: " if not sweep else ""
+        parts.append(f"{model}, {head}, {which}, {how}macro-F1 in percent\n{text}")
+    norm = table["feature_norm"].iloc[0]
+    if norm == "zscore":
+        whose = "each corpus' own" if table["target_norm"].any() else "the source's training set's"
+        norm = f"zscore with {whose} statistics"
+    low, high = table["constant_f1"].min(), table["constant_f1"].max()
+    parts.append(
+        f"means over {table['runs'].max()} runs; features: {norm}; tested on the whole target, and "
+        "within a corpus on the test set of its own split; the best constant answer scores "
+        f"{low:.1f} to {high:.1f}"
+    )
+    flagged = int((table["alarms"].map(len) > 0).sum())
+    if flagged:
+        parts.append(f"! {flagged} of {len(table)} rows have alarms (docs/statistics.md)")
+    return "\n\n".join(parts)
+
+
+def save_transfer(table: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write transfer.csv and a heat map per model and head; their paths.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    written = [folder / "transfer.csv"]
+    write_then_rename(written[0], table.to_csv(index=False).encode())
+    for (model, head), own in table.groupby(["model", "head"], sort=False):
+        sweep = _is_sweep(own)
+        path = folder / f"{model}-{head}{'-layers' if sweep else ''}.png"
+        draw = (
+            draw_transfer_layers(transfer_layers(own))
+            if sweep
+            else draw_transfer(transfer_matrix(own))
+        )
+        draw.set_title(f"{model}, {head}{'' if sweep else ', ' + _which(own)}")
+        save_figure(draw, path)
+        written.append(path)
+    return written
+
+
+def _is_sweep(table: pd.DataFrame) -> bool:
+    return len(set(table["layer"].dropna())) > 1
+
+
+def _which(table: pd.DataFrame) -> str:
+    layer = table["layer"].iloc[0]
+    return "all layers" if pd.isna(layer) else f"layer {layer}"

@@ -1,0 +1,306 @@
+"""One record per run on disk, and all of them as one DataFrame.
+
+A record is a JSON file; the trained head lies beside it as safetensors. The record is written last,
+aside and then renamed, so a record under its final name is a finished run.
+"""
+
+import glob
+import hashlib
+import json
+import logging
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import safetensors.torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lsmprobe.atomic import write_then_rename
+from lsmprobe.errors import ResultsError
+
+FORMAT = "lsmprobe-run"
+VERSION = 1
+log = logging.getLogger(__name__)
+_FOLD_VALUES = ("best_epoch", "history", "layer_weights", "seconds")
+_COLUMNS: dict[str, str] = {
+    "model": "str",
+    "corpus": "str",
+    "head": "str",
+    "layer": "Int64",
+    "seed": "Int64",
+    "split": "str",
+    "feature_norm": "str",
+    "experiment": "str",
+    "macro_f1": "float64",
+    "macro_f1_low": "float64",
+    "macro_f1_high": "float64",
+    "uar": "float64",
+    "accuracy": "float64",
+    "constant_f1": "float64",
+    "interval_over": "str",
+    "n_test": "Int64",
+    "best_epoch": "object",
+    "n_layers": "Int64",  # of the cache, layer 0 too
+    "layers": "object",
+    "layer_weights": "object",
+    "random_weights": "bool",
+    "settings": "object",
+    "split_hash": "str",
+    "cache_hash": "str",
+    "cache_identity": "object",
+    "alarms": "object",
+    "seconds": "float64",
+    "path": "object",  # a folder's name may be no Unicode, which `str` refuses
+}
+# What a column of each type can take.
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "str": lambda value: isinstance(value, str) and not re.search("[\ud800-\udfff]", value),
+    "Int64": lambda value: value is None or (type(value) is int and abs(value) < 2**63),
+    "float64": math.isfinite,
+    "bool": lambda value: isinstance(value, bool),
+    "object": lambda value: value is None or isinstance(value, list | dict),
+}
+
+
+def run_id(identity: Mapping[str, Any]) -> str:
+    """Twelve hex digits that stand for everything that decides a run's numbers."""
+    canonical = json.dumps(identity, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def record_path(
+    results_dir: Path, model: str, corpus: str, head: str, layer: int | None, seed: int, run: str
+) -> Path:
+    """Where the record of a run lies: RESULTS/MODEL/CORPUS/linear-layer12-seed0-RUN.json."""
+    which = head if layer is None else f"{head}-layer{layer:02d}"
+    return results_dir / model / corpus / f"{which}-seed{seed}-{run}.json"
+
+
+def save_run(path: Path, record: Mapping[str, Any], heads: Mapping[str, Tensor]) -> None:
+    """Write a finished run: its heads' tensors if there are any, then its record.
+
+    Raises:
+        ResultsError: the folder cannot be written.
+    """
+    content = json.dumps({"format": FORMAT, "version": VERSION, **record}, allow_nan=False)
+    with _disk_errors(path):
+        if heads:
+            tensors = safetensors.torch.save(dict(heads))
+            write_then_rename(path.with_suffix(".safetensors"), tensors)
+        write_then_rename(path, content.encode())
+        for fold in path.parent.glob(f".{glob.escape(path.stem)}.fold*.safetensors"):
+            fold.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class TrainedFold:
+    """What came of one fold of a run."""
+
+    best_epoch: int  # counted from 1
+    history: list[dict[str, float]]  # one entry per epoch
+    layer_weights: list[float] | None  # if the head weighs layers
+    seconds: float
+    probabilities: Float[Tensor, "test classes"]
+    head: dict[str, Tensor]
+
+
+def save_fold(path: Path, number: int, fold: TrainedFold) -> None:
+    """Keep a fold of a run that is still going, so that a kill costs no more than one fold.
+
+    Args:
+        path: of the run's record, which replaces its folds when it is saved.
+        number: of the fold, from 0.
+        fold: what came of it.
+
+    Raises:
+        ResultsError: the folder cannot be written.
+    """
+    values = {name: getattr(fold, name) for name in _FOLD_VALUES}
+    head = {f"head.{name}": tensor for name, tensor in fold.head.items()}
+    tensors = {"probabilities": fold.probabilities, **head}
+    content = safetensors.torch.save(tensors, metadata={"fold": json.dumps(values)})
+    with _disk_errors(path):
+        write_then_rename(_fold_path(path, number), content)
+
+
+def load_fold(path: Path, number: int) -> TrainedFold | None:
+    """A fold that was kept, if it is there and whole."""
+    kept = _fold_path(path, number)
+    if not kept.exists():
+        return None
+    try:
+        with safetensors.safe_open(kept, "pt") as file:
+            values = json.loads(file.metadata()["fold"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        probabilities = tensors.pop("probabilities")
+        head = {name.removeprefix("head."): tensor for name, tensor in tensors.items()}
+        return TrainedFold(**values, probabilities=probabilities, head=head)
+    except (OSError, safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
+        log.warning("made again: %s is damaged (%s)", kept, error)
+        return None
+
+
+def _fold_path(path: Path, number: int) -> Path:
+    """Hidden beside the record: it is no result."""
+    return path.with_name(f".{path.stem}.fold{number:03d}.safetensors")
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """What the disk refuses, as one line."""
+    try:
+        yield
+    except OSError as error:
+        raise ResultsError(
+            f"{path.parent}: the result cannot be written ({error.strerror}); "
+            "free space or choose another --results-dir. Finished runs are kept."
+        ) from error
+
+
+def load_record(path: Path) -> dict[str, Any]:
+    """One record.
+
+    Raises:
+        ResultsError: the file is not a record, one of another version, or damaged.
+    """
+    record, _ = _read(path)
+    return record
+
+
+def load_head(path: Path) -> dict[str, Tensor]:
+    """The tensors of a run's trained heads, by `fold.parameter`; `path` is the record's."""
+    try:
+        return safetensors.torch.load_file(path.with_suffix(".safetensors"))
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ResultsError(f"{path}: its trained head cannot be read ({error}).") from error
+
+
+def load_predictions(path: str | Path) -> pd.DataFrame:
+    """What a run says of every test utterance; `path` is the record's.
+
+    Returns:
+        One row per utterance, in the split's order: key, speaker, emotion, predicted, and one
+        column `p_EMOTION` per class with its probability.
+
+    Raises:
+        ResultsError: as `load_record`.
+    """
+    record = load_record(Path(path))
+    try:
+        table = pd.DataFrame(record["predictions"], dtype=object)
+        chances = np.array(table.pop("probabilities").tolist(), dtype=np.float64)
+        text = table[["key", "speaker", "emotion", "predicted"]]
+        names = [f"p_{emotion}" for emotion in record["classes"]]
+        return text.join(pd.DataFrame(chances, columns=names))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def load_results(results_dir: str | Path = "results") -> pd.DataFrame:
+    """Every finished run in a folder, one row each.
+
+    Scores are in percent. `layer` is missing for Multi-Layer, `layer_weights` for the others. Runs
+    of one `experiment` differ in their seed alone (and with --resplit in their split); `settings`
+    and `cache_identity` say in what two experiments differ. `alarms` are codes, see alarms.py.
+    Damaged records are named in a warning of the log and left out.
+
+    Raises:
+        ResultsError: the folder is not there.
+    """
+    folder = Path(results_dir)
+    if not folder.is_dir():
+        raise ResultsError(f"{folder} is not a folder; expected the --results-dir of probe.py.")
+    splits = folder / "splits"
+    return results_table(path for path in sorted(folder.rglob("*.json")) if path.parent != splits)
+
+
+def results_table(paths: Iterable[Path]) -> pd.DataFrame:
+    """These records as a DataFrame, one row each; see `load_results`."""
+    rows = []
+    for path in paths:
+        try:
+            rows.append(_read(path)[1])
+        except ResultsError as error:
+            log.warning("left out: %s", error)
+    columns = {name: [row[name] for row in rows] for name in _COLUMNS}
+    return pd.DataFrame({n: pd.Series(columns[n], dtype=kind) for n, kind in _COLUMNS.items()})
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a run's record is there and can be read."""
+    try:
+        _read(path)
+    except ResultsError:
+        return False
+    return True
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A record, and its row in the table of results."""
+    try:
+        record = json.loads(path.read_bytes())
+        found = record["format"], record["version"]
+    except OSError as error:
+        raise ResultsError(f"{path} cannot be read ({error.strerror}). Probe again.") from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise _damaged(path, error) from error
+    if found != (FORMAT, VERSION):
+        raise ResultsError(
+            f"{path} has format {found[0]} {found[1]}; expected {FORMAT} {VERSION}. "
+            "Delete it and probe again."
+        )
+    try:
+        row = _row(record)
+        for name, value in row.items():
+            if not _FITS[_COLUMNS[name]](value):
+                raise ValueError(f"{name} is {str(value)[:40]!r}")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path, error) from error
+    return record, {**row, "path": str(path)}
+
+
+def _damaged(path: str | Path, error: Exception) -> ResultsError:
+    return ResultsError(
+        f"{path} is not a readable record of a run ({type(error).__name__}: {error}); "
+        "delete it and probe again."
+    )
+
+
+def _row(record: Mapping[str, Any]) -> dict[str, Any]:
+    scores = record["scores"]
+    return {
+        "model": record["model"],
+        "corpus": record["corpus"],
+        "head": record["head"],
+        "layer": record["layer"],
+        "seed": record["seed"],
+        "split": record["split"]["kind"],
+        "feature_norm": record["settings"]["feature_norm"],
+        "experiment": record["experiment"],
+        "macro_f1": float(scores["macro_f1"]),
+        "macro_f1_low": float(scores["interval"]["low"]),
+        "macro_f1_high": float(scores["interval"]["high"]),
+        "uar": float(scores["uar"]),
+        "accuracy": float(scores["accuracy"]),
+        "constant_f1": float(scores["constant_f1"]),
+        "interval_over": scores["interval"]["over"],
+        "n_test": len(record["predictions"]),
+        "best_epoch": [fold["best_epoch"] for fold in record["folds"]],
+        "n_layers": record.get("n_layers"),
+        "layers": record["layers"],
+        "layer_weights": record["layer_weights"],
+        "random_weights": record["cache"]["identity"].get("random_init") is not None,
+        "settings": record["settings"],
+        "split_hash": record["split"]["hash"],
+        "cache_hash": record["cache"]["hash"],
+        "cache_identity": record["cache"]["identity"],
+        "alarms": [alarm["code"] for alarm in record.get("alarms", [])],
+        "seconds": float(record["seconds"]),
+    }

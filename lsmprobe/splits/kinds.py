@@ -1,0 +1,297 @@
+"""Splits of a corpus into train, validation and test: whole speakers, every emotion in every part.
+
+A split is found, not drawn: search.py compares the assignments of speakers to parts. What a split
+is, and its file, is in file.py. docs/splits.md shows what real corpora allow.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
+
+from lsmprobe.errors import SplitError, nearest
+from lsmprobe.splits.file import PARTS, load_split, plural
+from lsmprobe.splits.file import Fold as Fold
+from lsmprobe.splits.file import Split as Split
+from lsmprobe.splits.search import choose, rank_assignments
+
+SPECS = ("auto", "speaker", "random", "loso", "kfold:K", "given")
+
+
+def make_split(spec: str, utterances: pd.DataFrame, *, seed: int = 0) -> Split:
+    """The split that `--split` asks for.
+
+    Args:
+        spec: `auto` (the manifest's own split where every utterance has one, else `speaker`),
+            `speaker`, `random`, `loso`, `kfold:K`, `given`, or the path of a split file.
+        utterances: columns key, emotion, speaker; gender and split where the corpus has them.
+        seed: which one of the near-best splits; see `speaker_split`.
+
+    Raises:
+        SplitError: the corpus cannot be split so, or `spec` is none of these.
+    """
+    speakers, emotions = utterances["speaker"], utterances["emotion"]
+    given = utterances["split"].tolist() if "split" in utterances else [""]
+    if spec == "auto":
+        spec = "given" if all(given) else "speaker"
+    if spec == "speaker":
+        return speaker_split(speakers, emotions, genders=utterances.get("gender"), seed=seed)
+    if spec == "random":
+        return random_split(speakers, emotions, seed=seed)
+    if spec == "loso":
+        return leave_one_speaker_out(speakers, emotions)
+    if spec.startswith("kfold:"):
+        k = spec.removeprefix("kfold:")
+        if not k.isdecimal():
+            raise SplitError(f"--split {spec} has no number of folds. Say for example kfold:5.")
+        return k_fold_speakers(speakers, emotions, int(k), seed=seed)
+    if spec == "given":
+        split = given_split(given)
+    elif spec.endswith(".json") or Path(spec).is_file():
+        split = load_split(spec, utterances["key"].tolist())
+    else:
+        known = nearest(spec, SPECS)
+        raise SplitError(f"--split {spec} is neither a kind of split nor a file; {known}")
+    leak = _leak_notes(split.folds, _as_strings(speakers))
+    return replace(split, notes=tuple(dict.fromkeys((*split.notes, *leak))))
+
+
+def speaker_split(
+    speakers: ArrayLike,
+    emotions: ArrayLike,
+    *,
+    genders: ArrayLike | None = None,
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    seed: int = 0,
+) -> Split:
+    """Whole speakers to one part each, nearest to `fractions` with each class in its share.
+
+    Args:
+        speakers: one per utterance.
+        emotions: one per utterance.
+        genders: one per utterance, `female`, `male` or empty; only the notes read them.
+        fractions: of the utterances in train, validation and test.
+        seed: 0 is the best split found, n the best one whose test set is none of the n before it.
+            There are at most as many as speakers; then they come round again, and a note says so.
+
+    Raises:
+        SplitError: fewer than three speakers, or an utterance without one.
+    """
+    _check_fractions(fractions)
+    names, speaker_of, counts = _tally(speakers, emotions)
+    _check_speakers(len(names), 3, "train, validation and test")
+    trains = np.array([[True, False, False]])
+    ranked = rank_assignments(counts, np.array(fractions), trains)
+    part_of, again = choose(ranked, ranked == PARTS.index("test"), seed)
+    fold = Fold(*(np.flatnonzero(part_of[speaker_of] == part) for part in range(len(PARTS))))
+    notes = [
+        *_size_notes(fold, speaker_of, genders, fractions, "nearest" if seed == 0 else "near"),
+        *_gap_notes(fold, speaker_of, _as_strings(emotions)),
+        *again,
+    ]
+    return Split("speaker", seed, (fold,), tuple(notes))
+
+
+def random_split(
+    speakers: ArrayLike,
+    emotions: ArrayLike,
+    *,
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    seed: int = 0,
+) -> Split:
+    """Utterances at random, each emotion divided by `fractions`; speakers are shared, so it leaks.
+
+    Raises:
+        SplitError: an emotion with fewer than three utterances.
+    """
+    _check_fractions(fractions)
+    voices, labels = _as_strings(speakers), _as_strings(emotions)
+    _check_lengths(voices, labels)
+    classes, counts = np.unique(labels, return_counts=True)
+    if counts.min() < len(PARTS):
+        found = f"`{classes[counts.argmin()]}` has {plural(int(counts.min()), 'utterance')}"
+        raise SplitError(f"{found}; each of 3 parts needs one. Drop the label or add utterances.")
+    # Rounding what all classes up to this one should have keeps the parts' sizes within one.
+    upto = np.cumsum(counts)[:, None] * np.array(fractions[1:])
+    held_out = np.diff(np.floor(upto + 0.5), axis=0, prepend=0).astype(int)
+    rng = np.random.default_rng(seed)
+    parts = np.zeros(len(labels), dtype=int)
+    for label, count, (validation, test) in zip(classes, counts, held_out, strict=True):
+        validation = np.clip(validation, 1, count - 2)
+        test = np.clip(test, 1, count - 1 - validation)
+        shuffled = rng.permutation(np.flatnonzero(labels == label))
+        parts[shuffled[:validation]] = 1
+        parts[shuffled[validation : validation + test]] = 2
+    fold = Fold(*(np.flatnonzero(parts == part) for part in range(len(PARTS))))
+    return Split("random", seed, (fold,), _leak_notes((fold,), voices))
+
+
+def leave_one_speaker_out(speakers: ArrayLike, emotions: ArrayLike) -> Split:
+    """One fold per speaker, in sorted order; the next speaker is validation, the others train.
+
+    Raises:
+        SplitError: fewer than three speakers, or an utterance without one.
+    """
+    names, speaker_of, _ = _tally(speakers, emotions)
+    _check_speakers(len(names), 3, "train, validation and test")
+    folds = _rotate(speaker_of, len(names))
+    return Split("loso", 0, folds, _rotation_notes(folds, _as_strings(emotions)))
+
+
+def k_fold_speakers(speakers: ArrayLike, emotions: ArrayLike, k: int, *, seed: int = 0) -> Split:
+    """K groups of whole speakers, as even as can be; each is test once, the next one validation.
+
+    Raises:
+        SplitError: fewer than three folds, fewer speakers than folds, an utterance without one.
+    """
+    names, speaker_of, counts = _tally(speakers, emotions)
+    if k < len(PARTS):
+        raise SplitError(f"{k} folds leave no training set beside validation and test; ask for 3.")
+    _check_speakers(len(names), k, f"{k} folds")
+    group = np.arange(k)
+    trains = (group != group[:, None]) & (group != (group[:, None] + 1) % k)
+    ranked = rank_assignments(counts, np.full(k, 1 / k), trains)
+    # Turning the groups round changes nothing: let the first speaker always be in the first.
+    ranked = (ranked - ranked[:, :1]) % k
+    part_of, again = choose(ranked, ranked, seed)
+    folds = _rotate(part_of[speaker_of], k)
+    return Split(
+        f"kfold:{k}", seed, folds, (*_rotation_notes(folds, _as_strings(emotions)), *again)
+    )
+
+
+def given_split(splits: Sequence[str]) -> Split:
+    """The split that the corpus brings: `train`, `validation` or `test` for every utterance.
+
+    Raises:
+        SplitError: another name, an utterance without one, or an empty part.
+    """
+    found = Counter(splits)
+    if set(found) != set(PARTS):
+        names = ", ".join(f"{name or '(empty)'} {count}" for name, count in sorted(found.items()))
+        expected = "train, validation and test, every utterance in one"
+        raise SplitError(
+            f"the split column holds {names}; expected {expected}. Or --split speaker."
+        )
+    column = np.array(splits)
+    return Split("given", 0, (Fold(*(np.flatnonzero(column == part) for part in PARTS)),))
+
+
+def _rotate(part_of: Int[np.ndarray, " utterances"], k: int) -> tuple[Fold, ...]:
+    """Each part is test once; the next one is validation, the others train."""
+
+    def fold(test: int) -> Fold:
+        validation = (test + 1) % k
+        return Fold(
+            train=np.flatnonzero((part_of != test) & (part_of != validation)),
+            validation=np.flatnonzero(part_of == validation),
+            test=np.flatnonzero(part_of == test),
+        )
+
+    return tuple(fold(test) for test in range(k))
+
+
+def _size_notes(
+    fold: Fold,
+    speaker_of: Int[np.ndarray, " utterances"],
+    genders: ArrayLike | None,
+    fractions: tuple[float, float, float],
+    nearness: str,
+) -> list[str]:
+    n_speakers = int(speaker_of.max()) + 1
+    sizes = [len(fold.train), len(fold.validation), len(fold.test)]
+    wanted = "/".join(f"{100 * fraction:.0f}" for fraction in fractions)
+    reached = "/".join(f"{100 * size / sum(sizes):.0f}" for size in sizes)
+    facts = []
+    if reached != wanted:
+        facts.append(f"{nearness} to {wanted} is {reached}")
+    if len(set(speaker_of[fold.test])) == 1:
+        gender = "" if genders is None else str(_as_strings(genders)[fold.test[0]])
+        who = {"female": "woman", "male": "man"}.get(gender, "speaker")
+        facts.append(f"the test set is one {who}")
+    return [f"{n_speakers} speakers: {'; '.join(facts)}"] if facts else []
+
+
+def _gap_notes(fold: Fold, speaker_of: np.ndarray, emotions: np.ndarray) -> list[str]:
+    notes = []
+    for part in PARTS:
+        for emotion in _missing(getattr(fold, part), emotions):
+            n = len(set(speaker_of[emotions == emotion]))
+            why = "no split with fewer gaps was found"
+            if n < len(PARTS):
+                why = f"no split of these speakers avoids a gap, {n} of them can give `{emotion}`"
+            notes.append(f"{part} has no `{emotion}`: {why}")
+    return notes
+
+
+def _rotation_notes(folds: tuple[Fold, ...], emotions: np.ndarray) -> tuple[str, ...]:
+    """Gaps of train and test; those of validation are those of test, one fold earlier."""
+    gaps = Counter(
+        (part, emotion)
+        for part in ("train", "test")
+        for fold in folds
+        for emotion in _missing(getattr(fold, part), emotions)
+    )
+    return tuple(
+        f"{part} has no `{emotion}` in {count} of {len(folds)} folds"
+        for (part, emotion), count in gaps.items()
+    )
+
+
+def _missing(part: np.ndarray, emotions: np.ndarray) -> list[str]:
+    return np.setdiff1d(emotions, emotions[part]).tolist()
+
+
+def _leak_notes(folds: tuple[Fold, ...], speakers: np.ndarray) -> tuple[str, ...]:
+    tested = {(n, speaker) for n, fold in enumerate(folds) for speaker in speakers[fold.test]}
+    trained = {(n, speaker) for n, fold in enumerate(folds) for speaker in speakers[fold.train]}
+    known = {speaker for _, speaker in tested if speaker}
+    shared = {speaker for _, speaker in tested & trained if speaker}
+    if not shared:
+        return ()
+    found = f"{len(shared)} of {plural(len(known), 'test speaker')} also in train"
+    return (f"{found}: the scores leak, they do not tell how new speakers fare",)
+
+
+def _tally(
+    speakers: ArrayLike, emotions: ArrayLike
+) -> tuple[list[str], Int[np.ndarray, " utterances"], Float[np.ndarray, "speakers classes"]]:
+    """Names of the speakers (sorted), the speaker of each utterance, utterances per class."""
+    voices, labels = _as_strings(speakers), _as_strings(emotions)
+    _check_lengths(voices, labels)
+    if (voices == "").any():
+        found = f"{plural(int((voices == '').sum()), 'utterance')} of {len(voices)} have no speaker"
+        raise SplitError(f"{found}; splitting by speaker needs all. Name them or --split random.")
+    names, speaker_of = np.unique(voices, return_inverse=True)
+    classes, class_of = np.unique(labels, return_inverse=True)
+    counts = np.zeros((len(names), len(classes)))
+    np.add.at(counts, (speaker_of, class_of), 1)
+    return names.tolist(), speaker_of, counts
+
+
+def _as_strings(values: ArrayLike) -> np.ndarray:
+    return np.asarray(values, dtype=str)
+
+
+def _check_lengths(speakers: np.ndarray, emotions: np.ndarray) -> None:
+    assert speakers.shape == emotions.shape, "one speaker and one emotion per utterance"
+    if not len(speakers):
+        raise SplitError("there are no utterances to split. Check the folder and the labels kept.")
+
+
+def _check_speakers(found: int, needed: int, what: str) -> None:
+    if found < needed:
+        raise SplitError(
+            f"found {plural(found, 'speaker')}; {what} of different speakers need {needed}. "
+            f"Use {'--split loso or ' if found >= 3 else ''}--split random (speakers are shared)."
+        )
+
+
+def _check_fractions(fractions: tuple[float, float, float]) -> None:
+    if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise SplitError(f"fractions {fractions}; expected three above 0 that sum to 1.")
