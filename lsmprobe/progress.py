@@ -1,0 +1,58 @@
+"""Progress is handed in: a stage counts, and whoever calls it says how that is shown.
+
+A stage takes `progress`, which is called as tqdm is: around what it goes through
+(`for pair in progress(pairs, unit="pair")`), or with a total, for a bar that is moved by hand
+(`with progress(total=30, unit="epoch") as bar`).
+"""
+
+import sys
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+EVERY_S = 30.0  # between two lines of a log, which nobody watches
+
+
+class Progress(Protocol):
+    """How progress is shown: called as tqdm is, answers a bar as tqdm does."""
+
+    def __call__(self, iterable: Iterable[Any] | None = None, **settings: Any) -> tqdm:
+        """A bar around `iterable`, or with `total` one that is moved by `update`."""
+
+
+def silent(iterable: Iterable[Any] | None = None, **settings: Any) -> tqdm:
+    """Nothing is shown.
+
+    >>> list(silent([1, 2]))
+    [1, 2]
+    """
+    return tqdm(iterable, **(settings | {"disable": True}))
+
+
+def terminal(iterable: Iterable[Any] | None = None, **settings: Any) -> tqdm:
+    """A bar on standard error; in a log file a line every half minute."""
+    every_s = 0.2 if sys.stderr.isatty() else EVERY_S
+    return tqdm(iterable, **({"mininterval": every_s} | settings))
+
+
+def automatic(iterable: Iterable[Any] | None = None, **settings: Any) -> tqdm:
+    """A notebook's own bar in a notebook, a bar in a terminal, and nothing elsewhere."""
+    if _in_a_notebook():
+        from tqdm.notebook import tqdm as notebook_bar
+
+        return notebook_bar(iterable, **settings)
+    return (terminal if sys.stderr.isatty() else silent)(iterable, **settings)
+
+
+def _in_a_notebook() -> bool:
+    """Whether this is a Jupyter kernel that can show widgets."""
+    if "ipykernel" not in sys.modules:
+        return False
+    try:
+        import ipywidgets  # noqa: F401
+        from IPython import get_ipython
+    except ImportError:
+        return False
+    shell = get_ipython()
+    return shell is not None and "IPKernelApp" in shell.config
