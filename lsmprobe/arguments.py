@@ -69,7 +69,7 @@ def check_fields(config: Any) -> None:
     hints = _hints(config.__class__)
     for field in fields(config):
         value = getattr(config, field.name)
-        right = check(field.name, value, hints[field.name])
+        right = check(f"--{field.name.replace('_', '-')}", value, hints[field.name])
         if right is not value:
             object.__setattr__(config, field.name, right)
 
@@ -83,7 +83,7 @@ def check(name: str, value: Any, hint: Any) -> Any:
     for limits in _annotations(hint):
         is_number = isinstance(limits, Within) and isinstance(value, int | float)
         if is_number and not limits.low <= value <= limits.high:
-            raise SettingsError(f"{name} is {value}; expected {limits.low:g} to {limits.high:g}.")
+            raise SettingsError(f"{name} is {value}; expected {limits.low} to {limits.high}.")
     plain = _alternatives(hint)
     choices = [choice for one in plain if get_origin(one) is Literal for choice in get_args(one)]
     lists = [one for one in plain if get_origin(one) in (tuple, list, Sequence, _SEQUENCE)]

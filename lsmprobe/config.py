@@ -4,38 +4,29 @@ This module imports nothing heavy, so that `--help` answers at once.
 """
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
+from lsmprobe.arguments import Within, check_fields
 from lsmprobe.errors import SettingsError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["float32", "bfloat16", "float16"]
-RANGES: dict[str, tuple[float, float]] = {
-    "batch_seconds": (0.001, 1e6),
-    "max_seconds": (0.025, 1e6),  # one frame
-    "random_init": (0, 2**32),
-    "runs": (1, 1000),
-    "seed": (0, 2**32),
-    "split_seed": (0, 2**32),
-    "epochs": (1, 100_000),
-    "batch_size": (1, 1_000_000),
-    "lr": (1e-12, 100),
-    "weight_decay": (0, 100),
-    "scalar_lr": (0, 100),
-    "scalar_weight_decay": (0, 100),
-    "hidden": (1, 65_536),
-    "dropout": (0, 0.99),
-    "frequency_mask": (0, 128),
-    "time_mask": (0, 512),
-}
+Seed = Annotated[int, Within(0, 2**32)]
+
+
+class Config:
+    """What every command's settings share: they are checked when they are built."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
-class ExtractConfig:
+class ExtractConfig(Config):
     """Stage 1: run a frozen speech model over a corpus, store every layer's hidden states."""
 
     model: str
@@ -55,9 +46,9 @@ class ExtractConfig:
     """Where the model runs; auto takes a GPU if there is one."""
     precision: Precision = "float32"
     """How the model computes. Half precision rounds, differently from batch to batch."""
-    batch_seconds: float | None = None
+    batch_seconds: Annotated[float, Within(0.001, 1e6)] | None = None
     """Seconds of audio, padding counted, that run together; by default 12 (CPU), 240 (GPU)."""
-    random_init: int | None = None
+    random_init: Seed | None = None
     """Random weights from this seed instead of the checkpoint's: the control."""
     revision: str | None = None
     """A branch, tag or commit of the Hugging Face repository; otherwise the table's."""
@@ -65,7 +56,7 @@ class ExtractConfig:
     """What Whisper sees: 30 s windows, as it was trained, or the utterance's own length."""
     input_norm: Literal["checkpoint", "none", "zscore"] = "checkpoint"
     """How the waveform is normalised: as the checkpoint's preprocessor says, not, or always."""
-    max_seconds: float | None = None
+    max_seconds: Annotated[float, Within(0.025, 1e6)] | None = None  # one frame at least
     """Longer utterances are cut here; by default nothing is cut."""
     emotions: tuple[str, ...] = ()
     """Only the utterances of these emotions."""
@@ -86,7 +77,7 @@ class ExtractConfig:
     """Extract a few clips alone and batched and print the largest difference; store nothing."""
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
+        super().__post_init__()
         if self.dry_run and self.selftest:
             raise SettingsError("--dry-run and --selftest are two things; ask for one of them.")
         self.cache_path  # noqa: B018  has a name
@@ -122,7 +113,7 @@ class ExtractConfig:
 
 
 @dataclass(frozen=True)
-class ProbeConfig:
+class ProbeConfig(Config):
     """Stage 2: train the heads on cached hidden states and score them on held-out speakers."""
 
     model: tuple[str, ...] = ()
@@ -133,14 +124,14 @@ class ProbeConfig:
     """Linear and Non-Linear read one layer, Multi-Layer a learned weighting of all of them."""
     layer: int | Literal["all"] | None = None
     """The layer that Linear and Non-Linear read, or all in one sweep; by default the last."""
-    runs: int = 3
+    runs: Annotated[int, Within(1, 1000)] = 3
     """Runs with seeds SEED, SEED+1, ...: initialisation, dropout and order of batches."""
-    seed: int = 0
+    seed: Seed = 0
     """The first seed."""
     split: str = "auto"
     """speaker, random, loso, kfold:K, given (the manifest's own), or a JSON file. auto: given where
     the manifest brings one, else speaker."""
-    split_seed: int = 0
+    split_seed: Seed = 0
     """0 is the best split found; others are other good ones."""
     resplit: bool = False
     """A new split for every run."""
@@ -157,13 +148,13 @@ class ProbeConfig:
     """One record per run is written here."""
     device: Device = "auto"
     """Where the heads are trained; auto takes a GPU if there is one."""
-    epochs: int = 30
+    epochs: Annotated[int, Within(1, 100_000)] = 30
     """Passes over the training set."""
-    batch_size: int = 32
+    batch_size: Annotated[int, Within(1, 1_000_000)] = 32
     """Utterances per step."""
-    lr: float = 5e-4
+    lr: Annotated[float, Within(1e-12, 100)] = 5e-4
     """Adam's learning rate."""
-    weight_decay: float = 1e-4
+    weight_decay: Annotated[float, Within(0, 100)] = 1e-4
     """Adam's (coupled) weight decay."""
     scheduler: Literal["plateau", "cosine", "none"] = "plateau"
     """plateau: halved when 5 epochs in a row and one more bring no better validation loss, not
@@ -172,21 +163,21 @@ class ProbeConfig:
     """Weigh the loss inversely to the training counts of the classes, or not."""
     epoch_choice: Literal["best", "loss", "last"] = "best"
     """The epoch that is scored on the test set: best validation macro-F1, lowest loss, or last."""
-    hidden: int = 256
+    hidden: Annotated[int, Within(1, 65_536)] = 256
     """Width of the heads."""
-    dropout: float = 0.1
+    dropout: Annotated[float, Within(0, 0.99)] = 0.1
     """Dropout of the Non-Linear and Multi-Layer heads."""
     include_layer_0: bool = False
     """Let Multi-Layer weigh layer 0 too."""
-    scalar_lr: float | None = None
+    scalar_lr: Annotated[float, Within(0, 100)] | None = None
     """Another learning rate for Multi-Layer's layer weights."""
-    scalar_weight_decay: float | None = None
+    scalar_weight_decay: Annotated[float, Within(0, 100)] | None = None
     """Another weight decay for Multi-Layer's layer weights."""
     force: bool = False
     """Repeat runs whose record is there already."""
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
+        super().__post_init__()
         if self.head == "multilayer" and self.layer is not None:
             raise SettingsError(
                 "--layer does not go with --head multilayer, which reads every layer; drop one."
@@ -195,7 +186,7 @@ class ProbeConfig:
 
 
 @dataclass(frozen=True)
-class BaselineConfig:
+class BaselineConfig(Config):
     """The paper's baseline: an Audio Spectrogram Transformer, trained from scratch on a corpus."""
 
     dataset: str
@@ -209,13 +200,13 @@ class BaselineConfig:
     """The filterbanks are computed once and kept in CACHE_DIR/fbank."""
     results_dir: Path = Path("results")
     """One record per run is written here."""
-    runs: int = 3
+    runs: Annotated[int, Within(1, 1000)] = 3
     """Runs with seeds SEED, SEED+1, ...: initialisation, order of batches, masks."""
-    seed: int = 0
+    seed: Seed = 0
     """The first seed."""
     split: str = "auto"
     """As for probe.py: speaker, random, loso, kfold:K, given, or a JSON file."""
-    split_seed: int = 0
+    split_seed: Seed = 0
     """0 is the best split found; others are other good ones."""
     emotions: tuple[str, ...] = ()
     """Only the utterances of these emotions."""
@@ -227,23 +218,23 @@ class BaselineConfig:
     """Leave out clips that cannot be read; they are counted and named."""
     device: Device = "auto"
     """Where it is trained; auto takes a GPU if there is one."""
-    epochs: int = 25
+    epochs: Annotated[int, Within(1, 100_000)] = 25
     """Passes over the training set."""
-    batch_size: int = 48
+    batch_size: Annotated[int, Within(1, 1_000_000)] = 48
     """Utterances per step."""
-    lr: float = 1e-4
+    lr: Annotated[float, Within(1e-12, 100)] = 1e-4
     """Adam's learning rate; from the sixth epoch on it falls by 15 % each epoch."""
-    weight_decay: float = 5e-7
+    weight_decay: Annotated[float, Within(0, 100)] = 5e-7
     """Adam's (coupled) weight decay."""
-    frequency_mask: int = 24
+    frequency_mask: Annotated[int, Within(0, 128)] = 24
     """While training, a band of less than this many of the 128 bins is blanked out; 0: none."""
-    time_mask: int = 96
+    time_mask: Annotated[int, Within(0, 512)] = 96
     """The same of the 512 frames."""
     force: bool = False
     """Repeat runs whose record is there already."""
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
+        super().__post_init__()
         label_map(self.map)
 
 
@@ -292,7 +283,7 @@ class TransferConfig(ProbeConfig):
 
 
 @dataclass(frozen=True)
-class PredictConfig:
+class PredictConfig(Config):
     """Label new audio with the head of a finished run and its encoder."""
 
     run: Path
@@ -307,12 +298,13 @@ class PredictConfig:
     """Print JSON: a list with clip, predicted, and probabilities by emotion."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.files:
             raise SettingsError("predict got no audio file; name one or more.")
 
 
 @dataclass(frozen=True)
-class ReportConfig:
+class ReportConfig(Config):
     """The paper's tables and its Figure 2 from the records that are there, beside its numbers."""
 
     results_dir: Path = Path("results")
@@ -326,7 +318,7 @@ class ReportConfig:
 
 
 @dataclass(frozen=True)
-class DemoConfig:
+class DemoConfig(Config):
     """Both stages on the embedded corpus and the embedded model, whose weights are random."""
 
     folder: Path = Path()
@@ -334,12 +326,12 @@ class DemoConfig:
 
 
 @dataclass(frozen=True)
-class ListCorporaConfig:
+class ListCorporaConfig(Config):
     """List the corpora: language, licence, how to obtain each, expected counts."""
 
 
 @dataclass(frozen=True)
-class CheckCorpusConfig:
+class CheckCorpusConfig(Config):
     """Check a copy of a corpus; exit status 0 only if it is complete."""
 
     name: str
@@ -351,7 +343,7 @@ class CheckCorpusConfig:
 
 
 @dataclass(frozen=True)
-class GetCorpusConfig:
+class GetCorpusConfig(Config):
     """Download and unpack a corpus, or say where and how to ask for it."""
 
     name: str
@@ -361,12 +353,12 @@ class GetCorpusConfig:
 
 
 @dataclass(frozen=True)
-class Table1Config:
+class Table1Config(Config):
     """Print the paper's Table 1 from the copies that are there, beside the paper's own rows."""
 
 
 @dataclass(frozen=True)
-class SplitConfig:
+class SplitConfig(Config):
     """A split of a corpus."""
 
     split: str
@@ -375,7 +367,7 @@ class SplitConfig:
     """As at extraction: a corpus, a manifest, folder:DIR."""
     data_dir: Path | None = None
     """Where the corpus lies; otherwise $LSMPROBE_DATA/NAME, then data/NAME."""
-    split_seed: int = 0
+    split_seed: Seed = 0
     """0 is the best split found; others are other good ones."""
     emotions: tuple[str, ...] = ()
     """Only the utterances of these emotions."""
@@ -385,6 +377,7 @@ class SplitConfig:
     """For folder:DIR, a regular expression over the path with a group named speaker."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         label_map(self.map)
 
 
@@ -402,7 +395,7 @@ class MakeSplitConfig(SplitConfig):
 
 
 @dataclass(frozen=True)
-class ListCachesConfig:
+class ListCachesConfig(Config):
     """List the caches of a folder: what they hold, how much of it is there, how large they are."""
 
     cache_dir: Path = Path("cache")
@@ -410,7 +403,7 @@ class ListCachesConfig:
 
 
 @dataclass(frozen=True)
-class CacheInfoConfig:
+class CacheInfoConfig(Config):
     """Everything a cache says about itself."""
 
     path: Path
@@ -418,7 +411,7 @@ class CacheInfoConfig:
 
 
 @dataclass(frozen=True)
-class VerifyCacheConfig:
+class VerifyCacheConfig(Config):
     """Read caches and compare every checksum; exit status 0 only if nothing is damaged."""
 
     paths: tuple[Path, ...]
@@ -430,7 +423,7 @@ class VerifyCacheConfig:
 
 
 @dataclass(frozen=True)
-class MergeCacheConfig:
+class MergeCacheConfig(Config):
     """Make one file of a cache in parts, its checksums compared on the way."""
 
     path: Path
@@ -440,7 +433,7 @@ class MergeCacheConfig:
 
 
 @dataclass(frozen=True)
-class PruneCachesConfig:
+class PruneCachesConfig(Config):
     """Say what interrupted runs and merges have left over, and remove it with --yes."""
 
     paths: tuple[Path, ...]
@@ -454,7 +447,7 @@ class PruneCachesConfig:
 
 
 @dataclass(frozen=True)
-class ExportCacheConfig:
+class ExportCacheConfig(Config):
     """Write the pooled means, or one layer, as OUT.npy, and its utterances as OUT.csv."""
 
     path: Path
@@ -467,21 +460,11 @@ class ExportCacheConfig:
     """Every frame of the layer, not the means; the CSV says where each utterance begins."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.frames and self.layer is None:
             raise SettingsError("--frames needs --layer L: frames are exported layer by layer.")
         if self.out.name in ("", ".."):
             raise SettingsError(f"{str(self.out)!r} is a folder; expected a name without .npy.")
-
-
-def _check_ranges(config: ExtractConfig | ProbeConfig | BaselineConfig) -> None:
-    """Every number within what can be meant; NaN is in no range."""
-    for field in fields(config):
-        value = getattr(config, field.name)
-        if field.name in RANGES and value is not None:
-            low, high = RANGES[field.name]
-            if not low <= value <= high:
-                flag = field.name.replace("_", "-")
-                raise SettingsError(f"--{flag} is {value}; expected {low} to {high}.")
 
 
 def model_name(model: str) -> str:
