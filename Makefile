@@ -1,17 +1,21 @@
-# Two commands: `make demo` runs both stages on the embedded default, `make test` runs every check.
+# Two commands: `make demo` runs both stages on the embedded default, `make test` the quick checks.
+# `make test-all` adds the slow trials: kills by the dozen, mounts, kernels, whole processes.
 # Each creates the environment first if it is not there. PYTHON chooses the interpreter (3.10 to 3.13).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check format bench faults docs clean
+.PHONY: demo test test-all check format bench faults fresh docs clean
 
 demo: $(INSTALLED)
 	$(BIN)/lsmprobe demo
 
 test: check
-	$(BIN)/python -m pytest -n 2 --dist worksteal -q
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow"
+
+test-all: test
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m slow
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -42,6 +46,11 @@ docs: $(INSTALLED)
 SEED ?= 1
 faults: $(INSTALLED)
 	$(BIN)/python tests/faults/harness.py --kills 2000 --flips 20000 --others 100 --seed $(SEED)
+
+# A bare Debian, a clone, and the two commands; SUITE chooses the Debian, and so the Python.
+SUITE ?= trixie
+fresh:
+	tests/machines/fresh.sh $(SUITE)
 
 # A folder without the stamp is an install that was cut short: it is made anew.
 $(INSTALLED): pyproject.toml constraints.txt
