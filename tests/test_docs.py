@@ -98,3 +98,10 @@ def test_the_documentation_is_built_without_a_warning(tmp_path):
     }
     names = {".".join(path.with_suffix("").parts) for path in built}
     assert names == set(SOURCES) | {name.partition(".")[0] for name in SOURCES}
+
+
+def test_the_table_of_modules_is_what_the_docstrings_say(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import modules
+
+    assert modules.page() == modules.PAGE.read_text("utf-8"), "run `python docs/modules.py`"
