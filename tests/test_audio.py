@@ -136,6 +136,7 @@ def test_nothing_that_needs_no_resampling_imports_numba(written):
     subprocess.run([sys.executable, "-c", code, path], check=True, cwd=Path(__file__).parents[1])
 
 
+@pytest.mark.slow
 def test_threads_read_what_one_thread_reads(written):
     path = written(encoded(noise(40_000), 44_100))
     code = (

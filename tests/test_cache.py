@@ -269,6 +269,7 @@ class Frames(torch.utils.data.Dataset):
         return i, torch.from_numpy(np.array(self.cache.frames(i, 2)))
 
 
+@pytest.mark.slow
 @forks
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_the_workers_of_a_data_loader_read_it(tmp_path, start):
@@ -403,6 +404,7 @@ def test_a_resumed_file_equals_an_uninterrupted_one(tmp_path):
     assert [file.name for file in sorted(tmp_path.iterdir())] == ["a.h5", "b.h5"]
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(data=st.data())
 def test_after_a_power_cut_what_is_done_is_right(tmp_path_factory, data):
@@ -434,6 +436,7 @@ def test_after_a_power_cut_what_is_done_is_right(tmp_path_factory, data):
     assert_right(FeatureCache(finished(path, plan)), plan)
 
 
+@pytest.mark.slow
 @forks
 def test_it_survives_kill_9_at_any_moment(tmp_path, monkeypatch):
     path, plan = tmp_path / "c.h5", plan_of([40] * 60, layers=4, dim=64)

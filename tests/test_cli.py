@@ -40,6 +40,7 @@ def test_help_lists_the_flags_of_the_contract(script):
         assert f"--{flag} " in text or f"--{flag}\n" in text
 
 
+@pytest.mark.slow
 def test_unknown_names_get_the_nearest(tmp_path):
     line = refused(
         *(ROOT / "extract.py", "--model", "whisper-smal", "--dataset", "toy"),
@@ -64,6 +65,7 @@ def test_probing_without_a_cache_says_what_to_run(tmp_path):
     assert "extract.py" in line
 
 
+@pytest.mark.slow
 def test_output_that_cannot_be_written_is_one_line(few_clips):
     own = few_clips / "own" / "own.csv"
     nowhere = own / "split.json"  # a file is no folder

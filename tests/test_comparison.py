@@ -107,6 +107,7 @@ def test_nothing_differs_from_itself(n_runs, n_speakers):
     assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1)
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_true_difference(rng):
     """Both classes are equally frequent and equally hard, so that macro-F1 is the mean skill."""
     trials, truth, hits = 150, 10, 0
@@ -118,6 +119,7 @@ def test_the_interval_covers_the_true_difference(rng):
     assert low <= hits / trials <= high
 
 
+@pytest.mark.slow
 def test_where_nothing_differs_p_is_uniform_and_false_alarms_are_rare(rng):
     p = np.array(
         [compare(*simulated(rng, 10, 12, 0.7, 0.7), 2, n_resamples=2).p for _ in range(300)]

@@ -467,6 +467,7 @@ def test_made_ahead_keeps_the_order_and_stays_a_few_ahead():
             assert len(made) <= n + 1 + ahead.BATCHES_AHEAD
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_run_continues_where_it_was(tmp_path, manifest, number):
     path = manifest(speakers=20, takes=10)

@@ -321,6 +321,7 @@ probe_all(ProbeConfig(cache_dir=folder / "cache", results_dir=folder / "results"
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_the_running_runs_and_nothing_else(tmp_path, bars):
     for model in ("one", "two"):
         made_cache(tmp_path, model, frames=40)

@@ -104,6 +104,7 @@ def test_a_notebook_runs_on_small_caches(path, small_project, monkeypatch):
 
 
 # The kernel's own sockets and event loop warn; what the cells do is checked by what they raise.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_on_the_demo(path, demo_project, monkeypatch):

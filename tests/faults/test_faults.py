@@ -29,6 +29,7 @@ from harness import (
 
 import lsmprobe
 
+pytestmark = pytest.mark.slow  # processes, mounts and kills
 SEED = 1
 
 
@@ -37,18 +38,15 @@ def lab(tmp_path_factory):
     return make_lab(tmp_path_factory.mktemp("lab"))
 
 
-@pytest.mark.slow
 def test_nothing_is_lost_to_kill_9(lab):
     assert kills(lab, 24, SEED)["kills"] >= 24
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("job", [job for job in JOBS if job != "extraction"])
 def test_nothing_is_lost_to_kill_9_in_other_commands(lab, job):
     kills(lab, 4, SEED, job)
 
 
-@pytest.mark.slow
 def test_a_cache_stays_until_its_replacement_is_finished(lab):
     assert trials(replaced, lab, 2, SEED)["kills"] > 1
 
