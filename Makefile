@@ -15,6 +15,7 @@ test: check
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow"
 
 test-all: test
+	tests/machines/trials.sh
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m slow
 
 check: $(INSTALLED)

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from lsmprobe.report.figures import draw_transfer as draw_transfer
     from lsmprobe.report.figures import draw_transfer_layers as draw_transfer_layers
     from lsmprobe.report.figures import draw_weight_lines as draw_weight_lines
+    from lsmprobe.report.page import show as show
     from lsmprobe.report.transfer import transfer_layers as transfer_layers
     from lsmprobe.report.transfer import transfer_matrix as transfer_matrix
     from lsmprobe.results.comparison import compare_records as compare_records
@@ -95,6 +96,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "draw_transfer_layers",
             "draw_weight_lines",
         ],
+        "report.page": ["show"],
         "report.transfer": ["transfer_layers", "transfer_matrix"],
         "results.comparison": ["compare_records", "compare_runs"],
         "results.records": ["load_results"],

@@ -117,9 +117,21 @@ def predict_command(config: PredictConfig) -> None:
 
 
 def report_command(config: ReportConfig) -> None:
-    """Print the paper's tables from the records, and write them."""
+    """Print the paper's tables from the records and write them, or write the page."""
+    from lsmprobe.report.page import make_page
     from lsmprobe.report.paper_report import make_report
 
+    if config.html:
+        out = (config.out or config.results_dir / "report") / "report.html"
+        print(
+            make_page(
+                config.results_dir,
+                out,
+                cache_dir=config.cache_dir,
+                embed_audio=config.embed_audio,
+            )
+        )
+        return
     print(make_report(config))
 
 

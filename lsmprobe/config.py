@@ -315,6 +315,12 @@ class ReportConfig(Config):
     """Only these models, as the records name them."""
     dataset: tuple[str, ...] = ()
     """Only these corpora."""
+    html: bool = False
+    """Write the page instead: one file, OUT/report.html, that opens offline by double click."""
+    cache_dir: Path = Path("cache")
+    """For the page: where the caches are, for pictures of their layers, groups and clips."""
+    embed_audio: Annotated[int, Within(0, 200)] = 0
+    """For the page: at most so many clips inside it, 5 MB at most. Mind the corpus's licence."""
 
 
 @dataclass(frozen=True)
