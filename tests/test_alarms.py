@@ -4,20 +4,29 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from lsmprobe.results.alarms import layer_alarms, run_alarms
-from lsmprobe.results.scores import bootstrap_interval, scores
+from lsmprobe.results.scores import bootstrap_interval, scores, shuffled_answers
 
 
 def codes(alarms):
     return [alarm.code for alarm in alarms]
 
 
-def alarms_of(labels, predictions, n_classes):
-    """As a stage calls it: with the run's own interval and the constant answer's score."""
-    low = bootstrap_interval(labels, predictions, np.arange(len(labels)) % 8, n_classes).low
-    constant = scores(labels, predictions, n_classes)["constant_f1"]
-    return run_alarms(labels, predictions, n_classes, low, constant)
+def alarms_of(labels, predictions, n_classes, n_speakers=8):
+    """As a stage calls it: with the run's own score, interval, and what it scores by guessing."""
+    speakers = np.arange(len(labels)) % n_speakers
+    found = scores(labels, predictions, n_classes)
+    return run_alarms(
+        labels,
+        predictions,
+        n_classes,
+        score=found["macro_f1"],
+        low=bootstrap_interval(labels, predictions, speakers, n_classes, n_resamples=500).low,
+        constant=found["constant_f1"],
+        shuffled_95=shuffled_answers(labels, predictions, n_classes).point_95,
+    )
 
 
 @given(st.integers(2, 8), st.integers(0, 100))
@@ -28,9 +37,29 @@ def test_a_constant_answer_raises_both_alarms_whichever_it_is(n_classes, seed):
     assert codes(alarms_of(labels, constant, n_classes)) == ["one-class", "not-above-constant"]
 
 
-def test_guessing_does_not_rule_out_the_constant_answer(rng):
-    labels = np.repeat([0, 0, 0, 1], 20)
-    assert codes(alarms_of(labels, rng.permutation(labels), 2)) == ["not-above-constant"]
+SKEWED = np.array([50, 20, 10, 8, 6, 4, 2]) / 100
+
+
+@pytest.mark.parametrize(
+    ("n_speakers", "n", "frequency", "answered"),
+    [
+        (1, 55, np.full(7, 1 / 7), np.full(7, 1 / 7)),
+        (1, 55, SKEWED, SKEWED[::-1]),
+        (3, 120, np.full(2, 1 / 2), np.full(2, 1 / 2)),
+        (10, 530, np.full(7, 1 / 7), np.full(7, 1 / 7)),
+        (10, 530, SKEWED, np.full(7, 1 / 7)),
+    ],
+)
+def test_guessing_raises_the_alarm_at_every_size_and_class_balance(
+    rng, n_speakers, n, frequency, answered
+):
+    n_classes, trials, n_alarms = len(frequency), 60, 0
+    for _ in range(trials):
+        labels = rng.choice(n_classes, size=n, p=frequency)
+        guesses = rng.choice(n_classes, size=n, p=answered)
+        found = codes(alarms_of(labels, guesses, n_classes, n_speakers))
+        n_alarms += found == ["not-above-constant"]
+    assert n_alarms >= binom.ppf(0.001, trials, 0.95)  # 51
 
 
 def test_a_run_that_learned_raises_none(rng):
@@ -40,13 +69,25 @@ def test_a_run_that_learned_raises_none(rng):
 
 def test_one_answer_is_right_where_the_test_set_has_one_class():
     labels = np.zeros(5, dtype=int)
-    assert run_alarms(labels, labels, 2, 50.0, 49.9) == []
+    levels = {"score": 100.0, "low": 50.0, "constant": 49.9, "shuffled_95": 49.9}
+    assert run_alarms(labels, labels, 2, **levels) == []
 
 
-@pytest.mark.parametrize(("low", "expected"), [(20.0, ["not-above-constant"]), (20.1, [])])
-def test_an_interval_that_ends_at_the_constant_answer_does_not_rule_it_out(low, expected):
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, ""),
+        ({"low": 20.0}, "from 20.0, reaches the best constant answer, 20.0."),
+        ({"score": 25.0}, "25.0, is within what shuffled answers reach, 25.0."),
+        ({"low": 20.0, "score": 25.0}, "shuffled answers reach, 25.0."),
+    ],
+)
+def test_a_run_must_exceed_both_levels_and_the_sentence_names_the_one_it_does_not(changes, said):
     labels = np.arange(8) % 4
-    assert codes(run_alarms(labels, labels, 4, low, 20.0)) == expected
+    levels = {"score": 25.1, "low": 20.1, "constant": 20.0, "shuffled_95": 25.0}
+    alarms = run_alarms(labels, labels, 4, **(levels | changes))
+    assert codes(alarms) == ["not-above-constant"] * bool(said)
+    assert said in "".join(alarm.text for alarm in alarms)
 
 
 def features(rng, *, over_clips=1.0, over_time=1.0, n=50, dim=24):

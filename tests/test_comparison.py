@@ -11,8 +11,9 @@ from scipy.stats import binom, binomtest
 
 from lsmprobe.errors import ResultsError
 from lsmprobe.results import comparison
+from lsmprobe.results.bootstrap import interval_ends
 from lsmprobe.results.comparison import add_holm, compare, compare_records, compare_runs, too_small
-from lsmprobe.results.scores import bootstrap_interval, macro_f1
+from lsmprobe.results.scores import macro_f1, resampled_scores
 
 
 def simulated(rng, n_speakers, each, skill_a, skill_b, n_runs=1, n_classes=2):
@@ -81,11 +82,11 @@ def test_the_interval_is_that_of_a_plain_loop(rng):
 
 def test_against_a_perfect_answer_the_interval_is_that_of_a_single_run(rng):
     labels, speakers, a, _ = simulated(rng, 8, 12, 0.7, 0.7, n_classes=3)
-    alone = bootstrap_interval(labels, a[0], speakers, 3)
+    [alone], over = resampled_scores(labels, a, speakers, 3)
     found = compare(labels, speakers, a, labels[None], 3)
     # The joint kinds of utterances are the same, so that the same resamples are drawn.
-    assert (found.low + 100, found.high + 100) == pytest.approx((alone.low, alone.high))
-    assert found.over == alone.over
+    assert (found.low + 100, found.high + 100) == pytest.approx(interval_ends(alone))
+    assert found.over == over
 
 
 @given(st.integers(0, 1000), st.integers(1, 3), st.integers(1, 8))

@@ -6,7 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 
-from lsmprobe.results.scores import Interval, bootstrap_interval, macro_f1, scores
+from lsmprobe.results.bootstrap import interval_ends, resampling_bias
+from lsmprobe.results.scores import (
+    Interval,
+    RunAnswers,
+    bootstrap_interval,
+    interval_of_runs,
+    macro_f1,
+    macro_f1_of,
+    random_tables,
+    resampled_scores,
+    runs_interval,
+    scores,
+    shuffled_answers,
+)
 
 SCORES = ["macro_f1", "uar", "accuracy"]
 
@@ -150,3 +163,124 @@ def test_confidence_widens_and_the_seed_repeats():
     wide = bootstrap_interval(labels, predictions, speakers, 4, confidence=0.99)
     assert wide.low < narrow.low < macro_f1(labels, predictions, 4) < narrow.high < wide.high
     assert wide == bootstrap_interval(labels, predictions, speakers, 4, confidence=0.99)
+
+
+# --------------------------------------------------------------------------------------- guessing
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_shuffled_answers_are_those_of_a_plain_loop(score):
+    labels, predictions = noisy_answers(90, 3, right=0.6, seed=1)
+    rng = np.random.default_rng(1)
+    values = [scores(labels, rng.permutation(predictions), 3)[score] for _ in range(1000)]
+    found = shuffled_answers(labels, predictions, 3, score=score)
+    assert found.mean == pytest.approx(np.mean(values), abs=0.6)
+    assert found.point_95 == pytest.approx(np.quantile(values, 0.95), abs=1.2)
+
+
+def test_guessing_the_gender_scores_50_and_the_best_constant_answer_less():
+    labels = np.arange(400) % 2
+    found = shuffled_answers(labels, np.random.default_rng(0).permutation(labels), 2)
+    assert found.mean == pytest.approx(50, abs=0.3)
+    assert 52 < found.point_95 < 58
+    assert scores(labels, labels, 2)["constant_f1"] == pytest.approx(100 / 3)
+
+
+@given(answers(), st.integers(0, 99))
+def test_dealt_answers_keep_how_often_each_class_is_true_and_answered(answers, seed):
+    labels, predictions, n_classes = answers
+    rows = np.tile(np.bincount(labels, minlength=n_classes), (5, 1))
+    columns = np.tile(np.bincount(predictions, minlength=n_classes), (5, 1))
+    tables = random_tables(rows, columns, np.random.default_rng(seed))
+    assert (tables >= 0).all()
+    np.testing.assert_array_equal(tables.sum(2), rows)
+    np.testing.assert_array_equal(tables.sum(1), columns)
+
+
+# -------------------------------------------------------------------------------------- many runs
+
+
+def test_the_interval_over_runs_is_that_of_a_plain_loop():
+    labels, right = np.arange(80) % 3, np.array([[0.7], [0.6], [0.4]])
+    rng = np.random.default_rng(0)
+    runs = np.where(rng.random((3, 80)) < right, labels, rng.integers(3, size=(3, 80)))
+    speakers = np.arange(80) % 8
+    rng = np.random.default_rng(1)
+    values = []
+    for _ in range(2000):
+        rows = np.concatenate(
+            [rng.choice(np.flatnonzero(speakers == s), size=10) for s in rng.choice(8, size=8)]
+        )
+        drawn = rng.choice(3, size=3)
+        of_runs = [macro_f1(labels[rows], run[rows], 3) for run in runs]
+        values.append((np.mean(np.take(of_runs, drawn)), np.mean(of_runs)))
+    found = runs_interval(labels, runs, speakers, 3)
+    drawn, all_runs = np.transpose(values)
+    observed = float(np.mean([macro_f1(labels, run, 3) for run in runs]))
+    expected = interval_ends(drawn, bias=resampling_bias(all_runs, observed))
+    np.testing.assert_allclose([found.low, found.high], expected, atol=2)
+    assert found.over == "runs; speakers, then utterances"
+
+
+def test_runs_with_a_test_set_each_are_resampled_each_on_its_own():
+    labels, predictions = noisy_answers(100, 4, right=0.5, seed=0)
+    runs = [RunAnswers(labels, predictions, np.arange(100) % 7)] * 2
+    assert interval_of_runs(runs, 4) == runs_interval(*_stacked(runs), 4)
+    other = RunAnswers(labels[::-1], predictions[::-1], runs[0].speakers)
+    found = interval_of_runs([runs[0], other], 4)
+    assert found.over == "runs, each on its own test set; speakers, then utterances"
+    own = bootstrap_interval(labels, predictions, runs[0].speakers, 4)
+    # Two independent resamples: their mean varies less than one of them.
+    assert 0.55 < (found.high - found.low) / (own.high - own.low) < 0.9
+
+
+def _stacked(runs):
+    return runs[0].labels, np.stack([run.predictions for run in runs]), runs[0].speakers
+
+
+def test_the_interval_of_one_run_is_its_own_and_that_of_equal_runs_too():
+    labels, predictions = noisy_answers(100, 4, right=0.5, seed=0)
+    speakers = np.arange(100) % 7
+    own = bootstrap_interval(labels, predictions, speakers, 4)
+    assert runs_interval(labels, predictions[None], speakers, 4) == own
+    equal = runs_interval(labels, np.stack([predictions] * 3), speakers, 4)
+    assert (equal.low, equal.high) == pytest.approx((own.low, own.high))
+
+
+def test_the_interval_of_few_clips_misses_the_truth_on_both_sides_alike():
+    """Resamples of 55 clips score below the clips themselves; plain percentiles end too low."""
+    rng = np.random.default_rng(0)
+    trials, one_speaker = 200, np.zeros(55)
+    confusion = 0.3 * np.eye(7) + 0.7 * rng.dirichlet(np.ones(7), size=7)
+    truth = float(macro_f1_of(np.round(1e6 * confusion[None]).astype(int))[0])
+    missed = {"corrected": np.zeros(2), "plain": np.zeros(2)}
+    for trial in range(trials):
+        labels = rng.permutation(np.arange(55) % 7)
+        answers = (rng.random((55, 1)) > np.cumsum(confusion, 1)[labels]).sum(1)
+        [values], _ = resampled_scores(labels, answers[None], one_speaker, 7, seed=trial)
+        ends = {
+            "corrected": bootstrap_interval(labels, answers, one_speaker, 7, seed=trial),
+            "plain": Interval(*interval_ends(values), ""),
+        }
+        for name, found in ends.items():
+            missed[name] += found.high < truth, truth < found.low
+    assert missed["plain"][0] > 3 * missed["plain"][1]  # the truth lies above
+    assert missed["corrected"].sum() < missed["plain"].sum()
+    assert missed["corrected"].sum() / trials < 0.09
+
+
+def test_the_interval_is_wider_where_runs_differ():
+    """The mean of the runs' own ends knows nothing of that, and misses the truth too often."""
+    rng = np.random.default_rng(0)
+    n, trials, missed = 600, 60, {"multi": 0, "mean of ends": 0}
+    labels, speakers = np.arange(n) % 2, np.arange(n) % 30
+    for trial in range(trials):
+        skill = rng.normal(0.7, 0.1, size=(5, 1))
+        runs = np.where(rng.random((5, n)) < skill, labels, 1 - labels)
+        multi = runs_interval(labels, runs, speakers, 2, n_resamples=200, seed=trial)
+        ends = [bootstrap_interval(labels, run, speakers, 2, n_resamples=200) for run in runs]
+        low, high = np.mean([[one.low, one.high] for one in ends], axis=0)
+        missed["multi"] += not multi.low <= 70 <= multi.high
+        missed["mean of ends"] += not low <= 70 <= high
+    assert missed["multi"] / trials < 0.25  # five runs know little of how runs vary
+    assert missed["mean of ends"] > 1.5 * missed["multi"]

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -10,6 +11,7 @@ from lsmprobe.config import ProbeConfig, ReportConfig
 from lsmprobe.errors import ResultsError
 from lsmprobe.report.paper_report import make_report
 from lsmprobe.results.records import record_path, run_id, save_run
+from lsmprobe.results.scores import runs_interval
 
 SETTINGS = {name: getattr(ProbeConfig(), name) for name in ("feature_norm", "epochs", "lr")}
 EMOTIONS = ["anger", "fear", "sadness"]
@@ -120,12 +122,20 @@ def test_the_tables_are_those_worked_by_hand(write, report):
         for seed, macro_f1 in enumerate(scores):
             write("whisper-small", corpus, "linear", seed, macro_f1)
     text, numbers = report()
-    # 55, 58, 61 are the means of the seeds; 10 * sqrt(2) / 2 is 7.1 to either side
-    assert row_of(text, "whisper-small", "Linear", "58.0") == (
-        "whisper-small Linear 58.0 ± 3.0 50.9 to 65.1 16.7 3 60.9 ± 0.3 64.1 -6.1"
+    # The interval of a score is that of the recorded answers of all runs.
+    labels = np.arange(24) % 3
+    answers = np.where(np.arange(24) < 12, labels, (labels + 1) % 3)
+    ends = runs_interval(labels, np.stack([answers] * 3), np.zeros(24), 3)
+    low, high = (f"{end:.1f}" for end in (ends.low, ends.high))
+    assert row_of(text, "emodb", "whisper-small", "Linear", "74.0", "±", "4.0", low, "to") == (
+        f"emodb whisper-small Linear 74.0 ± 4.0 {low} to {high} 16.7 3 87.2 ± 1.1 -13.2"
     )
-    assert row_of(text, "emodb", "whisper-small", "Linear", "74.0", "±", "4.0", "64.0", "to") == (
-        "emodb whisper-small Linear 74.0 ± 4.0 64.0 to 84.0 16.7 3 87.2 ± 1.1 -13.2"
+    # 55, 58, 61 are the means of the seeds; distances from 74 and 42 add up as squares.
+    below = np.hypot(74 - ends.low, 42 - ends.low) / 2
+    above = np.hypot(ends.high - 74, ends.high - 42) / 2
+    assert row_of(text, "whisper-small", "Linear", "58.0") == (
+        f"whisper-small Linear 58.0 ± 3.0 {58 - below:.1f} to {58 + above:.1f} 16.7 3 60.9 ± 0.3 "
+        "64.1 -6.1"
     )
     table = numbers["table3"].set_index(["corpus", "model"])
     ours = table.loc[("emovo", "whisper-small")]

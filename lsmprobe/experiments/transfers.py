@@ -48,7 +48,7 @@ def transfer(config: TransferConfig) -> pd.DataFrame:
         One row per model, source, target, head and layer, scores in percent: model, random_weights,
         source, target, emotions (those shared), head, layer (missing for Multi-Layer),
         feature_norm, target_norm, macro_f1 (mean over runs), std (over runs, ddof 1), low, high
-        (95 % interval, mean over runs) and interval_over, uar, accuracy, constant_f1 (the best
+        (95% interval) and interval_over, uar, accuracy, constant_f1 (the best
         constant answer), n_test, runs, alarms (code -> runs), within_f1 (within the target). Rows
         whose source is their target are the scores within a corpus, one for each set of emotions.
 
@@ -345,7 +345,7 @@ def _scored(config: TransferConfig, task: Task, runs: Sequence[Run]) -> pd.DataF
     jobs = [(config, run) for run in todo(runs, config.force)]
     train_together(jobs, task, on_epoch=lambda: None)
     results = results_table(run.path for run in runs)
-    told = results.groupby("experiment")[["random_weights", "interval_over", "n_test"]].first()
+    told = results.groupby("experiment")[["random_weights", "n_test"]].first()
     table = score_table(results).join(told, on="experiment")
     return table[
         [

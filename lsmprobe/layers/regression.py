@@ -12,12 +12,18 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from torch import nn
 
 from lsmprobe.probing.norms import NormaliseVectors, Standardise, pooled_statistics
+from lsmprobe.results.bootstrap import (
+    N_RESAMPLES,
+    interval_ends,
+    resampled_over,
+    resamples,
+    resampling_bias,
+)
 
 Norm = Literal["none", "zscore", "layernorm"]
 # Fixed, so that layers and targets differ in nothing but what they hold.
 C = 0.01  # of the logistic regression: the inverse of its penalty
 ALPHA = 1 / C  # of the ridge regression: its penalty
-N_RESAMPLES = 2000
 
 
 def fit_and_answer(
@@ -55,23 +61,17 @@ def r2_interval(
     *,
     seed: int = 0,
 ) -> tuple[float, float, str]:
-    """The 95 % bootstrap interval of R^2, low and high, and what was drawn anew.
+    """The 95% bootstrap interval of R^2, low and high, and what was resampled.
 
-    Drawn are speakers, then the utterances of each; with one or two speakers utterances only.
+    Resampled are speakers, then the utterances of each; with one or two speakers utterances only.
     """
-    rng = np.random.default_rng(seed)
-    names, speaker_of = np.unique(speakers, return_inverse=True)
-    by_speaker = len(names) > 2
-    if not by_speaker:
-        names, speaker_of = names[:1], np.zeros_like(speaker_of)
-    times = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=N_RESAMPLES)
     moments = _moments(truth, answers)
     sums = np.zeros((N_RESAMPLES, moments.shape[1]))
-    for speaker, drawn in enumerate(times.T):
-        own = moments[speaker_of == speaker]
-        sums += rng.multinomial(drawn * len(own), np.full(len(own), 1 / len(own))) @ own
-    low, high = np.nanquantile(_r2(sums), [0.025, 0.975])
-    return float(low), float(high), "speakers, then utterances" if by_speaker else "utterances only"
+    for own, counts in resamples(np.arange(len(truth)), speakers, seed=seed):
+        sums += counts @ moments[own]
+    resampled = _r2(sums)
+    bias = resampling_bias(resampled, r2(truth, answers))
+    return (*interval_ends(resampled, bias=bias), resampled_over(speakers))
 
 
 def _moments(

@@ -2,6 +2,7 @@
 
 import datetime
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from lsmprobe.probing.norms import NormaliseVectors, Standardise
 from lsmprobe.probing.run import METHOD, Run
 from lsmprobe.probing.task import Task
 from lsmprobe.results.alarms import Alarm, layer_alarms, run_alarms
-from lsmprobe.results.scores import bootstrap_interval, scores
+from lsmprobe.results.scores import bootstrap_interval, scores, shuffled_answers
 from lsmprobe.version import __version__
 
 
@@ -49,8 +50,17 @@ def run_record(
     table = task.utterances.iloc[tested]
     n_classes = len(task.classes)
     interval = bootstrap_interval(truth, guesses, table.speaker.to_numpy(), n_classes)
+    shuffled = shuffled_answers(truth, guesses, n_classes)
     scored = scores(truth, guesses, n_classes)
-    alarms = run_alarms(truth, guesses, n_classes, interval.low, scored["constant_f1"])
+    alarms = run_alarms(
+        truth,
+        guesses,
+        n_classes,
+        score=scored["macro_f1"],
+        low=interval.low,
+        constant=scored["constant_f1"],
+        shuffled_95=shuffled.point_95,
+    )
     alarms += _alarms_of_layers(task, layers)
     return {
         "model": task.model,
@@ -97,7 +107,8 @@ def run_record(
         ],
         "scores": {
             **scored,
-            "interval": {"low": interval.low, "high": interval.high, "over": interval.over},
+            "shuffled": asdict(shuffled),
+            "interval": asdict(interval),
         },
         "alarms": [alarm._asdict() for alarm in alarms],
         "predictions": [

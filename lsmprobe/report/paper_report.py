@@ -451,7 +451,7 @@ def _intervals(cells: pd.DataFrame) -> str:
     """What the intervals of these experiments are, which depends on the test speakers."""
     over = cells.groupby("interval_over").corpus.agg(lambda names: ", ".join(sorted(set(names))))
     return (
-        "95 % interval: mean of the runs' bootstrap intervals, drawn over "
+        "95% interval of the mean over runs: bootstrap over "
         f"{'; '.join(f'{what} ({names})' for what, names in over.items())}."
     )
 

@@ -32,6 +32,7 @@ def format_scores(results: pd.DataFrame) -> str:
             "UAR": table.uar.map("{:.1f}".format),
             "accuracy": table.accuracy.map("{:.1f}".format),
             "constant": table.constant_f1.map("{:.1f}".format),
+            "shuffled": table.shuffled_f1.map("{:.1f}".format, na_action="ignore"),
             "runs": table.runs,
         }
     )
@@ -41,10 +42,15 @@ def format_scores(results: pd.DataFrame) -> str:
     heading = ", ".join(f"{name} {text[name].iloc[0]}" for name in constant)
     lines = [text.drop(columns=constant).to_string(index=False)]
     lines.append(
-        f"percent, mean ± standard deviation (ddof 1) over runs; {heading}; interval: mean of the "
-        f"runs' bootstrap intervals, over {' / '.join(sorted(set(results.interval_over)))}; "
-        "constant: macro-F1 of the best constant answer"
+        f"percent, mean ± standard deviation (ddof 1) over runs; {heading}; interval: bootstrap "
+        f"over {' / '.join(sorted(set(table.interval_over)))}; constant: macro-F1 of the best "
+        "constant answer; shuffled: of the runs' own answers, shuffled (what guessing scores)"
     )
+    lines += [
+        f"{row.model} on {row.corpus}, {row.head}: {row.interval_note}"
+        for row in table.itertuples()
+        if row.interval_note
+    ]
     lines += [
         f"! {row.model} on {row.corpus}, {row.head}: {code} in {n} of {row.runs} runs "
         "(docs/statistics.md)"

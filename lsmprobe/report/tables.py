@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from lsmprobe.config import BaselineConfig, ExtractConfig, ProbeConfig
+from lsmprobe.results.score_table import interval_of_experiment
 
 HEADS = {"linear": "Linear", "nonlinear": "Non-Linear", "multilayer": "Multi-Layer", "ast": "AST"}
 CACHE_SETTINGS = ("input_norm", "max_seconds", "precision", "whisper_context")
@@ -53,7 +54,7 @@ def experiments(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         model, random_weights, model_type, n_layers, corpus, head, layer, block; macro_f1, std,
-        runs, low and high (means of the ends of the runs' 95 % intervals), interval_over,
+        runs, low and high of the 95% interval, interval_over,
         constant_f1, validation_f1; alarms (the first run's sentence -> number of runs);
         by_seed, weights, paths (seed -> macro-F1, layer weights, record); layers, split_hash,
         split_notes.
@@ -85,8 +86,9 @@ def _experiment(runs: pd.DataFrame) -> dict[str, Any]:
         "split_seed": split_seeds[0] if len(split_seeds) == 1 else "another one for each run",
     }
     cache = {name: first.cache_identity.get(name) for name in CACHE_SETTINGS}
+    found = interval_of_experiment(runs)
     same = ["model", "random_weights", "corpus", "head", "layer", "layers", "n_layers"]
-    same += ["interval_over", "split_notes", "experiment", "cache_hash"]
+    same += ["split_notes", "experiment", "cache_hash"]
     return {
         **{name: first[name] for name in same},
         "model_type": first.cache_identity.get("model_type", ""),
@@ -95,8 +97,9 @@ def _experiment(runs: pd.DataFrame) -> dict[str, Any]:
         "macro_f1": runs.macro_f1.mean(),
         "std": runs.macro_f1.std(ddof=1),
         "runs": len(runs),
-        "low": runs.macro_f1_low.mean(),
-        "high": runs.macro_f1_high.mean(),
+        "low": found.low,
+        "high": found.high,
+        "interval_over": found.over,
         "constant_f1": runs.constant_f1.mean(),
         "validation_f1": runs.validation_f1.mean(),
         "alarms": _alarms(runs.alarms),

@@ -9,15 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+# A dimension whose standard deviation is below this share of its mean hardly varies. On EmoDB the
+# median dimension of Whisper tiny.en varies by 8% of its mean or more over clips and by 39% or more
+# over time, whatever the layer; float16 rounds single values by up to 0.05%. So 1% is far below
+# what features do and far above what rounding does.
 HARDLY = 0.01
-
-
-"""A dimension whose deviation is below this share of its mean hardly varies.
-
-On EmoDB the typical dimension of Whisper tiny.en deviates by 8 % of its mean or more over clips and
-by 39 % or more over time, whatever the layer; float16 rounds single values by up to 0.05 %. So
-1 % is far below what features do and far above what rounding does.
-"""
 
 
 class Alarm(NamedTuple):
@@ -31,32 +27,37 @@ def run_alarms(
     labels: Int[np.ndarray, " utterances"],
     predictions: Int[np.ndarray, " utterances"],
     n_classes: int,
+    *,
+    score: float,
     low: float,
-    constant_f1: float,
+    constant: float,
+    shuffled_95: float,
 ) -> list[Alarm]:
-    """What is suspicious about the test predictions of one run.
+    """What is suspicious about the test predictions of one run; scores are macro-F1 in percent.
 
     - `one-class`: the run gives one answer to everything, though there is more to tell apart.
-    - `not-above-constant`: the interval does not rule out the score of the best constant answer.
+    - `not-above-constant`: the score does not exceed what the run's own answers reach when they are
+      shuffled against the truth, or its interval does not rule out the best constant answer. Of
+      runs that guess, 95% or more have this alarm, whatever the size and the classes.
 
     Args:
         labels: the true class of every test utterance.
         predictions: the class that was predicted.
         n_classes: of the corpus.
-        low: the low end of the run's 95 % interval of macro-F1, in percent.
-        constant_f1: macro-F1 of the best constant answer to this test set, in percent.
+        score: of the run.
+        low: the low end of its 95% interval.
+        constant: the score of the best constant answer to this test set.
+        shuffled_95: the point that 95% of its shuffled answers do not exceed.
     """
     alarms = []
     if len(np.unique(predictions)) == 1 < len(np.unique(labels)):
         alarms.append(Alarm("one-class", f"predicts one and the same of {n_classes} classes."))
-    if low <= constant_f1:
-        alarms.append(
-            Alarm(
-                "not-above-constant",
-                f"its interval, from {low:.1f}, reaches the best constant answer, "
-                f"{constant_f1:.1f}.",
-            )
-        )
+    if score <= shuffled_95:
+        text = f"its score, {score:.1f}, is within what shuffled answers reach, {shuffled_95:.1f}."
+        alarms.append(Alarm("not-above-constant", text))
+    elif low <= constant:
+        text = f"its interval, from {low:.1f}, reaches the best constant answer, {constant:.1f}."
+        alarms.append(Alarm("not-above-constant", text))
     return alarms
 
 
@@ -89,6 +90,6 @@ def layer_alarms(
     for what, deviation, can_vary in kinds:
         share = np.median(deviation / np.maximum(size, np.finfo(np.float64).tiny))
         if can_vary and share < HARDLY:
-            text = f"layer {layer} hardly varies over {what}: {100 * share:.2g} % of its mean."
+            text = f"layer {layer} hardly varies over {what}: {100 * share:.2g}% of its mean."
             alarms.append(Alarm(f"flat-over-{what}", text))
     return alarms

@@ -16,8 +16,14 @@ from scipy.stats import permutation_test
 from statsmodels.stats.multitest import multipletests
 
 from lsmprobe.errors import ResultsError
+from lsmprobe.results.bootstrap import CONFIDENCE, N_RESAMPLES, interval_ends
 from lsmprobe.results.records import load_record
-from lsmprobe.results.scores import macro_f1_of, resampled_scores
+from lsmprobe.results.scores import (
+    macro_f1_of,
+    mean_over_drawn_runs,
+    resampled_scores,
+    run_draws,
+)
 
 N_PERMUTATIONS = 9999  # up to 13 speakers every one of the 2^n swaps is made instead
 MIN_SPEAKERS = 6  # 2 / 2^5 = 0.0625: with five speakers no p can be below 0.05
@@ -27,7 +33,7 @@ MIN_SPEAKERS = 6  # 2 / 2^5 = 0.0625: with five speakers no p can be below 0.05
 class Comparison:
     """Macro-F1 of A less that of B, in percentage points, each a mean over its runs.
 
-    `low` and `high` are the ends of the interval, `over` what was drawn anew for it. `p` is NaN
+    `low` and `high` are the ends of the interval, `over` what was resampled for it. `p` is NaN
     where there are too few speakers for a test, and `note` then says so; else it is empty.
     """
 
@@ -46,14 +52,14 @@ def compare(
     b: Int[np.ndarray, "runs utterances"],
     n_classes: int,
     *,
-    n_resamples: int = 2000,
-    confidence: float = 0.95,
+    n_resamples: int = N_RESAMPLES,
+    confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> Comparison:
     """A's predictions against B's.
 
     - The interval is a percentile bootstrap. Each resample draws pairs of runs and, for all of them
-      together, speakers and then their utterances, as `evaluation.bootstrap_interval` does.
+      together, speakers and then their utterances, as `scores.bootstrap_interval` does.
     - `p` is two-sided, of a permutation test: were A and B alike, then for any speaker all runs'
       predictions could as well have come from the other side. All swaps are made if they are few.
 
@@ -74,13 +80,11 @@ def compare(
         labels, np.vstack([a, b]), speakers, n_classes, n_resamples=n_resamples, seed=seed
     )
     differences = scores[: len(a)] - scores[len(a) :]
-    rng = np.random.default_rng([seed, 1])  # not the stream that the speakers were drawn from
-    share = rng.multinomial(len(a), np.full(len(a), 1 / len(a)), size=n_resamples) / len(a)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile((share.T * differences).sum(0), [tail, 1 - tail])
+    rng = run_draws(seed)
+    low, high = interval_ends(mean_over_drawn_runs(differences, rng), confidence)
     difference, p = _permutation(labels, speakers, a, b, n_classes, rng)
     over = over if len(a) == 1 else f"runs; {over}"
-    return Comparison(difference, float(low), float(high), p, over, too_small(speakers))
+    return Comparison(difference, low, high, p, over, too_small(speakers))
 
 
 def compare_records(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]]) -> Comparison:

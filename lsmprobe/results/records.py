@@ -44,6 +44,8 @@ _COLUMNS: dict[str, str] = {
     "uar": "float64",
     "accuracy": "float64",
     "constant_f1": "float64",
+    "shuffled_f1": "float64",  # missing in older records
+    "shuffled_f1_95": "float64",
     "interval_over": "str",
     "n_test": "Int64",
     "best_epoch": "object",
@@ -63,7 +65,7 @@ _COLUMNS: dict[str, str] = {
 _FITS: dict[str, Callable[[Any], bool]] = {
     "str": lambda value: isinstance(value, str) and not re.search("[\ud800-\udfff]", value),
     "Int64": lambda value: value is None or (type(value) is int and abs(value) < 2**63),
-    "float64": math.isfinite,
+    "float64": lambda value: value is None or math.isfinite(value),
     "bool": lambda value: isinstance(value, bool),
     "object": lambda value: value is None or isinstance(value, list | dict),
 }
@@ -275,6 +277,7 @@ def _damaged(path: str | Path, error: Exception) -> ResultsError:
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     scores = record["scores"]
+    shuffled = scores.get("shuffled") or {"mean": None, "point_95": None}
     return {
         "model": record["model"],
         "corpus": record["corpus"],
@@ -290,6 +293,8 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "uar": float(scores["uar"]),
         "accuracy": float(scores["accuracy"]),
         "constant_f1": float(scores["constant_f1"]),
+        "shuffled_f1": shuffled["mean"],
+        "shuffled_f1_95": shuffled["point_95"],
         "interval_over": scores["interval"]["over"],
         "n_test": len(record["predictions"]),
         "best_epoch": [fold["best_epoch"] for fold in record["folds"]],

@@ -1,8 +1,17 @@
 """Runs as one table of scores."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+
+from lsmprobe.errors import ResultsError
+from lsmprobe.results.records import load_record
+from lsmprobe.results.scores import Interval, RunAnswers, interval_of_runs
 
 # Runs are averaged only where they are of one experiment, whatever else they share.
 KEYS = ["model", "corpus", "split", "feature_norm", "head", "layer", "experiment"]
@@ -16,24 +25,84 @@ def score_table(results: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per experiment (model, corpus, split, feature normalisation, head, layer, and any
-        other setting): macro_f1, its std over the runs (ddof 1), the ends of the 95 % interval
-        (means of the runs' ends), uar, accuracy, the constant answer's macro-F1, runs, alarms (code
-        -> number of runs).
+        other setting): macro_f1, its std over the runs (ddof 1), low and high of the 95% interval,
+        what that is over (interval_over) and what it cannot show (interval_note), uar, accuracy,
+        macro-F1 of the best constant answer (constant_f1) and of shuffled answers (shuffled_f1, and
+        shuffled_f1_95, which 95% of them do not exceed), runs, alarms (code -> number of runs).
     """
     if "alarms" not in results:
         results = results.assign(alarms=[[]] * len(results))
+    results = results.assign(
+        **{name: np.nan for name in ("shuffled_f1", "shuffled_f1_95") if name not in results}
+    )
     groups = results.groupby(KEYS, sort=True, dropna=False)
-    return groups.agg(
+    table = groups.agg(
         macro_f1=("macro_f1", "mean"),
         std=("macro_f1", "std"),
-        low=("macro_f1_low", "mean"),
-        high=("macro_f1_high", "mean"),
         uar=("uar", "mean"),
         accuracy=("accuracy", "mean"),
         constant_f1=("constant_f1", "mean"),
+        shuffled_f1=("shuffled_f1", "mean"),
+        shuffled_f1_95=("shuffled_f1_95", "mean"),
         runs=("seed", "size"),
         alarms=("alarms", _counted),
     ).reset_index()
+    ends = pd.DataFrame(asdict(interval_of_experiment(runs)) for _, runs in groups)
+    for at, name in enumerate(("low", "high", "over"), start=table.columns.get_loc("std") + 1):
+        table.insert(at, "interval_over" if name == "over" else name, ends.get(name))
+    table["interval_note"] = [
+        few_runs(int(row.runs), row.std, row.low, row.high) for row in table.itertuples()
+    ]
+    return table
+
+
+def interval_of_experiment(runs: pd.DataFrame) -> Interval:
+    """The 95% interval of the mean macro-F1 of these runs, which differ in their seed alone.
+
+    Of one run it is its own; of several it is the multi-bootstrap of their recorded answers. Where
+    a record cannot be read any more, it is the mean of the runs' ends, and `over` says so.
+
+    Args:
+        runs: rows of what `load_results` returned.
+    """
+    first = runs.iloc[0]
+    if len(runs) == 1:
+        return Interval(first["macro_f1_low"], first["macro_f1_high"], first["interval_over"])
+    try:
+        records = [load_record(Path(path)) for path in runs["path"]]
+    except (KeyError, ResultsError):
+        low, high = runs["macro_f1_low"].mean(), runs["macro_f1_high"].mean()
+        return Interval(low, high, f"mean of the runs' own: {first['interval_over']}")
+    return interval_of_records(records)
+
+
+def interval_of_records(records: Sequence[Mapping[str, Any]]) -> Interval:
+    """The 95% interval of the mean macro-F1 of some runs; each a record as `load_record` gives."""
+    classes = list(records[0]["classes"])
+    tested = []
+    for record in records:
+        table = pd.DataFrame(record["predictions"]).sort_values("key")
+        labels, answers = (
+            np.array([classes.index(emotion) for emotion in table[name]])
+            for name in ("emotion", "predicted")
+        )
+        tested.append(RunAnswers(labels, answers, table["speaker"].to_numpy()))
+    return interval_of_runs(tested, len(classes))
+
+
+def few_runs(n_runs: int, std: float, low: float, high: float) -> str:
+    """What an interval over so few runs cannot show; empty where runs matter little in it.
+
+    Two or three runs know little of how runs vary. That is said where a third or more of the
+    interval's variance is theirs.
+
+    >>> few_runs(3, 6.0, 40.0, 55.0), few_runs(3, 1.0, 40.0, 55.0), few_runs(5, 6.0, 40.0, 55.0)
+    ('3 runs that differ much: take the interval as too narrow.', '', '')
+    """
+    of_runs, of_all = std**2 / n_runs, ((high - low) / (2 * 1.96)) ** 2
+    if 2 <= n_runs <= 3 and of_runs > of_all / 3:
+        return f"{n_runs} runs that differ much: take the interval as too narrow."
+    return ""
 
 
 def _counted(alarms: pd.Series) -> dict[str, int]:

@@ -4,11 +4,21 @@ Everything is read off the confusion matrix (true class x predicted class), so t
 resamples cost one pass; the tests hold each score to scikit-learn's.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Literal, NamedTuple, TypedDict
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
+
+from lsmprobe.results.bootstrap import (
+    CONFIDENCE,
+    N_RESAMPLES,
+    interval_ends,
+    resampled_over,
+    resamples,
+    resampling_bias,
+)
 
 ScoreName = Literal["macro_f1", "uar", "accuracy"]
 
@@ -30,11 +40,25 @@ class Scores(TypedDict):
 
 @dataclass(frozen=True)
 class Interval:
-    """Percent; `over` is "speakers, then utterances" or "utterances only": what was drawn anew."""
+    """Percent; `over` says what was resampled.
+
+    "speakers, then utterances" or "utterances only"; of several runs with "runs; " before it.
+    """
 
     low: float
     high: float
     over: str
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """What a run scores by guessing, in percent: its own answers shuffled against the truth.
+
+    The mean over many shufflings, and the point that 95% of them do not exceed.
+    """
+
+    mean: float
+    point_95: float
 
 
 def scores(
@@ -76,30 +100,112 @@ def bootstrap_interval(
     n_classes: int,
     *,
     score: ScoreName = "macro_f1",
-    n_resamples: int = 2000,
-    confidence: float = 0.95,
+    n_resamples: int = N_RESAMPLES,
+    confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> Interval:
-    """Percentile bootstrap over speakers, then over the utterances of each speaker drawn.
+    """The interval of one run: a bootstrap over speakers, then over their utterances.
 
-    One or two speakers say nothing about others: then only utterances are drawn, and `over` says
-    so. A class that a resample happens to miss is left out of its mean; one that the test set
+    One or two speakers say nothing about others: then only utterances are resampled, and `over`
+    says so. A class that a resample happens to miss is left out of its mean; one that the test set
     itself lacks counts as in `scores`.
 
-    Source: Efron and Tibshirani 1993, chapter 13; Davison and Hinkley 1997, section 3.8.
+    Source: Efron and Tibshirani 1993, chapters 13 and 14; Davison and Hinkley 1997, section 3.8.
     """
-    resampled, over = resampled_scores(
+    return runs_interval(
         labels,
         predictions[None],
         speakers,
         n_classes,
         score=score,
         n_resamples=n_resamples,
+        confidence=confidence,
         seed=seed,
     )
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail])
-    return Interval(float(low), float(high), over)
+
+
+def runs_interval(
+    labels: Int[np.ndarray, " utterances"],
+    predictions: Int[np.ndarray, "runs utterances"],
+    speakers: Shaped[np.ndarray, " utterances"],
+    n_classes: int,
+    *,
+    score: ScoreName = "macro_f1",
+    n_resamples: int = N_RESAMPLES,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> Interval:
+    """The interval of a mean over runs on one test set: the multi-bootstrap.
+
+    Each resample draws runs and, for all of them together, speakers and then utterances as
+    `bootstrap_interval` does; of one run it is the interval of that run.
+
+    Source: Sellam et al. 2022, arXiv:2106.16163.
+    """
+    resampled, over = resampled_scores(
+        labels, predictions, speakers, n_classes, score=score, n_resamples=n_resamples, seed=seed
+    )
+    confusion = np.concatenate([_confusion(labels, run, n_classes) for run in predictions])
+    observed = float(SCORES[score](confusion).mean())
+    bias = resampling_bias(resampled.mean(0), observed)
+    low, high = interval_ends(
+        mean_over_drawn_runs(resampled, run_draws(seed)), confidence, bias=bias
+    )
+    return Interval(low, high, over if len(predictions) == 1 else f"runs; {over}")
+
+
+class RunAnswers(NamedTuple):
+    """What one run was tested on and answered."""
+
+    labels: Int[np.ndarray, " utterances"]
+    predictions: Int[np.ndarray, " utterances"]
+    speakers: Shaped[np.ndarray, " utterances"]
+
+
+def interval_of_runs(
+    runs: Sequence[RunAnswers], n_classes: int, *, score: ScoreName = "macro_f1", seed: int = 0
+) -> Interval:
+    """The 95% interval of the mean over the runs of one experiment.
+
+    On one test set as `runs_interval`. Where every run has a test set of its own (a new split for
+    each), the resamples draw runs, and for each of them its speakers and utterances.
+    """
+    first = runs[0]
+    if all(_same_test_set(first, run) for run in runs):
+        answers = np.stack([run.predictions for run in runs])
+        return runs_interval(
+            first.labels, answers, first.speakers, n_classes, score=score, seed=seed
+        )
+    of_runs, observed = [], []
+    for number, run in enumerate(runs):
+        answers = run.predictions[None]
+        values, over = resampled_scores(
+            run.labels, answers, run.speakers, n_classes, score=score, seed=seed + number
+        )
+        of_runs.append(values[0])
+        observed.append(SCORES[score](_confusion(run.labels, run.predictions, n_classes))[0])
+    resampled = np.stack(of_runs)
+    bias = resampling_bias(resampled.mean(0), float(np.mean(observed)))
+    ends = interval_ends(mean_over_drawn_runs(resampled, run_draws(seed)), bias=bias)
+    return Interval(*ends, f"runs, each on its own test set; {over}")
+
+
+def _same_test_set(one: RunAnswers, other: RunAnswers) -> bool:
+    return np.array_equal(one.labels, other.labels) and np.array_equal(one.speakers, other.speakers)
+
+
+def mean_over_drawn_runs(
+    resampled: Float[np.ndarray, "runs resamples"], rng: np.random.Generator
+) -> Float[np.ndarray, " resamples"]:
+    """The mean of each resample over as many runs as there are, drawn with replacement."""
+    n_runs, n_resamples = resampled.shape
+    share = rng.multinomial(n_runs, np.full(n_runs, 1 / n_runs), size=n_resamples) / n_runs
+    return (share.T * resampled).sum(0)
+
+
+def run_draws(seed: int) -> np.random.Generator:
+    """What draws runs: not the stream that speakers are drawn from."""
+    return np.random.default_rng([seed, 1])
 
 
 def resampled_scores(
@@ -109,28 +215,62 @@ def resampled_scores(
     n_classes: int,
     *,
     score: ScoreName = "macro_f1",
-    n_resamples: int = 2000,
+    n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> tuple[Float[np.ndarray, "runs resamples"], str]:
-    """The scores of several runs on the same bootstrap resamples, and what was drawn anew.
+    """The scores of several runs on the same bootstrap resamples, and what was resampled.
 
     The resamples are those of `bootstrap_interval`: drawn once, for all runs.
     """
-    # Utterances with the same label and the same predictions are one kind; kinds are drawn.
-    kinds, kind_of = np.unique(np.vstack([labels, predictions]), axis=1, return_inverse=True)
-    drawn, over = _times_drawn(kind_of.ravel(), speakers, n_resamples, seed)
     resampled = np.empty((len(predictions), n_resamples))
-    for run, (guesses, of_kind) in enumerate(zip(predictions, kinds[1:], strict=True)):
-        cell_of_kind = np.eye(n_classes**2)[kinds[0] * n_classes + of_kind]
-        counts = (drawn @ cell_of_kind).astype(np.int64)  # exact: whole numbers below 2^53
-        confusion = counts.reshape(-1, n_classes, n_classes)
-        if score == "macro_f1":
-            present = _occurring(_confusion(labels, guesses, n_classes))
-            missed = (present & ~_occurring(confusion)).sum(axis=-1)
-            resampled[run] = _per_class_f1(confusion).sum(axis=-1) / (n_classes - missed)
-        else:
-            resampled[run] = {"uar": _uar, "accuracy": _accuracy}[score](confusion)
-    return resampled, over
+    confusions = _resampled_confusions(labels, predictions, speakers, n_classes, n_resamples, seed)
+    for run, confusion in enumerate(confusions):
+        present = _occurring(_confusion(labels, predictions[run], n_classes))
+        resampled[run] = _resampled_score(confusion, present, score)
+    return resampled, resampled_over(speakers)
+
+
+def shuffled_answers(
+    labels: Int[np.ndarray, " utterances"],
+    predictions: Int[np.ndarray, " utterances"],
+    n_classes: int,
+    *,
+    score: ScoreName = "macro_f1",
+    n_shuffles: int = N_RESAMPLES,
+    seed: int = 0,
+) -> Shuffled:
+    """What a run's own answers score when they are dealt out at random to the test utterances.
+
+    So it answers as often with each class as before, and knows nothing.
+
+    Source: Ojala and Garriga 2010, "Permutation Tests for Studying Classifier Performance", test 1.
+    """
+    sums = [np.bincount(of_all, minlength=n_classes) for of_all in (labels, predictions)]
+    rows, columns = (np.tile(of_all, (n_shuffles, 1)) for of_all in sums)
+    values = SCORES[score](random_tables(rows, columns, np.random.default_rng(seed)))
+    return Shuffled(float(values.mean()), float(np.quantile(values, 0.95)))
+
+
+def random_tables(
+    rows: Int[np.ndarray, "tables classes"],
+    columns: Int[np.ndarray, "tables classes"],
+    rng: np.random.Generator,
+) -> Int[np.ndarray, "tables classes classes"]:
+    """Confusion matrices with these sums, as random dealing of the answers gives them.
+
+    Row by row and cell by cell, each cell is hypergeometric given those before it.
+    """
+    n_classes = rows.shape[1]
+    tables = np.empty((*rows.shape, n_classes), dtype=np.int64)
+    left = columns.copy()  # answers not dealt yet
+    for true in range(n_classes):
+        to_come = rows[:, true].copy()
+        for answer in range(n_classes):
+            others = left[:, answer + 1 :].sum(1)
+            tables[:, true, answer] = rng.hypergeometric(left[:, answer], others, to_come)
+            to_come -= tables[:, true, answer]
+        left -= tables[:, true]
+    return tables
 
 
 def macro_f1_of(
@@ -140,25 +280,36 @@ def macro_f1_of(
     return _per_class_f1(confusion).mean(axis=-1)
 
 
-def _times_drawn(
-    kind_of: Int[np.ndarray, " utterances"],
+def _resampled_confusions(
+    labels: Int[np.ndarray, " utterances"],
+    predictions: Int[np.ndarray, "runs utterances"],
     speakers: Shaped[np.ndarray, " utterances"],
+    n_classes: int,
     n_resamples: int,
     seed: int,
-) -> tuple[Float[np.ndarray, "resamples kinds"], str]:
-    """How often each resample draws each kind of utterance, and what was drawn anew."""
-    rng = np.random.default_rng(seed)
-    names, speaker_of = np.unique(speakers, return_inverse=True)
-    by_speaker = len(names) > 2
-    if not by_speaker:
-        names, speaker_of = names[:1], np.zeros_like(speaker_of)
-    n_drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_resamples)
-    drawn = np.zeros((n_resamples, kind_of.max() + 1))
-    for speaker, times in enumerate(n_drawn.T):
-        # Utterances of a speaker drawn m times are one multinomial draw of m times as many.
-        own, counts = np.unique(kind_of[speaker_of == speaker], return_counts=True)
-        drawn[:, own] += rng.multinomial(times * counts.sum(), counts / counts.sum())
-    return drawn, "speakers, then utterances" if by_speaker else "utterances only"
+) -> Iterator[Int[np.ndarray, "resamples classes classes"]]:
+    """Of each run, one confusion matrix per resample."""
+    # Utterances with the same label and the same predictions are one kind; kinds are drawn.
+    kinds, kind_of = np.unique(np.vstack([labels, predictions]), axis=1, return_inverse=True)
+    drawn = np.zeros((n_resamples, kinds.shape[1]))
+    for own, counts in resamples(kind_of.ravel(), speakers, n_resamples=n_resamples, seed=seed):
+        drawn[:, own] += counts
+    for of_kind in kinds[1:]:
+        cell_of_kind = np.eye(n_classes**2)[kinds[0] * n_classes + of_kind]
+        counts = (drawn @ cell_of_kind).astype(np.int64)  # exact: whole numbers below 2^53
+        yield counts.reshape(-1, n_classes, n_classes)
+
+
+def _resampled_score(
+    confusion: Int[np.ndarray, "resamples classes classes"],
+    present: Bool[np.ndarray, "1 classes"],
+    score: ScoreName,
+) -> Float[np.ndarray, " resamples"]:
+    """The score of each resample; macro-F1 leaves out present classes that a resample misses."""
+    if score != "macro_f1":
+        return SCORES[score](confusion)
+    missed = (present & ~_occurring(confusion)).sum(axis=-1)
+    return _per_class_f1(confusion).sum(axis=-1) / (confusion.shape[-1] - missed)
 
 
 def _confusion(
@@ -200,3 +351,6 @@ def _accuracy(
 ) -> Float[np.ndarray, " matrices"]:
     right = np.diagonal(confusion, axis1=-2, axis2=-1).sum(axis=-1)
     return 100 * right / confusion.sum(axis=(-2, -1))
+
+
+SCORES = {"macro_f1": macro_f1_of, "uar": _uar, "accuracy": _accuracy}
