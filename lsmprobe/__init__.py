@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from lsmprobe.layers.weights import layer_weights as layer_weights
     from lsmprobe.layers.weights import rank_agreement as rank_agreement
     from lsmprobe.probing.stage import probe as probe
+    from lsmprobe.probing.table import register_head as register_head
     from lsmprobe.report.figures import draw_health as draw_health
     from lsmprobe.report.figures import draw_knowledge as draw_knowledge
     from lsmprobe.report.figures import draw_layer_curve as draw_layer_curve
@@ -84,6 +85,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "rank_agreement",
         ],
         "probing.stage": ["probe"],
+        "probing.table": ["register_head"],
         "report.figures": [
             "draw_health",
             "draw_knowledge",

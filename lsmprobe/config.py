@@ -10,12 +10,13 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
-from lsmprobe.arguments import Within, check_fields
+from lsmprobe.arguments import Within, check, check_fields
 from lsmprobe.errors import SettingsError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["float32", "bfloat16", "float16"]
 Seed = Annotated[int, Within(0, 2**32)]
+HEAD_NAMES = ["linear", "nonlinear", "multilayer"]  # those of probing/table, which adds to it
 
 
 class Config:
@@ -120,8 +121,9 @@ class ProbeConfig(Config):
     """The models, as named at extraction; none or `all`: every one in the cache folder."""
     dataset: tuple[str, ...] = ()
     """The corpora, as named at extraction; none or `all`: every one in the cache folder."""
-    head: Literal["linear", "nonlinear", "multilayer", "all"] = "all"
-    """Linear and Non-Linear read one layer, Multi-Layer a learned weighting of all of them."""
+    head: str = "all"
+    """linear, nonlinear, multilayer, or all of these. Linear and Non-Linear read one layer,
+    Multi-Layer a learned weighting of all of them."""
     layer: int | Literal["all"] | None = None
     """The layer that Linear and Non-Linear read, or all in one sweep; by default the last."""
     runs: Annotated[int, Within(1, 1000)] = 3
@@ -178,10 +180,8 @@ class ProbeConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.head == "multilayer" and self.layer is not None:
-            raise SettingsError(
-                "--layer does not go with --head multilayer, which reads every layer; drop one."
-            )
+        names = Literal[("all", *HEAD_NAMES)]  # type: ignore[valid-type]
+        object.__setattr__(self, "head", check("--head", self.head, names))
         label_map(self.map)
 
 

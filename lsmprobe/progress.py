@@ -6,19 +6,15 @@ A stage takes `progress`, which is called as tqdm is: around what it goes throug
 """
 
 import sys
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from tqdm import tqdm
 
 EVERY_S = 30.0  # between two lines of a log, which nobody watches
 
 
-class Progress(Protocol):
-    """How progress is shown: called as tqdm is, answers a bar as tqdm does."""
-
-    def __call__(self, iterable: Iterable[Any] | None = None, **settings: Any) -> tqdm:
-        """A bar around `iterable`, or with `total` one that is moved by `update`."""
+Progress = Callable[..., tqdm]  # called as tqdm is, answers a bar as tqdm does
 
 
 def silent(iterable: Iterable[Any] | None = None, **settings: Any) -> tqdm:

@@ -42,7 +42,6 @@ def test_random_weights_never_share_a_name_with_trained_ones():
         ({"scalar_lr": -1.0}, "--scalar-lr is -1.0"),
         ({"seed": 5_000_000_000}, "--seed is 5000000000"),
         ({"hidden": 100_000_000}, "--hidden is 100000000"),
-        ({"head": "multilayer", "layer": 3}, "drop one"),
         ({"map": ("rage",)}, "expected OLD=NEW"),
     ],
 )

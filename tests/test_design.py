@@ -20,7 +20,7 @@ PACKAGES = (  # each may import the frame, itself, and what its row names
     ("probing", "cache splits results"),
     ("experiments", "corpora cache results splits extraction probing"),
     ("layers", "corpora.audio cache splits results probing"),
-    ("report", "corpora cache results splits experiments layers"),
+    ("report", "corpora cache results splits probing experiments layers"),
 )
 FRAME_ABOVE = "commands cli demo"
 HOMES = {  # a library -> the packages or modules where it is at home

@@ -129,7 +129,7 @@ def test_one_layer_is_read_by_linear_and_non_linear_and_leaves_nothing_to_weigh(
     results, failures = stage.probe_all(config(tmp_path, runs=1))
     assert not failures
     assert dict(zip(results["head"], results.layer, strict=True)) == {"linear": 0, "nonlinear": 0}
-    assert "Multi-Layer has nothing to weigh" in caplog.text
+    assert "holds one layer, and --head multilayer weighs several" in caplog.text
     with pytest.raises(CacheError, match="holds one layer, and --head multilayer weighs several"):
         stage.probe(
             config(tmp_path, head="multilayer", model=("logmel",), dataset=("made",), runs=1)
@@ -205,7 +205,12 @@ def test_an_error_of_our_own_is_told_with_its_traceback_and_does_not_stop_the_ot
     tmp_path, monkeypatch, caplog
 ):
     made_cache(tmp_path, "one")
-    monkeypatch.setattr(stage, "LinearHead", lambda *_, **__: 1 / 0)
+    build = stage.build_head
+
+    def build_or_not(row, *args, **settings):
+        return 1 / 0 if row.name == "linear" else build(row, *args, **settings)
+
+    monkeypatch.setattr(stage, "build_head", build_or_not)
     results, failures = stage.probe_all(config(tmp_path, runs=1))
     assert [*failures] == ["one on made, linear on layer 2, seed 0"]
     assert "ZeroDivisionError" in caplog.text

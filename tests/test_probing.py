@@ -168,7 +168,7 @@ def test_labels_can_be_merged_and_kept_out(tmp_path, planted_cache):
 def test_pooled_caches_feed_the_linear_head_and_say_so(tmp_path, planted_cache, caplog):
     planted_cache(store="pooled")
     assert set(probe(config(tmp_path, head="all"))["head"]) == {"linear"}
-    assert "just the Linear head" in caplog.text
+    assert "holds pooled means only" in caplog.text
     with pytest.raises(CacheError, match="use --head linear, or extract again"):
         probe(config(tmp_path, head="multilayer", model=("planted",), dataset=("made",)))
     with pytest.raises(CacheError, match="no finished cache that --head multilayer can read"):
@@ -263,7 +263,7 @@ def test_an_unfinished_cache_is_passed_over_where_none_is_named_and_refused_wher
     planted_cache()
     unfinished(tmp_path)
     assert set(probe(config(tmp_path, head="linear")).model) == {"planted"}
-    assert "half.h5 is unfinished" in caplog.text
+    assert "half.h5: not finished" in caplog.text
     with pytest.raises(CacheError, match="7 of 8 utterances are still to come"):
         probe(config(tmp_path, model=("tiny",), dataset=("half",)))
 

@@ -29,7 +29,7 @@ def learning_curve(
     cache: FeatureCache,
     *,
     sizes: Sequence[int] | None = None,
-    head: Literal["linear", "nonlinear", "multilayer"] = "linear",
+    head: str = "linear",
     layer: int | Literal["all"] | None = None,
     runs: int = 5,
     split: str = "auto",

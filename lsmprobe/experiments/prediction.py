@@ -24,9 +24,9 @@ from lsmprobe.extraction.models import SAMPLE_RATE, SPEECH_MODELS
 from lsmprobe.machine import choose_device
 from lsmprobe.probing.heads import Probe
 from lsmprobe.probing.record import saved_probe
+from lsmprobe.probing.table import head_of
 from lsmprobe.results.records import load_head, load_record
 
-HEADS = ("linear", "nonlinear", "multilayer")
 log = logging.getLogger(__name__)
 
 
@@ -58,11 +58,7 @@ def predict(
     """
     path = Path(record)
     run = load_record(path)
-    if run["head"] not in HEADS:
-        raise ResultsError(
-            f"{path} is a run of {run['head']}, which has no head over a cache; expected one of "
-            f"{', '.join(HEADS)}."
-        )
+    head_of(run)
     if run["settings"].get("target_norm"):
         raise ResultsError(
             f"{path} was tested with --target-norm, which standardises a whole corpus and says "
@@ -94,9 +90,10 @@ def probabilities(
     record: Mapping[str, Any], probes: Sequence[Probe], hidden: Float[Tensor, "layers frames dim"]
 ) -> Float[np.ndarray, " classes"]:
     """The mean of the folds' probabilities for the hidden states of one utterance."""
-    if record["head"] == "linear":  # reads the mean as an utterance of one frame
+    row = head_of(record)
+    if row.reads == "means":  # as utterances of one frame
         hidden = hidden.mean(1, keepdim=True)
-    read = hidden[record["layers"]] if record["head"] == "multilayer" else hidden[record["layer"]]
+    read = hidden[record["layers"]] if row.weighs_layers else hidden[record["layer"]]
     lengths = torch.tensor([hidden.shape[1]])
     folds = [torch.softmax(probe(read, lengths)[0], 0) for probe in probes]
     return torch.stack(folds).double().mean(0).numpy()

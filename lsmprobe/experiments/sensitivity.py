@@ -18,20 +18,21 @@ from tqdm import tqdm
 from lsmprobe.config import SensitivityConfig
 from lsmprobe.errors import LsmprobeError
 from lsmprobe.probing.run import Run, name_runs
-from lsmprobe.probing.stage import SETTINGS, n_epochs, planned_runs, todo, train_survivors
+from lsmprobe.probing.stage import n_epochs, planned_runs, todo, train_survivors
+from lsmprobe.probing.table import NORMS, settings_of
 from lsmprobe.probing.task import Task, find_caches, read_task
 from lsmprobe.results.comparison import add_holm, compare_records
 from lsmprobe.results.records import load_record, results_table
 
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "feature_norm": ("none", "zscore", "layernorm"),
+    "feature_norm": tuple(NORMS),
     "class_weights": ("balanced", "none"),
     "scheduler": ("plateau", "none", "cosine"),
     "epoch_choice": ("best", "last", "loss"),
     "include_layer_0": (False, True),
     "scalar_weight_decay": (None, 0.0),
 }
-HEADS = {"linear": "Linear", "nonlinear": "Non-Linear", "multilayer": "Multi-Layer"}
+CURVE = "linear"  # the head whose layers are compared: it reads one, and is the quickest
 OTHER_TEST_SET = "The test set is another one, so that nothing can be paired."
 NOTHING_TO_PAIR = "Too many runs failed, so that nothing can be paired."
 log = logging.getLogger(__name__)
@@ -110,11 +111,10 @@ def _flip(
     """The same heads, seeds and splits as these runs, with the settings of `config`."""
     splits = {run.seed: run.split for run in like}
     heads = list(dict.fromkeys((run.head, run.layer) for run in like))
-    curve = [("linear", layer) for layer in task.cache.layers if "linear" in dict(heads)]
+    curve = [(CURVE, layer) for layer in task.cache.layers if CURVE in dict(heads)]
 
     def runs(kinds: Sequence[tuple[str, int | None]]) -> list[Run]:
-        settings = {head: {n: getattr(config, n) for n in SETTINGS[head]} for head, _ in kinds}
-        named = [(head, layer, settings[head]) for head, layer in kinds]
+        named = [(head, layer, settings_of(config, head)) for head, layer in kinds]
         return name_runs(task, named, splits, config.results_dir)
 
     return Flip(choice, value, config, runs(heads), runs(curve))
@@ -210,7 +210,7 @@ def _conclusions(flips: Sequence[Flip], failed: Collection[Path]) -> pd.DataFram
             row["best_head"] = means.idxmax()
         if len(curve):
             row |= {"best_layer": curve.idxmax(), "best_layer_f1": curve.max()}
-        weighing = heads[heads["head"] == "multilayer"]
+        weighing = heads[heads.layer_weights.notna()]
         if len(weighing):
             weights = pd.Series(
                 np.mean(weighing.layer_weights.tolist(), 0), weighing.layers.iloc[0]

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from sklearn.linear_model import LogisticRegression, Ridge
-from torch import nn
 
-from lsmprobe.probing.norms import NormaliseVectors, Standardise, pooled_statistics
+from lsmprobe.probing.norms import pooled_statistics
+from lsmprobe.probing.table import NORMS
 from lsmprobe.results.bootstrap import (
     N_RESAMPLES,
     interval_ends,
@@ -39,9 +39,7 @@ def fit_and_answer(
     Classes are answered by a logistic regression, balanced as the loss of the paper's heads is;
     numbers by a ridge regression.
     """
-    norm: nn.Module = NormaliseVectors() if feature_norm == "layernorm" else nn.Identity()
-    if feature_norm == "zscore":
-        norm = Standardise(*pooled_statistics(features[known]))
+    norm = NORMS[feature_norm].fit(lambda: pooled_statistics(features[known]))
     x, queries = (norm(features[rows]).double().numpy() for rows in (known, asked))
     probe = Ridge(alpha=ALPHA)
     if np.issubdtype(truth.dtype, np.integer):

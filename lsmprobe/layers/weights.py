@@ -46,7 +46,7 @@ def layer_weights(
         experiment also std (over the runs, ddof 1; missing for one run), runs, and noisy (whether
         the log warned); per run its seed. The weights of a run or experiment sum to 1.
     """
-    rows = results[results["head"] == "multilayer"]
+    rows = results[results["layer_weights"].notna()]
     single = rows[[*EXPERIMENT, "seed"]].assign(layer=rows["layers"], weight=rows["layer_weights"])
     single = single.explode(["layer", "weight"], ignore_index=True)
     single = single.astype({"layer": "int64", "weight": "float64"})
@@ -269,9 +269,8 @@ def _multilayer_runs(
     Raises:
         ResultsError: there is none.
     """
-    own = results[
-        (results["head"] == "multilayer") & (results["cache_hash"] == cache.identity_hash)
-    ]
+    weighing = results["layer_weights"].notna()
+    own = results[weighing & (results["cache_hash"] == cache.identity_hash)]
     if own.empty:
         raise ResultsError(
             f"no Multi-Layer run on {cache.path} among these {len(results)} results; run "

@@ -96,6 +96,8 @@ class NonLinearHead(nn.Module):
 class MultiLayerHead(nn.Module):
     """A learned weighting of the layers, then the Non-Linear head (eq. 4 and 5)."""
 
+    weighs_layers = True
+
     def __init__(
         self, n_layers: int, dim: int, n_classes: int, *, hidden: int = 256, dropout: float = 0.1
     ) -> None:
@@ -174,6 +176,11 @@ def _blocks(
     return [b for j in joined for b in j.tensor_split(-(-j.numel() // BLOCK), dim=-2)]
 
 
+def weighs_layers(head: nn.Module) -> bool:
+    """Whether a head takes a stack of layers, and applies the normalisation itself."""
+    return getattr(head, "weighs_layers", False)
+
+
 class Probe(nn.Module):
     """Feature normalisation, then a head: what is trained, scored and saved.
 
@@ -191,7 +198,7 @@ class Probe(nn.Module):
         lengths: Int[Tensor, " batch"],
     ) -> Float[Tensor, "batch classes"]:
         """Logits."""
-        if isinstance(self.head, MultiLayerHead):
+        if weighs_layers(self.head):
             return self.head(frames, lengths, self.norm)
         dtype = next(self.head.parameters()).dtype
         blocks = [self.norm(block.to(dtype)) for block in _blocks(frames)]

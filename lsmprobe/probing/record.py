@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lsmprobe.probing.heads import LinearHead, MultiLayerHead, NonLinearHead, Probe
-from lsmprobe.probing.norms import NormaliseVectors, Standardise
+from lsmprobe.probing.heads import Probe
 from lsmprobe.probing.run import METHOD, Run
+from lsmprobe.probing.table import NORMS, head_of
 from lsmprobe.probing.task import Task
 from lsmprobe.results.alarms import Alarm, layer_alarms, run_alarms
 from lsmprobe.results.scores import bootstrap_interval, scores, shuffled_answers
@@ -92,6 +92,7 @@ def run_record(
         "seconds": round(seconds, 3),
         "classes": list(task.classes),
         "n_layers": len(task.cache.layers),
+        "dim": task.cache.dim,
         "layers": list(layers),
         "layer_weights": np.mean(layer_weights, 0).tolist() if layer_weights else None,
         "folds": [
@@ -133,22 +134,22 @@ def saved_probe(record: Mapping[str, Any], tensors: Mapping[str, Tensor], fold: 
         fold: counted from 0.
     """
     own = {name.partition(".")[2]: t for name, t in tensors.items() if name.startswith(f"{fold}.")}
-    settings, n_classes = record["settings"], len(record["classes"])
-    norm: nn.Module = nn.Identity()
-    if settings["feature_norm"] == "layernorm":
-        norm = NormaliseVectors()
-    elif settings["feature_norm"] == "zscore":
-        norm = Standardise(own["norm.mean"], own["norm.std"])
-    head: nn.Module
-    if record["head"] == "linear":
-        hidden, dim = own["head.project.weight"].shape
-        head = LinearHead(dim, n_classes, hidden=hidden)
-    elif record["head"] == "nonlinear":
-        hidden, dim = own["head.per_frame.0.weight"].shape
-        head = NonLinearHead(dim, n_classes, hidden=hidden)
-    else:
-        hidden, dim = own["head.nonlinear.per_frame.0.weight"].shape
-        head = MultiLayerHead(len(record["layers"]), dim, n_classes, hidden=hidden)
+    saved = {
+        part: {
+            name.removeprefix(f"{part}."): tensor
+            for name, tensor in own.items()
+            if name.startswith(f"{part}.")
+        }
+        for part in ("norm", "head")
+    }
+    norm = NORMS[record["settings"]["feature_norm"]].load(saved["norm"])
+    row = head_of(record)
+    head = row.build(
+        len(record["layers"]),
+        record["dim"] if "dim" in record else saved["head"][row.input_weight].shape[-1],
+        len(record["classes"]),
+        record["settings"],
+    )
     probe = Probe(norm, head)
     probe.load_state_dict(own)
     return probe.eval()

@@ -14,7 +14,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -22,15 +21,19 @@ from lsmprobe.config import ProbeConfig
 from lsmprobe.errors import CacheError, LsmprobeError, SettingsError, TrainingError
 from lsmprobe.machine import choose_device
 from lsmprobe.probing.batches import Features, FrameFeatures, PooledFeatures
-from lsmprobe.probing.heads import LinearHead, MultiLayerHead, NonLinearHead, Probe
-from lsmprobe.probing.norms import (
-    NormaliseVectors,
-    Standardise,
-    frame_statistics,
-    pooled_statistics,
-)
+from lsmprobe.probing.heads import Probe
+from lsmprobe.probing.norms import frame_statistics, pooled_statistics
 from lsmprobe.probing.record import run_record
 from lsmprobe.probing.run import Run, make_task_split, name_runs
+from lsmprobe.probing.table import (
+    HEADS,
+    NORMS,
+    Moments,
+    build_head,
+    heads_asked,
+    settings_of,
+    unreadable,
+)
 from lsmprobe.probing.task import Task, find_caches, read_task
 from lsmprobe.probing.training import Member, Recipe, fit
 from lsmprobe.results.records import (
@@ -44,22 +47,6 @@ from lsmprobe.results.records import (
 from lsmprobe.results.scores import macro_f1
 from lsmprobe.splits.file import Fold
 
-LINEAR = (
-    "emotions",
-    "map",
-    "feature_norm",
-    "epochs",
-    "batch_size",
-    "lr",
-    "weight_decay",
-    "scheduler",
-    "class_weights",
-    "epoch_choice",
-    "hidden",
-)
-NON_LINEAR = (*LINEAR, "dropout")
-MULTI_LAYER = (*NON_LINEAR, "include_layer_0", "scalar_lr", "scalar_weight_decay")
-SETTINGS = {"linear": LINEAR, "nonlinear": NON_LINEAR, "multilayer": MULTI_LAYER}
 Job = tuple[ProbeConfig, Run]  # a run and the settings that it was planned from
 log = logging.getLogger(__name__)
 
@@ -184,7 +171,7 @@ def planned_runs(config: ProbeConfig, task: Task) -> list[Run]:
         seed: make_task_split(config.split, task, seed=seed, results_dir=config.results_dir)
         for seed in sorted(set(split_seeds.values()))
     }
-    heads = [(h, layer, _settings(config, h)) for h, layer in _heads_and_layers(config, task)]
+    heads = [(h, layer, settings_of(config, h)) for h, layer in _heads_and_layers(config, task)]
     by_seed = {seed: splits[split_seed] for seed, split_seed in split_seeds.items()}
     return name_runs(task, heads, by_seed, config.results_dir, resplit=offset)
 
@@ -246,7 +233,7 @@ def _reading_alike(jobs: Sequence[Job]) -> list[list[Job]]:
     """Group the runs that train from one read: the same batches, of means or of frames."""
     groups: dict[tuple, list[Job]] = {}
     for config, run in jobs:
-        reads = run.split_hash, run.head == "linear"
+        reads = run.split_hash, HEADS[run.head].reads
         rhythm = config.epochs, config.batch_size, config.device
         groups.setdefault((*reads, *rhythm), []).append((config, run))
     return list(groups.values())
@@ -258,7 +245,7 @@ def _train_group(jobs: Sequence[Job], task: Task, *, on_epoch: Callable[[], Any]
     device = choose_device(config.device)
     features = (
         PooledFeatures(task.pooled.to(device))
-        if first.head == "linear"
+        if HEADS[first.head].reads == "means"
         else FrameFeatures(task.read, task.lengths)
     )
     folds: list[list[TrainedFold]] = [[] for _ in jobs]
@@ -331,62 +318,48 @@ def _train_fold(
     ]
 
 
-def _layer_weights(head: nn.Module) -> list[float] | None:
-    if not isinstance(head, MultiLayerHead):
+def _layer_weights(head: torch.nn.Module) -> list[float] | None:
+    if not isinstance(weights := getattr(head, "layer_weights", None), torch.Tensor):
         return None
-    return head.layer_weights.detach().cpu().tolist()
+    return weights.detach().cpu().tolist()
 
 
 def _heads_and_layers(config: ProbeConfig, task: Task) -> list[tuple[str, int | None]]:
-    """(head, layer) of every kind of run; the layer is None for Multi-Layer."""
+    """(head, layer) of every kind of run; the layer is None for a head that weighs layers."""
     last = task.cache.layers[-1]
     if isinstance(config.layer, int) and config.layer not in task.cache.layers:
         raise SettingsError(f"--layer {config.layer}: {task.model} has layers 0 to {last}.")
     layers: Sequence[int] = task.cache.layers
     if config.layer != "all":
         layers = [last if config.layer is None else config.layer]
-    heads = ["linear", "nonlinear", "multilayer"] if config.head == "all" else [config.head]
-    if task.cache.store == "pooled" and heads != ["linear"]:
-        if config.head != "all":
-            raise CacheError(
-                f"{task.cache.path} holds pooled means only, and --head {config.head} reads "
-                "frames; use --head linear, or extract again with --store frames."
+    heads = []
+    for row in heads_asked(config.head):
+        if config.layer is not None and row.weighs_layers and config.head != "all":
+            raise SettingsError(
+                f"--layer does not go with --head {row.name}, which reads every layer; drop one."
             )
-        log.warning("%s holds pooled means only: just the Linear head can read it", task.cache.path)
-        heads = ["linear"]
-    if len(task.cache.layers) == 1 and "multilayer" in heads:
-        if config.head != "all":
-            raise CacheError(
-                f"{task.cache.path} holds one layer, and --head multilayer weighs several; use "
-                "--head linear or nonlinear."
-            )
-        log.warning("%s holds one layer: Multi-Layer has nothing to weigh", task.cache.path)
-        heads.remove("multilayer")
-    single = [(head, layer) for head in heads if head != "multilayer" for layer in layers]
-    return single + ([("multilayer", None)] if "multilayer" in heads else [])
-
-
-def _settings(config: ProbeConfig, head: str) -> dict[str, Any]:
-    """What decides a run's numbers besides cache, split, layer and seed; kept in the record."""
-    return {name: getattr(config, name) for name in SETTINGS[head]}
+        if (why := unreadable(row, task.cache)) is None:
+            heads.append(row)
+        elif config.head != "all":
+            raise CacheError(f"{task.cache.path} {why}")
+        else:
+            log.warning("skipping %s: %s %s", row.title, task.cache.path, why)
+    single = [(row.name, layer) for row in heads if not row.weighs_layers for layer in layers]
+    return single + [(row.name, None) for row in heads if row.weighs_layers]
 
 
 def _member(config: ProbeConfig, task: Task, run: Run, fold: Fold) -> Member:
     """A freshly initialised head, with its normalisation fitted to the training set."""
-    dim, n_classes = task.cache.dim, len(task.classes)
     layers = _layers(config, task, run)
-    with torch.random.fork_rng([]):
-        torch.default_generator.manual_seed(run.seed)
-        head: nn.Module
-        if run.head == "linear":
-            head = LinearHead(dim, n_classes, hidden=config.hidden)
-        elif run.head == "nonlinear":
-            head = NonLinearHead(dim, n_classes, hidden=config.hidden, dropout=config.dropout)
-        else:
-            head = MultiLayerHead(
-                len(layers), dim, n_classes, hidden=config.hidden, dropout=config.dropout
-            )
-    norm = _norm(config, task, run, fold, layers)
+    head = build_head(
+        HEADS[run.head],
+        len(layers),
+        task.cache.dim,
+        len(task.classes),
+        run.settings,
+        seed=run.seed,
+    )
+    norm = NORMS[config.feature_norm].fit(lambda: _moments(task, run, fold, layers))
     return Member(run.name, Probe(norm, head), tuple(layers), run.seed, _recipe(config))
 
 
@@ -411,17 +384,12 @@ def _recipe(config: ProbeConfig) -> Recipe:
     )
 
 
-def _norm(
-    config: ProbeConfig, task: Task, run: Run, fold: Fold, layers: Sequence[int]
-) -> nn.Module:
-    if config.feature_norm == "none":
-        return nn.Identity()
-    if config.feature_norm == "layernorm":
-        return NormaliseVectors()
+def _moments(task: Task, run: Run, fold: Fold, layers: Sequence[int]) -> Moments:
+    """Mean and standard deviation of what the head reads, over the training set."""
     rows = torch.from_numpy(fold.train)
     which = layers[0] if run.layer is not None else torch.tensor(layers)
     means = task.pooled[:, which][rows]
-    if run.head == "linear":
-        return Standardise(*pooled_statistics(means))
+    if HEADS[run.head].reads == "means":
+        return pooled_statistics(means)
     lengths = torch.from_numpy(task.lengths[fold.train])
-    return Standardise(*frame_statistics(means, task.pooled_std[:, which][rows], lengths))
+    return frame_statistics(means, task.pooled_std[:, which][rows], lengths)

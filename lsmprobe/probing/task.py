@@ -20,6 +20,7 @@ from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.verify import verify_once
 from lsmprobe.config import ProbeConfig, dataset_name, label_map, model_name
 from lsmprobe.errors import CacheError, SettingsError, nearest
+from lsmprobe.probing.table import heads_asked, unreadable
 
 NO_MODELS = {"fbank"}  # what a baseline learns from; probed only where it is named
 log = logging.getLogger(__name__)
@@ -152,14 +153,13 @@ def _is_ready(config: ProbeConfig, path: Path) -> bool:
     except CacheError:
         return True
     if not cache.is_finished:
-        log.warning("passed over: %s is unfinished", path)
+        log.warning("skipping %s: not finished", path)
         return False
-    if cache.store == "pooled" and config.head not in ("linear", "all"):
-        log.warning("passed over: %s holds pooled means only", path)
-        return False
-    if len(cache.layers) == 1 and config.head == "multilayer":
-        log.warning("passed over: %s holds one layer, which leaves nothing to weigh", path)
-        return False
+    if config.head != "all":
+        [row] = heads_asked(config.head)
+        if why := unreadable(row, cache):
+            log.warning("skipping %s: it %s", path, why)
+            return False
     return True
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lsmprobe.errors import TrainingError
 from lsmprobe.machine import keep_freed_memory
 from lsmprobe.probing.batches import Batches, Features, PooledFeatures
-from lsmprobe.probing.heads import LinearHead, MultiLayerHead, Probe
+from lsmprobe.probing.heads import LinearHead, Probe, weighs_layers
 from lsmprobe.probing.linear_stack import LinearStack, joint_step
 
 POOL = 4  # batches; 1 GB of a large model's frames at 3 s an utterance, and two may be in memory
@@ -57,7 +57,7 @@ class Member:
     @property
     def weighs_layers(self) -> bool:
         """Whether the head takes a stack of layers."""
-        return isinstance(self.probe.head, MultiLayerHead)
+        return weighs_layers(self.probe.head)
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ class _Trainer:
 
 def _parameter_groups(probe: Probe, recipe: Recipe) -> list[dict[str, object]]:
     """Multi-Layer's scalars in a group of their own, so that they may learn at another rate."""
-    scalars = [probe.head.scalars] if isinstance(probe.head, MultiLayerHead) else []
+    scalars = [probe.head.scalars] if hasattr(probe.head, "scalars") else []
     own = {id(p) for p in scalars}
     groups: list[dict[str, object]] = []
     if scalars:

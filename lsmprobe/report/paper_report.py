@@ -18,11 +18,12 @@ from lsmprobe.atomic import write_then_rename
 from lsmprobe.config import ReportConfig
 from lsmprobe.corpora.table import AS_IN_THE_PAPER, CORPORA
 from lsmprobe.errors import ResultsError, nearest
+from lsmprobe.probing.table import head_title
 from lsmprobe.report.figures import draw_mean_layer_weights, save_figure
 from lsmprobe.report.paper import SOURCE, disagreement, known_facts, paper_table
 from lsmprobe.report.table1 import table1
 from lsmprobe.report.tables import (
-    HEADS,
+    BASELINE,
     experiments,
     in_order,
     mean_layer_weights,
@@ -31,6 +32,7 @@ from lsmprobe.report.tables import (
     shared_corpora,
     table2,
     table3,
+    weighing,
 )
 from lsmprobe.report.typeset import (
     DASH,
@@ -132,9 +134,11 @@ def report_items(runs: pd.DataFrame, out: Path) -> list[Item]:
     Raises:
         ResultsError: no run is of the paper's kind.
     """
-    usual = on_last_layer(runs) & runs["head"].isin(HEADS)
+    usual = on_last_layer(runs)
     if not usual.any():
-        raise ResultsError("the records are of no head that the paper has; probe with --head all.")
+        raise ResultsError(
+            "none of these runs reads the last layer, as the paper's do; probe without --layer."
+        )
     cells = experiments(runs[usual])
     blocks = cells.groupby("block").size()  # the paper's protocol has no name and comes first
     items: list[Item] = [Heading("lsmprobe report"), f"The paper is {SOURCE}."]
@@ -145,7 +149,8 @@ def report_items(runs: pd.DataFrame, out: Path) -> list[Item]:
             f"paper's protocol stand: {'; '.join(apart)}."
         )
     if not usual.all():
-        items.append(f"Not shown: {(~usual).sum()} runs on other layers, or of other heads.")
+        n = int((~usual).sum())
+        items.append(f"Not shown: {n} {'run' if n == 1 else 'runs'} on other layers.")
     items += [Heading("Corpora"), corpora_table(runs)]
     for block in blocks.index:
         items += block_items(block, cells[cells.block == block], out)
@@ -188,19 +193,19 @@ def block_items(block: str, cells: pd.DataFrame, out: Path) -> Iterator[Item]:
     """The tables and the figure of experiments that may stand together."""
     yield Heading(block or "The paper's protocol")
     yield f"Everything here is {PROTOCOL}{f'; but for {block}' if block else ''}."
-    if not block or (cells["head"] != "ast").any():
+    if not block or (cells["head"] != BASELINE).any():
         yield table2_item(cells, block)
     yield from table3_items(cells, block)
     yield from difference_items(cells, block)
     weights = mean_layer_weights(cells)
     if len(weights):
-        yield figure_item(weights, shared_corpora(cells[cells["head"] == "multilayer"]), block, out)
+        yield figure_item(weights, shared_corpora(weighing(cells)), block, out)
 
 
 def table2_item(cells: pd.DataFrame, block: str) -> Table:
     """Table 2, with a row per model and head."""
     data = table2(cells, paper_table(2), paper_table(3), full=not block)
-    lsm = cells[cells["head"] != "ast"]
+    lsm = cells[cells["head"] != BASELINE]
     corpora = shared_corpora(lsm)
     notes = [
         UNITS,
@@ -208,7 +213,7 @@ def table2_item(cells: pd.DataFrame, block: str) -> Table:
     ]
     for corpus in in_order(set(lsm.corpus) - set(corpora), paper_table(1).corpus):
         without = [
-            f"{model} with {HEADS[head]}"
+            f"{model} with {head_title(head)}"
             for (model, head), own in lsm.groupby(["model", "head"])
             if corpus not in set(own.corpus)
         ]
@@ -217,7 +222,7 @@ def table2_item(cells: pd.DataFrame, block: str) -> Table:
         "95 % interval: of each corpus, the mean of its runs' bootstrap intervals; over corpora, "
         "combined as those of independent scores. It says nothing of other corpora."
     )
-    columns = {"model": _named(data), "head": data["head"].map(HEADS), **_scores(data)}
+    columns = {"model": _named(data), "head": data["head"].map(head_title), **_scores(data)}
     if data.paper.notna().any():
         columns |= {
             "paper, nine corpora": list(map(score, data.paper, data.paper_std)),
@@ -251,7 +256,7 @@ def table3_items(cells: pd.DataFrame, block: str) -> Iterator[Table]:
     columns = {
         "corpus": run.corpus,
         "model": _named(run),
-        "head": run["head"].map(HEADS),
+        "head": run["head"].map(head_title),
         **_scores(run),
         "paper": list(map(score, run.paper, run.paper_std)),
         "difference": [number(value, "+") for value in run.difference],
@@ -266,7 +271,7 @@ def table3_items(cells: pd.DataFrame, block: str) -> Iterator[Table]:
     columns = {
         "corpus": best.corpus,
         "model": _named(best),
-        "best head": best["head"].map(HEADS),
+        "best head": best["head"].map(head_title),
         "validation macro-F1": best.validation_f1.map(number),
         **_scores(best),
     }
@@ -285,7 +290,7 @@ def _beside_the_paper(data: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for corpus, own in data.groupby("corpus", sort=False):
         names = [
-            name if head == "ast" else f"{name} {HEADS[head]}"
+            name if head == BASELINE else f"{name} {head_title(head)}"
             for name, head in zip(_named(own), own["head"], strict=True)
         ]
         lines = {"here": _scores(own)["macro-F1"]}
@@ -350,7 +355,7 @@ def _compared(pair: Any) -> dict[str, Any]:
 
 def _side(data: pd.DataFrame, side: str) -> list[str]:
     own = data.filter(regex=f"^{side}_").rename(columns=lambda name: name.removeprefix(f"{side}_"))
-    names = zip(_marks(own), _named(own), own["head"].map(HEADS), strict=True)
+    names = zip(_marks(own), _named(own), own["head"].map(head_title), strict=True)
     return [f"{mark}{model} {head}" for mark, model, head in names]
 
 
@@ -440,7 +445,7 @@ def _notes(
 
 def _alarms(cells: pd.DataFrame) -> list[str]:
     return [
-        f"! {row.model} on {row.corpus}, {HEADS[row.head]}: {sentence.rstrip('.')} "
+        f"! {row.model} on {row.corpus}, {head_title(row.head)}: {sentence.rstrip('.')} "
         f"({n} of {row.runs} runs)."
         for row in cells.itertuples()
         for sentence, n in row.alarms.items()

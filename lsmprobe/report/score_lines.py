@@ -8,6 +8,7 @@ from lsmprobe.results.score_table import KEYS, score_table
 def format_scores(results: pd.DataFrame) -> str:
     """The score table as text for the terminal."""
     table = score_table(results)
+    weighing = set(results["head"][results.layer_weights.notna()])
     random = set(results.model[results.random_weights])
     text = pd.DataFrame(
         {
@@ -17,7 +18,7 @@ def format_scores(results: pd.DataFrame) -> str:
             "norm": table.feature_norm,
             "head": table["head"],
             "layer": [
-                str(layer) if not pd.isna(layer) else "all" if head == "multilayer" else "-"
+                str(layer) if not pd.isna(layer) else "all" if head in weighing else "-"
                 for head, layer in zip(table["head"], table.layer, strict=True)
             ],
             "macro-F1": [

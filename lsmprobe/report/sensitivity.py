@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from lsmprobe.atomic import write_then_rename
-from lsmprobe.experiments.sensitivity import HEADS, Sensitivity, flag_of
+from lsmprobe.experiments.sensitivity import Sensitivity, flag_of
+from lsmprobe.probing.table import head_title
 from lsmprobe.report.typeset import DASH, Table, as_markdown, as_text
 
 
@@ -40,11 +41,14 @@ def _tables(found: Sensitivity) -> list[Table]:
     for head in heads:
         own = found.scores[found.scores["head"] == head]
         layer = "" if own.layer.isna().all() else f", layer {own.layer.iloc[0]}"
-        rows[HEADS[head] + layer] = [
+        rows[head_title(head) + layer] = [
             _spread(mean, std) for mean, std in zip(own.macro_f1, own["std"], strict=True)
         ]
     said = {
-        "best_head": ("best head", flips.best_head.map(HEADS).fillna(DASH)),
+        "best_head": (
+            "best head",
+            [DASH if pd.isna(head) else head_title(head) for head in flips.best_head],
+        ),
         "best_layer": ("best layer", _and(flips.best_layer, flips.best_layer_f1, "{:.1f}")),
         "heaviest_layer": ("heaviest layer", _and(flips.heaviest_layer, flips.weight, "{:.3f}")),
     }
@@ -71,7 +75,7 @@ def _differences(found: Sensitivity, on: str) -> Table:
         {
             "choice": flipped.choice.map(flag_of),
             "value": flipped.value,
-            "head": flipped["head"].map(HEADS),
+            "head": flipped["head"].map(head_title),
             "difference": flipped.difference.map("{:+.1f}".format, na_action="ignore"),
             "95 % interval": [
                 f"{low:+.1f} to {high:+.1f}" if low == low else np.nan

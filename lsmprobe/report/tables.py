@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 
 from lsmprobe.config import BaselineConfig, ExtractConfig, ProbeConfig
+from lsmprobe.probing.table import PAPER_HEADS
 from lsmprobe.results.score_table import interval_of_experiment
 
-HEADS = {"linear": "Linear", "nonlinear": "Non-Linear", "multilayer": "Multi-Layer", "ast": "AST"}
+BASELINE = "ast"  # trained from scratch, once per corpus
 CACHE_SETTINGS = ("input_norm", "max_seconds", "precision", "whisper_context")
 Choices = dict[str, Any]  # name of a setting -> its value
 _MEAN = ("macro_f1", "std", "runs", "low", "high", "constant_f1", "alarms")
@@ -125,7 +126,7 @@ def _alarms(of_runs: Iterable[list[tuple[str, str]]]) -> dict[str, int]:
 
 
 def _unlike_the_paper(choices: Choices, head: str) -> str:
-    defaults = AST_DEFAULTS if head == "ast" else DEFAULTS
+    defaults = AST_DEFAULTS if head == BASELINE else DEFAULTS
     return ", ".join(
         f"{name}: {value}"
         for name, value in choices.items()
@@ -178,11 +179,11 @@ def table2(
 
     Source: Zou and Donner 2008, doi:10.1002/sim.3095, for the interval of a sum.
     """
-    cells = cells[cells["head"] != "ast"]
+    cells = cells[cells["head"] != BASELINE]
     corpora, nine = shared_corpora(cells), sorted(set(paper3.corpus))
-    heads = [head for head in HEADS if full or head in set(cells["head"])]
+    heads = heads_in_order({*cells["head"], *(PAPER_HEADS if full else ())})
     models = in_order(cells.model, paper2.model, full=full)
-    table = _product(model=models, head=[head for head in heads if head != "ast"])
+    table = _product(model=models, head=heads)
     keys = ["model", "head"]
     shared = cells[cells.corpus.isin(corpora)]
     means = [dict(zip(keys, key, strict=True)) | _mean(own) for key, own in shared.groupby(keys)]
@@ -256,10 +257,26 @@ def table3(cells: pd.DataFrame, paper3: pd.DataFrame, *, full: bool) -> pd.DataF
     return table.merge(best.rename(columns=names), how="left")
 
 
+def heads_in_order(names: Iterable[str]) -> list[str]:
+    """The heads of the paper in its order, the baseline, then others by name.
+
+    >>> heads_in_order(["mine", "ast", "multilayer", "linear"])
+    ['linear', 'multilayer', 'ast', 'mine']
+    """
+    first = [*PAPER_HEADS, BASELINE]
+    known = set(names)
+    return [name for name in first if name in known] + sorted(known - set(first))
+
+
 def _head_of_family(cell: Any) -> str:
-    if cell.head == "ast":
-        return "ast"
+    if cell.head == BASELINE:
+        return BASELINE
     return "linear" if cell.model_type == "whisper" or cell.n_layers == 1 else "multilayer"
+
+
+def weighing(cells: pd.DataFrame) -> pd.DataFrame:
+    """Those of a head that weighs layers."""
+    return cells[[None not in of_seed.values() for of_seed in cells["weights"]]]
 
 
 def mean_layer_weights(cells: pd.DataFrame) -> pd.DataFrame:
@@ -269,7 +286,7 @@ def mean_layer_weights(cells: pd.DataFrame) -> pd.DataFrame:
         model, random_weights, layer, weight (mean over corpora, then over runs; those of a model
         sum to 1), std (over the runs' means) and runs; empty without a corpus that all have.
     """
-    cells = cells[cells["head"] == "multilayer"]
+    cells = weighing(cells)
     shared = cells[cells.corpus.isin(shared_corpora(cells))]
     parts = []
     for model, own in shared.groupby("model"):
@@ -303,7 +320,8 @@ def pairs(cells: pd.DataFrame) -> pd.DataFrame:
         between ("heads" or "models"), corpus, a_model, a_head, b_model, b_head, and of
         both random_weights, alarms and paths (seed -> record).
     """
-    cells = cells.sort_values("head", key=lambda heads: heads.map(list(HEADS).index))
+    order = heads_in_order(cells["head"])
+    cells = cells.sort_values("head", key=lambda heads: heads.map(order.index))
     best = cells.loc[cells.groupby(["corpus", "model"]).validation_f1.idxmax()]
     groups = [("heads", own) for _, own in cells.groupby(["corpus", "model"])]
     groups += [("models", own) for _, own in best.groupby("corpus")]

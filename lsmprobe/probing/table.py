@@ -1,0 +1,248 @@
+"""The table of heads and the table of normalisations: what differs between two of them is a field.
+
+A new head is a row: `register_head` in a notebook, or a line below. Training, records, reports and
+predictions ask the row and know no head by its name.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lsmprobe.config import HEAD_NAMES, ProbeConfig
+from lsmprobe.errors import ResultsError, SettingsError, nearest
+from lsmprobe.probing.heads import LinearHead, MultiLayerHead, NonLinearHead
+from lsmprobe.probing.norms import NormaliseVectors, Standardise
+
+EVERY_HEAD = (  # settings that decide any run's numbers, as `ProbeConfig` names them
+    *("emotions", "map", "feature_norm", "epochs", "batch_size", "lr", "weight_decay"),
+    *("scheduler", "class_weights", "epoch_choice"),
+)
+Moments = tuple[Float[Tensor, "*layers dim"], Float[Tensor, "*layers dim"]]
+
+
+# (layers that it reads, dim, outputs, settings of its row) -> a freshly initialised head
+Build = Callable[[int, int, int, Mapping[str, Any]], nn.Module]
+
+
+@dataclass(frozen=True)
+class Head:
+    """A row: what a head reads, what decides its numbers, how it is built."""
+
+    name: str
+    title: str  # as tables show it
+    build: Build
+    reads: Literal["means", "frames"] = "frames"  # means come as utterances of one frame
+    weighs_layers: bool = False  # reads every layer at once, else one
+    settings: tuple[str, ...] = ()  # fields of `ProbeConfig` beside those that decide any run
+    in_paper: bool = False  # what `--head all` means
+    input_weight: str = ""  # whose last axis is what the head reads, for records without `dim`
+
+    @property
+    def decisive(self) -> tuple[str, ...]:
+        """Every field of `ProbeConfig` that decides the numbers of a run with this head."""
+        return EVERY_HEAD + self.settings
+
+
+def _linear(n_layers: int, dim: int, n_outputs: int, settings: Mapping[str, Any]) -> nn.Module:
+    return LinearHead(dim, n_outputs, hidden=settings["hidden"])
+
+
+def _nonlinear(n_layers: int, dim: int, n_outputs: int, settings: Mapping[str, Any]) -> nn.Module:
+    return NonLinearHead(dim, n_outputs, hidden=settings["hidden"], dropout=settings["dropout"])
+
+
+def _multilayer(n_layers: int, dim: int, n_outputs: int, settings: Mapping[str, Any]) -> nn.Module:
+    widths = {"hidden": settings["hidden"], "dropout": settings["dropout"]}
+    return MultiLayerHead(n_layers, dim, n_outputs, **widths)
+
+
+_WIDTHS = ("hidden", "dropout")
+_SCALARS = ("include_layer_0", "scalar_lr", "scalar_weight_decay")
+HEADS: dict[str, Head] = {
+    head.name: head
+    for head in (
+        Head(
+            name="linear",
+            title="Linear",
+            build=_linear,
+            reads="means",
+            settings=("hidden",),
+            in_paper=True,
+            input_weight="project.weight",
+        ),
+        Head(
+            name="nonlinear",
+            title="Non-Linear",
+            build=_nonlinear,
+            settings=_WIDTHS,
+            in_paper=True,
+            input_weight="per_frame.0.weight",
+        ),
+        Head(
+            name="multilayer",
+            title="Multi-Layer",
+            build=_multilayer,
+            weighs_layers=True,
+            settings=_WIDTHS + _SCALARS,
+            in_paper=True,
+            input_weight="nonlinear.per_frame.0.weight",
+        ),
+    )
+}
+PAPER_HEADS = tuple(head.name for head in HEADS.values() if head.in_paper)
+OTHER_TITLES = {"ast": "AST"}  # trained from scratch, so that it reads no cache as a head does
+
+
+def register_head(
+    name: str,
+    build: Build,
+    *,
+    title: str | None = None,
+    reads: Literal["means", "frames"] = "frames",
+    weighs_layers: bool = False,
+    settings: Sequence[str] = (),
+) -> Head:
+    """Add a head of one's own; from then on `--head NAME` and `head=NAME` mean it.
+
+    Records of its runs are read anywhere, but only a process that has registered it can train it
+    or predict with it.
+
+    Args:
+        name: as flags and records have it; registering a name again replaces the row.
+        build: `build(n_layers, dim, n_outputs, settings)` makes a module that is called with the
+            frames of a batch, (frames, dim), and the frames of each utterance, (batch,), and
+            answers (batch, n_outputs). One that weighs layers gets (layers, frames, dim), and as a
+            third argument the normalisation, which it applies itself.
+        title: as tables show it.
+        reads: `means`, one per utterance and so quick to train, or `frames`.
+        weighs_layers: whether it reads every layer at once.
+        settings: fields of `ProbeConfig` that decide its numbers, such as `hidden`. What else is
+            changed about a head needs another name, else its earlier runs count as finished.
+
+    Raises:
+        SettingsError: the name is one of the paper's heads, or `all`.
+
+    Example:
+        >>> from torch import nn
+        >>> class Deep(nn.Module):
+        ...     def __init__(self, dim, n_outputs):
+        ...         super().__init__()
+        ...         self.net = nn.Sequential(
+        ...             nn.Linear(dim, 8), nn.ReLU(), nn.Linear(8, n_outputs)
+        ...         )
+        ...     def forward(self, frames, lengths):
+        ...         return self.net(frames)
+        >>> row = register_head(
+        ...     "deep", lambda n_layers, dim, n_outputs, settings: Deep(dim, n_outputs),
+        ...     reads="means",
+        ... )
+        >>> row.title, unregister_head("deep")
+        ('deep', None)
+    """
+    if name in PAPER_HEADS or name == "all":
+        raise SettingsError(f"name is {name!r}, which is taken; choose another.")
+    row = Head(name, title or name, build, reads, weighs_layers, tuple(settings))
+    HEADS[name] = row
+    if name not in HEAD_NAMES:
+        HEAD_NAMES.append(name)
+    return row
+
+
+def unregister_head(name: str) -> None:
+    """Take a head of one's own out again."""
+    if name in HEADS and name not in PAPER_HEADS:
+        del HEADS[name]
+        HEAD_NAMES.remove(name)
+
+
+def heads_asked(name: str) -> list[Head]:
+    """The rows that `--head` means: one, or with `all` those of the paper."""
+    return [HEADS[one] for one in (PAPER_HEADS if name == "all" else (name,))]
+
+
+def unreadable(row: Head, cache: Any) -> str | None:
+    """Why a head cannot read a cache (`store`, `layers`), to follow the cache's name; or None."""
+    if row.reads == "frames" and cache.store == "pooled":
+        means = [other.name for other in HEADS.values() if other.reads == "means"]
+        return (
+            f"holds pooled means only, and --head {row.name} reads frames; use --head "
+            f"{' or '.join(means)}, or extract again with --store frames."
+        )
+    if row.weighs_layers and len(cache.layers) == 1:
+        single = [other.name for other in HEADS.values() if not other.weighs_layers]
+        return (
+            f"holds one layer, and --head {row.name} weighs several; use --head "
+            f"{' or '.join(single)}."
+        )
+    return None
+
+
+def head_of(record: Mapping[str, Any]) -> Head:
+    """The row of the head that a record is of.
+
+    Raises:
+        ResultsError: there is none, as for an AST, or for a head that is not registered here.
+    """
+    name = record["head"]
+    if name not in HEADS:
+        raise ResultsError(
+            f"the record is of a head called {name!r}, which reads no cache, or which "
+            f"`register_head` has not registered here; {nearest(name, HEADS)}"
+        )
+    return HEADS[name]
+
+
+def settings_of(config: ProbeConfig, head: str) -> dict[str, Any]:
+    """What decides a run's numbers besides cache, split, layer and seed; kept in its record."""
+    return {name: getattr(config, name) for name in HEADS[head].decisive}
+
+
+def head_title(name: str) -> str:
+    """A head as tables show it; one that is not known here goes by its name."""
+    return HEADS[name].title if name in HEADS else OTHER_TITLES.get(name, name)
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A row: how features are normalised before a head."""
+
+    name: str
+    fit: Callable[[Callable[[], Moments]], nn.Module]
+    """From what returns mean and standard deviation of the training set; asked only if needed."""
+    load: Callable[[Mapping[str, Tensor]], nn.Module]
+    """From the buffers that it was saved with."""
+
+
+NORMS: dict[str, Norm] = {
+    norm.name: norm
+    for norm in (
+        Norm("none", lambda moments: nn.Identity(), lambda saved: nn.Identity()),
+        Norm(
+            "zscore",
+            lambda moments: Standardise(*moments()),
+            lambda saved: Standardise(saved["mean"], saved["std"]),
+        ),
+        Norm("layernorm", lambda moments: NormaliseVectors(), lambda saved: NormaliseVectors()),
+    )
+}
+
+
+def build_head(
+    row: Head,
+    n_layers: int,
+    dim: int,
+    n_outputs: int,
+    settings: Mapping[str, Any],
+    *,
+    seed: int | None = None,
+) -> nn.Module:
+    """A head; with a seed, initialised from it whatever else draws from the global generator."""
+    if seed is None:
+        return row.build(n_layers, dim, n_outputs, settings)
+    with torch.random.fork_rng([]):
+        torch.default_generator.manual_seed(seed)
+        return row.build(n_layers, dim, n_outputs, settings)
