@@ -22,6 +22,7 @@ import h5py
 import numpy as np
 import xxhash
 
+from lsmprobe.cache.codecs import codec_of
 from lsmprobe.cache.layout import (
     FORMAT,
     HEAD_BYTES,
@@ -290,6 +291,10 @@ def _checked(file: h5py.File, path: Path, size: int) -> tuple[dict[str, Any], di
     for name in ("versions", "part"):
         if not isinstance(attributes["identity"].get(name, {}), dict):
             raise ValueError(f"{name} in its identity is not an object")
+    try:
+        codec_of(attributes["dtype"])
+    except CacheError as error:
+        raise CacheError(f"{path}: {error}") from error
     found = {}
     for group in _hard_links(file):
         for leaf in _hard_links(file[group]):

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import xxhash
 
+from lsmprobe.cache.codecs import codec_of
+
 FORMAT = "lsmprobe-cache"
 VERSION = 1
 # UTF-8, as wide as the longest
@@ -18,7 +20,6 @@ TEXT = ("key", "path", "emotion", "speaker", "gender", "sentence", "split")
 NUMBERS = {"start_s": "<f8", "end_s": "<f8", "seconds": "<f8", "samples": "<i8", "frames": "<i8"}
 PLANNED = (*TEXT, *NUMBERS, "offset")  # columns that never change
 WRITTEN = {"sha256": "S64", "checksum": "<u8", "done": "u1", "skipped": "u1"}  # with each utterance
-STORED = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4"}  # NumPy has no bfloat16: its bits
 PAGE = 4096  # bytes
 HEAD_BYTES = 1_000_000  # in which the attributes lie
 
@@ -48,7 +49,7 @@ def members(
     text = {name: f"S{width}" for name, width in zip(TEXT, widths, strict=True)}
     columns = text | NUMBERS | {"offset": "<i8"} | WRITTEN
     statistics = Member(np.dtype("<f4"), (n, n_layers, dim))
-    layer = Member(np.dtype(STORED[dtype]), (n_frames, dim))
+    layer = Member(codec_of(dtype).dtype, (n_frames, dim))
     return (
         {f"utterances/{name}": Member(np.dtype(kind), (n,)) for name, kind in columns.items()}
         | {"pooled/mean": statistics, "pooled/std": statistics}

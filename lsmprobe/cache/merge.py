@@ -40,7 +40,7 @@ def merge_cache(path: Path, *, remove_parts: bool = False) -> Path:
             n_layers=cache.n_layers,
             dim=cache.dim,
             store=cast(Literal["frames", "pooled"], cache.store),
-            dtype=cast(Literal["float16", "bfloat16", "float32"], cache.dtype),
+            dtype=cache.dtype,
             identity=cache.identity,
         )
         hash_before = cache.identity_hash

@@ -10,11 +10,11 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from lsmprobe.cache.codecs import codec_of
 from lsmprobe.cache.layout import (
     NUMBERS,
     PAGE,
     PLANNED,
-    STORED,
     TEXT,
     Member,
     as_bytes,
@@ -34,8 +34,8 @@ class CachePlan:
     """Layer 0 counts."""
     dim: int
     store: Literal["frames", "pooled"]
-    dtype: Literal["float16", "bfloat16", "float32"]
-    """How frames are stored; the pooled statistics are always float32."""
+    dtype: str
+    """How frames are stored, a row of codecs.py; the pooled statistics are always float32."""
     identity: dict
     """Model, preprocessing, layer convention, versions: what JSON can hold."""
 
@@ -69,7 +69,7 @@ class CachePlan:
     @property
     def frames_nbytes(self) -> int:
         """Bytes of all frames of all layers, which a pooled cache goes without."""
-        row = self.n_layers * self.dim * np.dtype(STORED[self.dtype]).itemsize
+        row = self.n_layers * self.dim * codec_of(self.dtype).dtype.itemsize
         return int(self.columns["frames"].sum()) * row
 
     @property

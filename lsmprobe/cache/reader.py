@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, Shaped
 
+from lsmprobe.cache.codecs import codec_of
 from lsmprobe.cache.file import CacheFile
 from lsmprobe.cache.layout import PLANNED, table_of
 from lsmprobe.cache.parts import check_parts, open_files, part_of
@@ -36,7 +37,7 @@ class FeatureCache:
     layers: range  # 0 is what enters the first block
     dim: int
     store: str  # frames or pooled
-    dtype: str  # float16, bfloat16 or float32
+    dtype: str  # how frames are stored, a row of codecs.py
     identity: dict  # model, preprocessing, layer convention, versions
     columns: dict[str, np.ndarray]  # what was planned, as it is stored; also what is missing
     offsets: Int[np.ndarray, " utterances"]  # first row of each utterance in its file's layers
@@ -109,7 +110,7 @@ class FeatureCache:
         self._check_layer(layer)
         array = self.files[self._file_of[i]].array(f"layers/{layer:02d}")
         rows = array[self.offsets[i] : self.offsets[i] + self.lengths[i]]
-        return bfloat16_to_float32(rows) if self.dtype == "bfloat16" else rows
+        return codec_of(self.dtype).decode(rows)
 
     def layer(self, layer: int) -> Shaped[np.ndarray, "frames dim"]:
         """One layer of all utterances; those of `i` are the `lengths[i]` rows from `offsets[i]` on.
@@ -174,8 +175,3 @@ class FeatureCache:
             mine = self._file_of == number
             gathered[mine] = array[self._row_of[mine]]
         return gathered
-
-
-def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
-    """Exactly: bfloat16 is the upper half of float32."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)

@@ -12,15 +12,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lsmprobe.cache.codecs import CODECS, FINITE, codec_of
 from lsmprobe.cache.file import CacheFile, disk_errors, fdatasync, lay_out, pwrite, sync_folder
-from lsmprobe.cache.layout import STORED, checksum
+from lsmprobe.cache.layout import checksum
 from lsmprobe.cache.lock import sole_writer
 from lsmprobe.cache.parts import cache_files, remove_file
 from lsmprobe.cache.plan import CachePlan as CachePlan
 from lsmprobe.cache.plan import differences
 from lsmprobe.errors import CacheError
 
-LARGEST = {"float16": 65504.0, "bfloat16": 1e15, "float32": 1e15}  # squares must fit in float32
 ACKNOWLEDGE_S = 2.0
 
 
@@ -108,7 +108,8 @@ class CacheWriter:
         _check_range(hidden.peaks, plan.utterances["key"].iloc[index], plan)
 
         pooled = [hidden.mean.numpy(), hidden.std.numpy()]
-        layers = [] if hidden.rounded is None else list(_bits(hidden.rounded, plan.dtype))
+        rounded = hidden.rounded
+        layers = [] if rounded is None else list(codec_of(plan.dtype).encode(rounded))
         digest = np.array([sha256.encode()])
         with disk_errors(self.path, plan.nbytes):
             for number, frames in enumerate(layers):
@@ -222,7 +223,7 @@ def outgoing(hidden: Float[Tensor, "layers frames dim"], plan: CachePlan) -> Out
     def to_host(tensor: Tensor) -> Tensor:
         return tensor.to("cpu", non_blocking=hidden.is_cuda)
 
-    stored = hidden.to(getattr(torch, plan.dtype)) if plan.store == "frames" else None
+    stored = codec_of(plan.dtype).round(hidden) if plan.store == "frames" else None
     return Outgoing(
         shape=tuple(hidden.shape),
         rounded=None if stored is None else to_host(stored),
@@ -235,25 +236,19 @@ def outgoing(hidden: Float[Tensor, "layers frames dim"], plan: CachePlan) -> Out
 
 def _check_range(peaks: Float[Tensor, " layers"], key: str, plan: CachePlan) -> None:
     """Refuse NaN, infinity, and what the stored type cannot hold."""
-    dtype = plan.dtype if plan.store == "frames" else "float32"
+    largest = codec_of(plan.dtype).largest if plan.store == "frames" else FINITE
     peaks = peaks.double()
-    fits = peaks <= LARGEST[dtype]
+    fits = peaks <= largest
     if fits.all():
         return
     layer = int(fits.int().argmin())
     found = f"{repr(key)[1:-1]}: layer {layer} reaches {float(peaks[layer]):.6g}"
-    if peaks[layer] <= LARGEST["float32"]:
+    if peaks[layer] <= FINITE:
+        wider = " or ".join(codec.name for codec in CODECS.values() if codec.largest > largest)
         raise CacheError(
-            f"{found}; {dtype} holds up to {LARGEST[dtype]:.6g}. "
-            "Use --store-dtype bfloat16 or float32, with --replace."
+            f"{found}; {plan.dtype} holds up to {largest:.6g}. "
+            f"Use --store-dtype {wider}, with --replace."
         )
     raise CacheError(
         f"{found}; expected finite hidden states. Listen to the clip, or use --precision float32."
     )
-
-
-def _bits(rounded: Float[Tensor, "layers frames dim"], dtype: str) -> np.ndarray:
-    """The states as they are stored."""
-    rounded = rounded.contiguous()
-    bits = rounded.view(torch.int16) if dtype == "bfloat16" else rounded
-    return bits.numpy().view(STORED[dtype])
