@@ -4,11 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import write_cache
+from scipy.fft import dct
+from scipy.ndimage import gaussian_filter1d
+from scipy.stats import binom, kendalltau
 from sklearn.metrics import f1_score
 
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.config import ProbeConfig
 from lsmprobe.errors import ResultsError
+from lsmprobe.layers.agreement import agreement_p, surrogates
 from lsmprobe.layers.probes import probe_layers
 from lsmprobe.layers.weights import (
     average_weights,
@@ -96,26 +101,45 @@ def test_two_kinds_of_experiment_are_not_averaged():
 
 
 @pytest.mark.parametrize("feature_norm", ["none", "zscore", "layernorm"])
-def test_a_share_is_weight_times_the_root_mean_square_of_the_frames(
-    tmp_path, planted_cache, feature_norm
-):
+@pytest.mark.parametrize("by", ["standard_deviation", "root_mean_square"])
+def test_a_share_is_weight_times_the_size_of_the_frames(tmp_path, planted_cache, feature_norm, by):
     cache = FeatureCache(planted_cache())
-    results = probed(tmp_path, feature_norm=feature_norm, split="kfold:3")
-    shares = layer_shares(cache, results)
+    results = probed(tmp_path, feature_norm=feature_norm, split="kfold:3", epochs=1)
+    shares = layer_shares(cache, results, by=by)
     assert shares.layer.tolist() == [1, 2, 3, 4, 5]
     record, tensors = saved(results)
-    rms = []
+    sizes = []
     for fold in range(3):
         norm = saved_probe(record, tensors, fold).norm
         frames = np.stack(
             [np.concatenate([cache.frames(i, n) for i in range(160)]) for n in shares.layer]
         )
-        rms.append(norm(torch.tensor(frames, dtype=torch.float32)).square().mean((1, 2)).sqrt())
-    np.testing.assert_allclose(shares.rms, torch.stack(rms).mean(0), rtol=2e-3)
+        behind = norm(torch.tensor(frames, dtype=torch.float32))
+        if by == "standard_deviation":
+            behind = behind - behind.mean(1, keepdim=True)
+        sizes.append(behind.square().mean((1, 2)).sqrt())
+    np.testing.assert_allclose(shares["size"], torch.stack(sizes).mean(0), rtol=2e-3)
     assert shares.share.sum() == pytest.approx(1)
     np.testing.assert_allclose(shares.weight, results.layer_weights[0], rtol=1e-5)
-    if feature_norm == "layernorm":
-        np.testing.assert_allclose(shares.share, shares.weight, rtol=1e-5)
+
+
+def test_a_constant_mean_counts_only_where_it_is_asked_for(tmp_path, planted_cache):
+    """Layer 2 gets an offset that no head can use: its share stays what it was."""
+    plain = FeatureCache(planted_cache())
+    states = [
+        torch.tensor(np.stack([plain.frames(i, n) for n in plain.layers]), dtype=torch.float32)
+        for i in range(160)
+    ]
+    for hidden in states:
+        hidden[2] += 30
+    table = plain.utterances.drop(columns="sha256")
+    path = write_cache(tmp_path / "cache" / "offset" / "made.h5", table, states, dtype="float32")
+    results = probed(tmp_path, epochs=1, model=("offset",))
+    shares = {
+        by: layer_shares(FeatureCache(path), results, by=by).set_index("layer").share[2]
+        for by in ("standard_deviation", "root_mean_square")
+    }
+    assert shares["standard_deviation"] < 0.3 < 0.7 < shares["root_mean_square"]
 
 
 @pytest.mark.parametrize("head", ["linear", "nonlinear", "multilayer"])
@@ -195,9 +219,48 @@ def test_rank_agreement_is_one_for_the_same_order_and_minus_one_for_the_opposite
     curve = pd.DataFrame({"layer": [0, 1, 2, 3, 4], "score": [99.0, 10, 20, 30, 40]})
     same = rank_agreement(weights, curve).iloc[0]
     assert (same.kendall, same.spearman, same.layers) == pytest.approx((1, 1, 4))
-    assert same.kendall_p == pytest.approx(2 / 24)  # of 4! orders, this one and its opposite
+    assert same.kendall_p >= 2 / 2**3  # of 8 signs, these and their opposites
     turned = rank_agreement(weights, curve.assign(score=-curve.score)).iloc[0]
     assert (turned.kendall, turned.spearman) == pytest.approx((-1, -1))
+    flat = rank_agreement(weights, curve.assign(score=50.0)).iloc[0]
+    assert np.isnan([flat.kendall, flat.kendall_p, flat.spearman, flat.spearman_p]).all()
+
+
+def smooth(rng, n_layers):
+    return gaussian_filter1d(rng.normal(size=n_layers + 100), n_layers / 8)[50 : 50 + n_layers]
+
+
+def wandering(rng, n_layers):
+    return np.cumsum(rng.normal(size=n_layers))
+
+
+@pytest.mark.parametrize("curve", [smooth, wandering])
+@pytest.mark.parametrize("n_layers", [12, 24])
+def test_unrelated_smooth_curves_seldom_agree_significantly(rng, curve, n_layers):
+    trials, level = 150, 0.05
+    p, unordered = [], []
+    for _ in range(trials):
+        one, other = curve(rng, n_layers), curve(rng, n_layers)
+        p.append(agreement_p(one, other))
+        unordered.append(kendalltau(one, other).pvalue)
+    assert np.mean(np.array(unordered) <= level) > 0.2  # what is wrong with the usual p
+    for of_measure in np.transpose(p):
+        assert (of_measure <= level).sum() <= binom.ppf(0.999, trials, level)
+        assert (of_measure <= 0.5).mean() > 0.35  # and it does not simply stay silent
+
+
+def test_curves_with_the_same_bends_agree_significantly(rng):
+    bends = rng.normal(size=24)
+    assert max(agreement_p(bends, bends + 0.3 * rng.normal(size=24))) < 0.01
+
+
+@pytest.mark.parametrize("n_layers", [5, 13, 14])
+def test_surrogates_keep_how_much_a_curve_varies_at_every_frequency(rng, n_layers):
+    curve = wandering(rng, n_layers)
+    made = surrogates(curve)
+    assert len(made) == (2 ** (n_layers - 1) - 1 if n_layers <= 13 else 4999)
+    sizes = np.abs(dct(np.vstack([curve - curve.mean(), made]), norm="ortho", axis=-1))
+    np.testing.assert_allclose(sizes, np.broadcast_to(sizes[0], sizes.shape), atol=1e-9)
 
 
 def test_ranks_are_compared_with_one_curve():
@@ -207,3 +270,21 @@ def test_ranks_are_compared_with_one_curve():
     )
     with pytest.raises(ResultsError, match=r"several values of target \(emotion, pitch\); choose"):
         rank_agreement(weights, curve)
+    with pytest.raises(ResultsError, match="the curve is of the pitch"):
+        rank_agreement(weights, curve[curve["target"] == "pitch"])
+
+
+def test_only_weights_and_curves_of_one_model_corpus_and_labels_are_compared(caplog):
+    both = pd.concat(
+        [learned([0.2, 0.3, 0.5], corpus=name, experiment=name) for name in ("here", "there")]
+    )
+    about = {"model": "m", "random_weights": False, "corpus": "here", "labels": ""}
+    curve = pd.DataFrame({**about, "layer": [1, 2, 3], "score": [30.0, 20.0, 10.0]})
+    found = rank_agreement(layer_weights(both), curve)
+    assert found[["corpus", "kendall"]].to_numpy().tolist() == [["here", -1.0]]
+    assert "no curve of the same model, corpus and labels: m on there" in caplog.text
+    two = pd.concat([curve, curve.assign(corpus="there", score=-curve["score"])])
+    assert rank_agreement(layer_weights(both), two).kendall.tolist() == [-1.0, 1.0]
+    merged = learned([0.2, 0.3, 0.5], corpus="here", settings={"map": ["anger=high"]})
+    with pytest.raises(ResultsError, match=r"map: anger=high.* do not belong together"):
+        rank_agreement(layer_weights(merged), curve)

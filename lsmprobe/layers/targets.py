@@ -5,8 +5,10 @@ utterances, and so does the duration; energy and pitch are measured once on the 
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import librosa
 import numpy as np
@@ -40,6 +42,16 @@ class Target:
     def is_number(self) -> bool:
         """Whether it is measured, not named."""
         return not self.classes
+
+
+def labels_of(settings: Mapping[str, Any]) -> str:
+    """Which labels a run learned, as text: empty for the corpus's own.
+
+    >>> labels_of({"map": ["anger=high"], "emotions": []}), labels_of({})
+    ('map: anger=high', '')
+    """
+    chosen = {name: ", ".join(settings.get(name) or ()) for name in ("map", "emotions")}
+    return "; ".join(f"{name}: {value}" for name, value in chosen.items() if value)
 
 
 def find_target(name: str, utterances: pd.DataFrame, acoustics_csv: Path) -> Target:

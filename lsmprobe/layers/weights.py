@@ -4,7 +4,7 @@ A stage: it reads caches and records, and hands arrays to the modules that compu
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,19 +15,27 @@ from jaxtyping import Float
 from scipy.stats import kendalltau, spearmanr
 from torch import Tensor, nn
 
+from lsmprobe.arguments import checked
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.verify import verify_once
 from lsmprobe.errors import ResultsError
+from lsmprobe.layers.agreement import agreement_p
+from lsmprobe.layers.similarity import blocks_of_layer
+from lsmprobe.layers.targets import labels_of
 from lsmprobe.probing.heads import MultiLayerHead, Probe
-from lsmprobe.probing.norms import NormaliseVectors, Standardise, frame_statistics
+from lsmprobe.probing.norms import Standardise, frame_statistics
 from lsmprobe.probing.record import saved_probe
+from lsmprobe.probing.table import Moments
 from lsmprobe.results.records import load_head, load_record
 from lsmprobe.results.scores import macro_f1
 
-EXPERIMENT = ["model", "random_weights", "corpus", "split", "feature_norm", "experiment"]
+EXPERIMENT = ["model", "random_weights", "corpus", "labels", "split", "feature_norm", "experiment"]
+SAME = ["model", "random_weights", "corpus", "labels"]  # what weights and a curve must share
+ONE_OF = ["target", "head", "feature_norm", "split", "metric"]  # what a curve must be one of
 log = logging.getLogger(__name__)
 
 
+@checked
 def layer_weights(
     results: pd.DataFrame, per: Literal["experiment", "run"] = "experiment"
 ) -> pd.DataFrame:
@@ -42,11 +50,12 @@ def layer_weights(
         per: `experiment` averages over its runs, which differ in their seed alone.
 
     Returns:
-        Columns model, random_weights, corpus, split, feature_norm, experiment, layer, weight. Per
-        experiment also std (over the runs, ddof 1; missing for one run), runs, and noisy (whether
-        the log warned); per run its seed. The weights of a run or experiment sum to 1.
+        Columns model, random_weights, corpus, labels (how they were merged and chosen; empty for
+        the corpus's own), split, feature_norm, experiment, layer, weight. Per experiment also std
+        (over the runs, ddof 1; missing for one run), runs, and noisy (whether the log warned); per
+        run its seed. The weights of a run or experiment sum to 1.
     """
-    rows = results[results["layer_weights"].notna()]
+    rows = _with_labels(results[results["layer_weights"].notna()])
     single = rows[[*EXPERIMENT, "seed"]].assign(layer=rows["layers"], weight=rows["layer_weights"])
     single = single.explode(["layer", "weight"], ignore_index=True)
     single = single.astype({"layer": "int64", "weight": "float64"})
@@ -67,11 +76,18 @@ def layer_weights(
     return weights
 
 
+def _with_labels(results: pd.DataFrame) -> pd.DataFrame:
+    """With the column `labels`: how they were merged and chosen, empty for the corpus's own."""
+    settings = results["settings"] if "settings" in results else [{}] * len(results)
+    return results.assign(labels=[labels_of(of_run) for of_run in settings])
+
+
 def _is_noisy(weights: pd.DataFrame) -> bool:
     spread = np.sqrt(np.mean(weights["std"] ** 2))
     return bool(spread > np.std(weights["weight"]))  # never for one run, whose spread is missing
 
 
+@checked
 def average_weights(weights: pd.DataFrame, *over: Literal["corpus", "model"]) -> pd.DataFrame:
     """Layer weights averaged over corpora, models, or both; each experiment counts once.
 
@@ -103,49 +119,101 @@ def average_weights(weights: pd.DataFrame, *over: Literal["corpus", "model"]) ->
     ).reset_index()
 
 
-def layer_shares(cache: FeatureCache, results: pd.DataFrame) -> pd.DataFrame:
+@checked
+def layer_shares(
+    cache: FeatureCache,
+    results: pd.DataFrame,
+    by: Literal["standard_deviation", "root_mean_square"] = "standard_deviation",
+) -> pd.DataFrame:
     """Each layer's share of the weighted sum: layers differ in scale, so a weight alone misleads.
 
-    A layer adds its weight times the root mean square of its frames (after the head's own feature
-    normalisation), and that root mean square is exact: E[x^2] = mean^2 + std^2 over all frames.
+    A layer adds its weight times the size of its frames behind the head's own feature
+    normalisation. Its size is by how much they vary (each dimension around its mean, over all
+    frames): a mean that is the same in every frame tells a head nothing.
 
     Args:
         cache: what the heads were trained on.
         results: what `load_results` or `probe` returned; the Multi-Layer runs of this cache count.
+        by: `standard_deviation` over frames, root mean square over dims; or `root_mean_square`,
+            which counts constant means too. Both are exact: E[x^2] = mean^2 + std^2.
 
     Returns:
-        One row per run and layer: as `layer_weights(results, per="run")`, and rms and share. The
+        One row per run and layer: as `layer_weights(results, per="run")`, and size and share. The
         shares of a run sum to 1. Of several folds, all three are means.
 
     Raises:
         ResultsError: no Multi-Layer run of this cache among the results, or a head is missing.
         CacheError: utterances are damaged.
     """
-    lengths = torch.from_numpy(cache.lengths)
-    mean, std = frame_statistics(_tensor(cache.pooled), _tensor(cache.pooled_std), lengths)
-    parts = []
+    size_of, parts = SIZES[by], []
     for row, record, probes in _multilayer_runs(cache, results):
         layers = record["layers"]
         weights = torch.stack([_head(probe).layer_weights.detach() for probe in probes])
-        rms = torch.stack([_rms_behind(probe.norm, mean[layers], std[layers]) for probe in probes])
-        share = weights * rms / (weights * rms).sum(1, keepdim=True)
-        columns = {"weight": weights, "rms": rms, "share": share}
+        moments = moments_behind([probe.norm for probe in probes], cache, layers)
+        size = torch.stack([size_of(mean, std) for mean, std in moments])
+        share = weights * size / (weights * size).sum(1, keepdim=True)
+        columns = {"weight": weights, "size": size, "share": share}
         values = {name: folds.mean(0).double().numpy() for name, folds in columns.items()}
         parts.append(pd.DataFrame({**row, "layer": layers, **values}))
     return pd.concat(parts, ignore_index=True)
 
 
-def _rms_behind(
-    norm: nn.Module, mean: Float[Tensor, "layers dim"], std: Float[Tensor, "layers dim"]
+def moments_behind(
+    norms: Sequence[nn.Module], cache: FeatureCache, layers: list[int]
+) -> list[Moments]:
+    """Mean and standard deviation over all frames behind each normalisation, (layers, dim) each.
+
+    Exact. Behind none and behind `zscore` they follow from the pooled statistics; for any other one
+    all frames are read, once for all normalisations that are alike.
+    """
+    lengths = torch.from_numpy(cache.lengths)
+    means, stds = (_tensor(array[:, layers]) for array in (cache.pooled, cache.pooled_std))
+    mean, std = frame_statistics(means, stds, lengths)
+    streamed: dict[str, Moments] = {}
+    found = []
+    for norm in norms:
+        if isinstance(norm, Standardise):
+            found.append(((mean - norm.mean) / norm.std, std / norm.std))
+        elif isinstance(norm, nn.Identity):
+            found.append((mean, std))
+        else:
+            kind = repr((norm, norm.state_dict()))
+            if kind not in streamed:
+                streamed[kind] = _moments_of_frames(norm, cache, layers)
+            found.append(streamed[kind])
+    return found
+
+
+@torch.no_grad()
+def _moments_of_frames(norm: nn.Module, cache: FeatureCache, layers: list[int]) -> Moments:
+    """Mean and standard deviation behind a normalisation that treats each vector by itself."""
+    utterances = np.arange(len(cache.lengths))
+    sums = torch.zeros(2, len(layers), cache.dim, dtype=torch.float64)
+    for row, layer in enumerate(layers):
+        for block in blocks_of_layer(cache, utterances, layer, "frames"):
+            frames = norm(_tensor(block).float()).double()
+            sums[:, row] += torch.stack([frames.sum(0), (frames**2).sum(0)])
+    mean, square = sums / int(cache.lengths.sum())
+    return mean.float(), (square - mean**2).clamp(min=0).sqrt().float()
+
+
+def _standard_deviation(
+    mean: Float[Tensor, "layers dim"], std: Float[Tensor, "layers dim"]
 ) -> Float[Tensor, " layers"]:
-    """Root mean square of the frames behind a normalisation, from their mean and deviation."""
-    if isinstance(norm, NormaliseVectors):  # every frame has mean 0 and deviation 1
-        return torch.ones(len(mean))
-    if isinstance(norm, Standardise):
-        mean, std = (mean - norm.mean) / norm.std, std / norm.std
-    return (mean.double() ** 2 + std.double() ** 2).mean(1).sqrt().float()
+    return std.double().square().mean(1).sqrt().float()
 
 
+def _root_mean_square(
+    mean: Float[Tensor, "layers dim"], std: Float[Tensor, "layers dim"]
+) -> Float[Tensor, " layers"]:
+    return (mean.double().square() + std.double().square()).mean(1).sqrt().float()
+
+
+# How large a layer is, from mean and standard deviation of its frames.
+SIZES = {"standard_deviation": _standard_deviation, "root_mean_square": _root_mean_square}
+
+
+@checked
 def layer_drops(cache: FeatureCache, results: pd.DataFrame) -> pd.DataFrame:
     """What the score loses when one layer is left out of the sum, without training again.
 
@@ -215,50 +283,96 @@ def _answers_without(
     return torch.cat(answers, 1).numpy()
 
 
+@checked
 def rank_agreement(weights: pd.DataFrame, curve: pd.DataFrame) -> pd.DataFrame:
     """Whether layers that weigh more also score higher alone.
 
+    Compared is what belongs together: weights and a curve of the same model, corpus and labels.
+    What has no counterpart is named in the log.
+
     Args:
         weights: columns experiment, layer and weight (and share, which is then compared too).
-        curve: columns layer and score, as `probe_layers` gives for one cache and target.
+        curve: columns layer and score, as `probe_layers` gives for the emotion; of several models
+            or corpora, concatenated, each experiment is compared with its own.
 
     Returns:
-        One row per experiment and value (weight, share): layers (compared), kendall and spearman
-        (-1 to 1) with kendall_p and spearman_p. With four layers no agreement is significant.
+        One row per experiment and value (weight, share): what both are of, layers (compared),
+        kendall and spearman (-1 to 1) with kendall_p and spearman_p, which allow for neighbouring
+        layers being alike (see agreement.py) and are never below 2 / 2^(layers - 1).
 
     Raises:
-        ResultsError: the curve is of several models, targets, ..., whose mean means nothing.
+        ResultsError: nothing belongs together, or an experiment has several curves.
 
     Source: Kendall 1938; Spearman 1904, as SciPy has them.
     """
-    about = [
-        name for name in ("model", "corpus", "target", "head", "feature_norm") if name in curve
-    ]
-    for name in about:
+    _one_curve_each(curve)
+    same = [name for name in SAME if name in weights and name in curve]
+    curves = _by(same, curve)
+    rows, alone = [], []
+    for about, group in _by([*same, "experiment"], weights).items():
+        if about[:-1] not in curves:
+            alone.append(_told(about[:-1]))
+            continue
+        scores = curves[about[:-1]].groupby("layer")["score"].mean()
+        for value in [name for name in ("weight", "share") if name in group]:
+            means = group.groupby("layer")[value].mean()
+            pairs = pd.concat([means, scores], axis=1, join="inner")
+            named = dict(zip([*same, "experiment"], about, strict=True))
+            rows.append({**named, "value": value, **_agreement(pairs.to_numpy(float))})
+    if alone and rows:
+        log.warning("no curve of the same model, corpus and labels: %s", "; ".join(alone))
+    if not rows:
+        raise ResultsError(
+            f"weights of {'; '.join(alone)} and curves of "
+            f"{'; '.join(map(_told, curves))} do not belong together; expected the same model, "
+            "corpus and labels."
+        )
+    return pd.DataFrame(rows)
+
+
+def _one_curve_each(curve: pd.DataFrame) -> None:
+    """Refuse what would be averaged over, and what is no curve of the emotion.
+
+    Raises:
+        ResultsError: as `rank_agreement`.
+    """
+    for name in [name for name in ONE_OF if name in curve]:
         if len(found := curve[name].unique()) > 1:
             raise ResultsError(
                 f"the curve has several values of {name} ({', '.join(map(str, found))}); choose "
                 f'one: curve[curve["{name}"] == {found[0]!r}].'
             )
-    scores = curve.groupby("layer")["score"].mean()
-    rows = []
-    for value in [name for name in ("weight", "share") if name in weights]:
-        for experiment, group in weights.groupby("experiment"):
-            means = group.groupby("layer")[value].mean()
-            pairs = pd.concat([means, scores], axis=1, join="inner")
-            tau, rho = kendalltau(*pairs.to_numpy().T), spearmanr(*pairs.to_numpy().T)
-            rows.append(
-                {
-                    "experiment": experiment,
-                    "value": value,
-                    "layers": len(pairs),
-                    "kendall": tau.statistic,
-                    "kendall_p": tau.pvalue,
-                    "spearman": rho.statistic,
-                    "spearman_p": rho.pvalue,
-                }
-            )
-    return pd.DataFrame(rows)
+    if "target" in curve and (curve["target"] != "emotion").any():
+        raise ResultsError(
+            f"the curve is of the {curve['target'].iloc[0]}; the weights were learned for the "
+            'emotion. Take probe_layers(cache, "emotion").'
+        )
+
+
+def _agreement(pairs: Float[np.ndarray, "layers 2"]) -> dict[str, float | int]:
+    """Of the values and scores of layers."""
+    one, other = pairs.T
+    if len(pairs) < 2 or np.ptp(one) == 0 or np.ptp(other) == 0:
+        missing = ("kendall", "kendall_p", "spearman", "spearman_p")
+        return {"layers": len(pairs), **dict.fromkeys(missing, np.nan)}
+    kendall_p, spearman_p = agreement_p(one, other)
+    return {
+        "layers": len(pairs),
+        "kendall": float(kendalltau(one, other).statistic),
+        "kendall_p": kendall_p,
+        "spearman": float(spearmanr(one, other).statistic),
+        "spearman_p": spearman_p,
+    }
+
+
+def _told(about: tuple[Any, ...]) -> str:
+    """A model and a corpus, and labels if they are not the corpus's own."""
+    return " on ".join(value for value in about if isinstance(value, str) and value)
+
+
+def _by(names: list[str], table: pd.DataFrame) -> dict[tuple[Any, ...], pd.DataFrame]:
+    """The rows of each combination of values; of no names, all of them."""
+    return dict(iter(table.groupby(names, sort=False))) if names else {(): table}
 
 
 def _multilayer_runs(
@@ -270,7 +384,7 @@ def _multilayer_runs(
         ResultsError: there is none.
     """
     weighing = results["layer_weights"].notna()
-    own = results[weighing & (results["cache_hash"] == cache.identity_hash)]
+    own = _with_labels(results[weighing & (results["cache_hash"] == cache.identity_hash)])
     if own.empty:
         raise ResultsError(
             f"no Multi-Layer run on {cache.path} among these {len(results)} results; run "
