@@ -144,8 +144,11 @@ class ProbeConfig(Config):
     """Only the utterances of these emotions."""
     map: tuple[str, ...] = ()
     """Merge labels, OLD=NEW, before anything else."""
+    labels: Path | None = None
+    """A CSV table with the column key, whose other columns count instead of the cache's labels
+    (emotion, speaker, ...): one row for each utterance."""
     cache_dir: Path = Path("cache")
-    """Where extract.py wrote."""
+    """Where `lsmprobe extract` wrote."""
     results_dir: Path = Path("results")
     """One record per run is written here."""
     device: Device = "auto"
@@ -270,6 +273,11 @@ class TransferConfig(ProbeConfig):
             raise SettingsError(
                 f"--split {self.split} does not go with transfer, which splits every source once; "
                 "expected auto, speaker or given."
+            )
+        if self.labels:
+            raise SettingsError(
+                "--labels does not go with transfer, which reads the labels of several corpora; "
+                "correct each corpus, and run lsmprobe extract again, which extracts nothing anew."
             )
         if self.resplit:
             raise SettingsError(

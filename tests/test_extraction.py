@@ -150,7 +150,7 @@ def test_replace_keeps_the_old_cache_until_the_new_one_is_finished(
     replaced = FeatureCache(new.cache_path)
     assert (summary.path, summary.n_done) == (new.cache_path, 16)
     assert replaced.identity["max_seconds"] == 0.2
-    assert [file.name for file in new.cache_path.parent.iterdir()] == [new.cache_path.name]
+    assert [file.name for file in new.cache_path.parent.glob("*.h5")] == [new.cache_path.name]
     whole = FeatureCache(extract(config(tmp_path / "b", path, max_seconds=0.2)).path)
     assert replaced.identity_hash == whole.identity_hash
     assert "nothing was left to do" in str(extract(new))
@@ -187,7 +187,8 @@ def test_new_clips_are_extracted_alone_and_stand_beside_the_others(tmp_path, man
     summary = extract(config(tmp_path, path))
     assert (summary.n_tried, summary.n_done) == (11, 16)
     assert cache.read_bytes() == before
-    assert sorted(file.name for file in cache.parent.iterdir()) == ["tones.added-01.h5", "tones.h5"]
+    files = sorted(file.name for file in cache.parent.iterdir())
+    assert files == ["tones.added-01.h5", "tones.h5", "tones.labels.csv"]
     whole = FeatureCache(extract(config(tmp_path / "b", path)).path)
     assert FeatureCache(cache).identity_hash == whole.identity_hash
     assert "nothing was left to do" in str(extract(config(tmp_path, path)))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from lsmprobe.cache.labels import further_columns, labels_of
 from lsmprobe.cache.parts import cache_files, cache_paths, part_of, replacement_path
 from lsmprobe.cache.plan import settings
 from lsmprobe.cache.reader import FeatureCache
@@ -45,11 +46,21 @@ def cache_info(path: Path) -> dict[str, Any]:
             "skipped": int(cache.missing.skipped.sum()),
             "speakers": table.speaker.nunique(),
             "emotions": ", ".join(f"{k} {n}" for k, n in table.emotion.value_counts().items()),
+            "labels": _where_labels_are(cache),
             "identity": cache.identity_hash,
         }
         | settings(cache)
         | {f"version of {name}": value for name, value in dict(versions).items()}
     )
+
+
+def _where_labels_are(cache: FeatureCache) -> str:
+    """The file that the labels are from, and its further columns."""
+    found = labels_of(cache)
+    if found is None:
+        return cache.path.name
+    more = further_columns(found[0])
+    return found[1].name + (f", with {', '.join(more)}" if more else "")
 
 
 def _row(path: Path) -> dict[str, Any]:
@@ -68,7 +79,7 @@ def _row(path: Path) -> dict[str, Any]:
     planned = "?" if cache.missing_parts else len(cache.columns["key"])
     return row | {
         "clips": f"{len(cache.lengths)}/{planned}",
-        "hours": _rounded(cache.utterances.seconds.sum() / 3600),
+        "hours": _rounded(cache.planned.seconds.sum() / 3600),
         "layers": cache.n_layers,
         "dim": cache.dim,
         "store": cache.store if cache.store == "pooled" else f"{cache.store}, {cache.dtype}",

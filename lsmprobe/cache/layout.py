@@ -17,8 +17,9 @@ FORMAT = "lsmprobe-cache"
 VERSION = 1
 # UTF-8, as wide as the longest
 TEXT = ("key", "path", "emotion", "speaker", "gender", "sentence", "split")
+LABELS = ("emotion", "speaker", "gender", "sentence", "split")  # may be corrected: labels.py
 NUMBERS = {"start_s": "<f8", "end_s": "<f8", "seconds": "<f8", "samples": "<i8", "frames": "<i8"}
-PLANNED = (*TEXT, *NUMBERS, "offset")  # columns that never change
+PLANNED = (*TEXT, *NUMBERS, "offset")  # columns that never change in the file
 WRITTEN = {"sha256": "S64", "checksum": "<u8", "done": "u1", "skipped": "u1"}  # with each utterance
 PAGE = 4096  # bytes
 HEAD_BYTES = 1_000_000  # in which the attributes lie

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -125,8 +126,11 @@ def open_files(path: Path) -> tuple[list[CacheFile], list[int]]:
     else:
         files = [CacheFile(file) for file in parts]
         missing = _missing(path, files)
-    base = whole_plan_hash(files[0]) if added else ""
-    files += [file for file in map(CacheFile, added) if part_of(file).get("added_to") == base]
+    whole = part_of(files[0]).get("plan")
+    for file in map(CacheFile, added):
+        to = part_of(file).get("added_to")
+        if to is not None and (to == whole if whole else is_of_plan(to, files[0])):
+            files.append(file)
     return files, missing
 
 
@@ -138,6 +142,11 @@ def part_of(file: CacheFile) -> dict:
 def whole_plan_hash(file: CacheFile) -> str:
     """The plan of the whole cache of which this file is a part, or all."""
     return str(part_of(file).get("plan") or plan_hash(file))
+
+
+def is_of_plan(digest: Any, planned: Any) -> bool:
+    """Whether a hash is that of a plan; files from before labels were apart counted them too."""
+    return digest in (plan_hash(planned), plan_hash(planned, with_labels=True))
 
 
 def _missing(path: Path, parts: Sequence[CacheFile]) -> list[int]:

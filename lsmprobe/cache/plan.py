@@ -12,6 +12,7 @@ import pandas as pd
 
 from lsmprobe.cache.codecs import codec_of
 from lsmprobe.cache.layout import (
+    LABELS,
     NUMBERS,
     PAGE,
     PLANNED,
@@ -22,6 +23,8 @@ from lsmprobe.cache.layout import (
     members,
 )
 from lsmprobe.errors import CacheError
+
+BESIDE = ("versions", "part", "labels")  # of an identity: what decides no feature
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,20 +126,23 @@ def settings(planned: Any) -> dict[str, Any]:
 
 
 def decisive(identity: dict) -> dict:
-    """The identity less the versions of libraries, which are told and not compared, and the part.
+    """The identity less the versions of libraries, which are told and not compared, the part, and
+    that there is a table of labels.
 
     An upgrade must not turn away a finished cache; another model or preprocessing must.
     """
-    return {name: value for name, value in identity.items() if name not in ("versions", "part")}
+    return {name: value for name, value in identity.items() if name not in BESIDE}
 
 
-def plan_hash(planned: Any) -> str:
+def plan_hash(planned: Any, *, with_labels: bool = False) -> str:
     """What a plan, a file or a cache is to hold: every setting and utterance, by one hash.
 
-    Whatever else is the same on every machine; not where the audio lies.
+    Whatever else is the same on every machine; not where the audio lies, nor what may be
+    corrected. `with_labels`: as it was computed before labels had a table of their own.
     """
     text = json.dumps(settings(planned), sort_keys=True)
-    columns = [planned.columns[name] for name in PLANNED if name not in ("path", "offset")]
+    left_out = {"path", "offset", *(() if with_labels else LABELS)}
+    columns = [planned.columns[name] for name in PLANNED if name not in left_out]
     return f"{checksum([np.frombuffer(text.encode(), np.uint8), *columns]):016x}"
 
 
@@ -153,7 +159,7 @@ def _rows(columns: Mapping[str, np.ndarray]) -> dict[bytes, tuple]:
     compared = [
         values.view("<i8") if values.dtype == "<f8" else values  # by its bits: NaN equals NaN
         for name, values in columns.items()
-        if name not in ("path", "offset")
+        if name not in ("path", "offset", *LABELS)
     ]
     rows = zip(*(values.tolist() for values in compared), strict=True)
     return dict(zip(columns["key"].tolist(), rows, strict=True))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lsmprobe.cache.catalogue import how_much_is_done
 from lsmprobe.cache.file import CacheFile
+from lsmprobe.cache.labels import cache_of_labels, labels_path, written_mark
 from lsmprobe.cache.lock import is_being_written
 from lsmprobe.cache.parts import cache_files, cache_of, cache_paths, replacement_path
 from lsmprobe.cache.reader import FeatureCache
@@ -29,7 +30,7 @@ def prunable(path: Path, *, named: bool) -> dict[Path, str]:
     Raises:
         CacheError: the user named what is not there or cannot be used, and nothing is left over.
     """
-    found = _left_beside(path)
+    found = _left_beside(path) | _labels_of_nothing(path)
     if named:
         found |= _unfinished_replacement(path)
     files = cache_files(path)
@@ -64,6 +65,14 @@ def _left_beside(path: Path) -> dict[Path, str]:
         elif not (left["mark"] or is_being_written(of)):
             found[entry] = "left over by a run that was killed"
     return found
+
+
+def _labels_of_nothing(path: Path) -> dict[Path, str]:
+    """The table of labels, and its mark, of a cache of which no file is there."""
+    if cache_files(path) or replacement_path(path).exists():
+        return {}
+    beside = [labels_path(path), written_mark(path)]
+    return {file: f"belongs to {path.name}, which is gone" for file in beside if file.exists()}
 
 
 def _unfinished_replacement(path: Path) -> dict[Path, str]:
@@ -118,5 +127,6 @@ def prunable_in(folder: Path) -> dict[Path, str]:
     """What is left over in a folder of caches, and why; nothing that holds clips not held twice."""
     left = [(path, LEFT_BESIDE.fullmatch(path.name)) for path in folder.glob("*/*")]
     of = {cache_of(path.with_name(found["file"])) for path, found in left if found}
+    of |= {cache_of_labels(path) for path in folder.glob("*/*.labels.csv")}
     paths = sorted(of | set(cache_paths(folder)))
     return {file: why for path in paths for file, why in prunable(path, named=False).items()}

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, Shaped
 
 from lsmprobe.cache.codecs import codec_of
 from lsmprobe.cache.file import CacheFile
+from lsmprobe.cache.labels import labels_of, with_labels
 from lsmprobe.cache.layout import PLANNED, table_of
 from lsmprobe.cache.parts import check_parts, open_files, part_of
 from lsmprobe.cache.plan import decisive
@@ -74,7 +75,19 @@ class FeatureCache:
 
     @cached_property
     def utterances(self) -> pd.DataFrame:
-        """Those that are there, one row each: what was planned, and `sha256`."""
+        """Those that are there, one row each: what was planned, `sha256`, and their labels.
+
+        Labels, and further columns, are those of `CORPUS.labels.csv` where it was written.
+
+        Raises:
+            CacheError: that table was written, and is missing or damaged.
+        """
+        found = labels_of(self)
+        return self.planned if found is None else with_labels(self.planned, *found)
+
+    @cached_property
+    def planned(self) -> pd.DataFrame:
+        """As `utterances`, with the labels that the HDF5 file was laid out with."""
         planned = {name: self.columns[name][self._done] for name in PLANNED if name != "offset"}
         return table_of(planned | {"sha256": self._done_rows("utterances/sha256")})
 
@@ -142,7 +155,7 @@ class FeatureCache:
     @property
     def identity_hash(self) -> str:
         """SHA-256 over what the features are: identity, stored type, keys and audio of all rows."""
-        rows = self.utterances[["key", "sha256"]].to_numpy().tolist()
+        rows = self.planned[["key", "sha256"]].to_numpy().tolist()
         what = [decisive(self.identity), self.dtype, rows]
         text = json.dumps(what, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from lsmprobe.cache.catalogue import how_much_is_done
 from lsmprobe.cache.file import CacheFile, disk_errors, fdatasync, pwrite
+from lsmprobe.cache.labels import labels_that_count
 from lsmprobe.cache.layout import decoded
 from lsmprobe.cache.lock import sole_writer
 from lsmprobe.cache.parts import verified_mark
@@ -121,7 +122,7 @@ def verify_cache(path: Path, *, repair: bool = False) -> Verified:
         repair: mark what is damaged as not done, for extract.py.
 
     Raises:
-        CacheError: it cannot be opened, or not be repaired.
+        CacheError: it cannot be opened, or not be repaired, or its table of labels is damaged.
     """
     started = time.monotonic()
     cache = FeatureCache(path, allow_unfinished=True)
@@ -131,6 +132,7 @@ def verify_cache(path: Path, *, repair: bool = False) -> Verified:
         damaged += decoded(file.columns["key"][rows])
         if repair and rows:
             mark_for_extraction(file, rows)
+    labels_that_count(cache)  # a cache without its labels is not sound
     return Verified(
         path=path,
         n_utterances=sum(int(file.done.sum()) for file in cache.files),

@@ -19,13 +19,16 @@ from lsmprobe.corpora.utterances import (
 )
 from lsmprobe.errors import CorpusError
 
+KNOWN = ("path", "emotion", "speaker", "gender", "sentence", "start", "end", "split")
+
 
 def read_manifest(manifest: Path, data_dir: str | Path | None) -> pd.DataFrame:
     """A CSV with one line per utterance.
 
     Args:
         manifest: its columns are path, emotion, speaker and, where known, gender, sentence, start,
-            end (both in seconds; empty is where the file starts or ends), split.
+            end (both in seconds; empty is where the file starts or ends), split. Any other column
+            is a further column of the table of utterances.
         data_dir: where paths are looked for before the manifest's own folder.
 
     Raises:
@@ -57,6 +60,7 @@ def read_manifest(manifest: Path, data_dir: str | Path | None) -> pd.DataFrame:
                 "start_s": start_s,
                 "end_s": end_s,
                 "split": cells.get("split", ""),
+                "further": {name: cells[name] for name in cells if name not in KNOWN},
                 "where": f"line {line}",
             }
         )

@@ -27,6 +27,7 @@ COLUMNS = (
     "end_s",
     "split",
 )
+TAKEN = ("samples", "seconds", "frames", "offset", "sha256")  # columns that a cache adds
 GENDERS = {"f": "female", "m": "male"}
 SPLITS = ("train", "validation", "test")
 AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"}
@@ -120,8 +121,9 @@ def utterance_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """The rows, sorted by key; what a row does not say is not known.
 
     Args:
-        rows: `COLUMNS` by name, of which key, path, emotion and speaker are needed; `where` says in
-            messages where a row comes from, if not its path.
+        rows: `COLUMNS` by name, of which key, path, emotion and speaker are needed; `further` holds
+            further columns, text by name; `where` says in messages where a row comes from, if not
+            its path.
 
     Raises:
         CorpusError: two rows have one key, or a text holds a null character.
@@ -140,7 +142,14 @@ def utterance_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
                 "it once. Remove one, or name the folder that holds one."
             )
     unknown = {"gender": "", "sentence": "", "start_s": math.nan, "end_s": math.nan, "split": ""}
-    ordered = [unknown | dict(first[key]) for key in sorted(first)]
+    ordered: list[dict[str, Any]] = [unknown | dict(first[key]) for key in sorted(first)]
     columns = {column: [row[column] for row in ordered] for column in COLUMNS}
+    further = dict.fromkeys(name for row in ordered for name in row.get("further", {}))
+    for name in further:
+        if name in (*COLUMNS, *TAKEN) or not name:
+            raise CorpusError(
+                f"the column {name!r} has a name that a cache keeps for itself; rename it."
+            )
+        columns[name] = [row.get("further", {}).get(name, "") for row in ordered]
     # A path may hold bytes that are no text, which not every string column of pandas takes.
     return pd.DataFrame(columns | {"path": pd.Series(columns["path"], dtype=object)})

@@ -91,6 +91,7 @@ def planned_cache(config: ExtractConfig) -> tuple[Encoder, CachePlan]:
             "corpus": dataset_name(config.dataset),
             "audio": "mean of the channels, 16 kHz, soxr_hq",
             "max_seconds": config.max_seconds,
+            "labels": "in the table beside the cache",
             "versions": {
                 **encoder.identity["versions"],
                 "lsmprobe": __version__,

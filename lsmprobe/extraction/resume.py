@@ -16,6 +16,7 @@ from lsmprobe.cache.layout import decoded
 from lsmprobe.cache.lock import sole_writer
 from lsmprobe.cache.parts import (
     cache_files,
+    is_of_plan,
     part_of,
     part_path,
     plan_added,
@@ -24,7 +25,7 @@ from lsmprobe.cache.parts import (
     replacement_path,
     whole_plan_hash,
 )
-from lsmprobe.cache.plan import CachePlan, differences, plan_hash
+from lsmprobe.cache.plan import CachePlan, differences
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.writer import CacheWriter
 from lsmprobe.corpora.audio import audio_hash
@@ -115,7 +116,7 @@ def _part(path: Path, plan: CachePlan, number: int, count: int) -> PlannedFile:
             )
         stored = CacheFile(file)
         found = differences(stored, plan, but=("new",))
-        if not found and whole_plan_hash(stored) != plan_hash(plan):
+        if not found and not is_of_plan(whole_plan_hash(stored), plan):
             found = ["it was cut from another list of utterances"]
         if file == mine:
             found += _changed_audio(FeatureCache(file, allow_unfinished=True), plan.utterances)
@@ -165,7 +166,7 @@ def _without_room(stored: FeatureCache, plan: CachePlan) -> CachePlan:
 
 def _changed_audio(stored: FeatureCache, table: pd.DataFrame) -> list[str]:
     """Whether files have other bytes than when they were extracted; every one of them is read."""
-    known = dict(zip(stored.utterances.key, stored.utterances.sha256, strict=True))
+    known = dict(zip(stored.planned.key, stored.planned.sha256, strict=True))
     there = table[table.key.isin(known) & (table.samples > 0)]
     paths = list(dict.fromkeys(there.path))  # a file may hold many utterances
     with ThreadPoolExecutor(HASHERS) as pool:

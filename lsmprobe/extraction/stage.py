@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lsmprobe.cache.parts import replacement_path
+from lsmprobe.cache.labels import Changed, labels_that_count, write_labels
+from lsmprobe.cache.parts import cache_files, replacement_path
 from lsmprobe.cache.plan import CachePlan
+from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.writer import CacheWriter, Outgoing, outgoing, put_in_place
 from lsmprobe.config import ExtractConfig
 from lsmprobe.corpora.audio import SAMPLE_RATE
-from lsmprobe.errors import CorpusError
+from lsmprobe.errors import CacheError, CorpusError
 from lsmprobe.extraction.ahead import DECODERS, OneBehind, Progress, batches, made_ahead, read_batch
 from lsmprobe.extraction.plan import planned_cache
 from lsmprobe.extraction.rehearsal import duration, precision_told
@@ -69,7 +71,11 @@ def extract(config: ExtractConfig) -> Summary:
     started = time.monotonic()
     keep_freed_memory()
     encoder, plan = planned_cache(config)
-    with _Files(planned_files(config.cache_path, plan, config.part_of_n, config.replace)) as files:
+    planned = planned_files(config.cache_path, plan, config.part_of_n, config.replace)
+    relabelled = _store_labels(config.cache_path, plan.utterances)
+    if relabelled.keys or relabelled.columns:
+        log.info("%s", relabelled)
+    with _Files(planned) as files:
         table = files.table
         for unreadable in np.flatnonzero(table.samples == 0):
             files.skip(int(unreadable))
@@ -117,6 +123,19 @@ def extract(config: ExtractConfig) -> Summary:
 def _batch_seconds(config: ExtractConfig) -> float:
     """On two cores small batches of like length are fastest; a GPU wants to be filled."""
     return config.batch_seconds or (12.0 if choose_device(config.device) == "cpu" else 240.0)
+
+
+def _store_labels(path: Path, utterances: pd.DataFrame) -> Changed:
+    """Write the labels of a corpus beside its cache: before the cache, which relies on them."""
+    known, mark = None, False
+    if cache_files(path):
+        try:
+            stored = FeatureCache(path, allow_unfinished=True)
+            mark = "labels" not in stored.identity
+            known = labels_that_count(stored)
+        except CacheError as error:
+            log.warning("the labels are written again from the corpus: %s", error)
+    return write_labels(path, utterances, known, mark=mark)
 
 
 class _Files:

@@ -1,0 +1,256 @@
+"""Labels are not features: the table of labels beside a cache, `CORPUS.labels.csv`.
+
+It holds what a person may correct or add (emotion, speaker, gender, sentence, split and every
+further column), by key, and never decides whether the cache is still good. The copy in the HDF5
+file is what was known when it was laid out; it counts only where no table was ever written.
+"""
+
+import csv
+import io
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lsmprobe.atomic import write_then_rename
+from lsmprobe.cache.layout import LABELS, NUMBERS, TEXT, table_of
+from lsmprobe.cache.parts import cache_of
+from lsmprobe.errors import CacheError
+
+OWN = {*TEXT, *NUMBERS, "offset", "sha256"} - {"key", *LABELS}  # columns of the cache itself
+SHOWN = 3  # changes that are named
+
+
+class Changed(NamedTuple):
+    """What was rewritten in a table of labels."""
+
+    path: Path
+    keys: tuple[str, ...]  # of utterances that were there and have other labels now
+    columns: tuple[str, ...]  # that are new, or gone
+    first: tuple[str, ...]  # some of the changes in words
+
+    def __str__(self) -> str:
+        parts = []
+        if self.keys:
+            more = ", ..." if len(self.keys) > len(self.first) else ""
+            clips = "clip" if len(self.keys) == 1 else "clips"
+            parts.append(f"{len(self.keys)} {clips} changed ({'; '.join(self.first)}{more})")
+        if self.columns:
+            parts.append(f"columns: {', '.join(self.columns)}")
+        return f"{self.path}: {'; '.join(parts)}. The features stay as they are."
+
+
+def labels_path(cache: Path) -> Path:
+    """Where the labels of a cache, or of a part of one, lie."""
+    whole = cache_of(cache)
+    return whole.with_name(f"{whole.stem}.labels.csv")
+
+
+def cache_of_labels(path: Path) -> Path:
+    """The cache that a table of labels by its name belongs to."""
+    return path.with_name(path.name.removesuffix(".labels.csv") + ".h5")
+
+
+def written_mark(cache: Path) -> Path:
+    """Stands beside a cache of before this table was, once its labels were written.
+
+    Then, as for a cache whose identity names the table, a missing one is an error.
+    """
+    return labels_path(cache).with_name(f".{labels_path(cache).name}.written")
+
+
+def further_columns(table: pd.DataFrame) -> list[str]:
+    """The columns of a table of utterances beyond those that every one has."""
+    return [name for name in table.columns if name not in {"key", *LABELS, *OWN}]
+
+
+def write_labels(
+    cache: Path, utterances: pd.DataFrame, known: pd.DataFrame | None, *, mark: bool = False
+) -> Changed:
+    """Write the labels of a corpus beside its cache; what differs from those that were there.
+
+    Labels of utterances that are not in the corpus any more stay, since the cache may hold them.
+
+    Args:
+        cache: the cache; its parts have one table.
+        utterances: the table of utterances, of all of the corpus.
+        known: the labels that count now, by key, or None where there is no cache yet.
+        mark: whether the cache itself cannot tell that it has a table, being older than that.
+
+    Raises:
+        CacheError: the folder cannot be written.
+    """
+    columns = [*LABELS, *further_columns(utterances)]
+    table = _by_key(utterances)[columns]
+    changed = _changes(labels_path(cache), known, table)
+    if known is not None:
+        gone = known[~known.index.isin(table.index)]
+        table = pd.concat([table, gone.reindex(columns=columns)])
+    written = io.StringIO(newline="")
+    writer = csv.writer(written, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    writer.writerow(["key", *columns])
+    for key, *values in table.itertuples(name=None):
+        writer.writerow([key, *map(_text, values)])
+    content = written.getvalue().encode("utf-8", "surrogateescape")
+    path = labels_path(cache)
+    if not path.exists() or path.read_bytes() != content:
+        try:
+            write_then_rename(path, content)
+            if mark:
+                written_mark(cache).touch()
+        except OSError as error:
+            raise CacheError(
+                f"{path} cannot be written: {error.strerror}. Use another --cache-dir."
+            ) from error
+    return changed
+
+
+def read_labels(path: Path) -> pd.DataFrame:
+    """A table of labels: a row per utterance, its key as the index.
+
+    Text stays text in the columns that every table has; a further column whose every value is a
+    number, or empty, is numbers.
+
+    Raises:
+        CacheError: it is not there, is no CSV table with a column `key`, or names a key twice.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
+        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except OSError as error:
+        raise CacheError(f"{path} cannot be read: {error.strerror}.") from error
+    except csv.Error as error:
+        raise CacheError(f"{path} is not a valid CSV file: {error}.") from error
+    header = rows[0] if rows else []
+    if "key" not in header or len(set(header)) < len(header):
+        raise CacheError(
+            f"{path} has the columns {', '.join(header) or 'none'}; expected each once, and among "
+            "them key."
+        )
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != len(header):
+            raise CacheError(
+                f"{path}: row {number} has {len(row)} values; expected {len(header)}, one for each "
+                "column."
+            )
+    table = _by_key(pd.DataFrame(rows[1:], columns=header, dtype=object))
+    if table.index.has_duplicates:
+        twice = table.index[table.index.duplicated()]
+        raise CacheError(f"{path} has {len(twice)} keys twice ({twice[0]!r} first); expected once.")
+    for name in further_columns(table):
+        table[name] = _numbers(table[name])
+    return table
+
+
+def labels_of(cache: Any) -> tuple[pd.DataFrame, Path] | None:
+    """The table of labels that counts for a cache, and where it lies; None if none was written.
+
+    Args:
+        cache: with `path` and `identity`.
+
+    Raises:
+        CacheError: a table was written and is not there any more, or it is damaged.
+    """
+    path = labels_path(cache.path)
+    if path.exists():
+        return read_labels(path), path
+    if "labels" in cache.identity or written_mark(cache.path).exists():
+        raise CacheError(
+            f"{path} is missing, which holds the labels of {cache.path}. Copy it back, or run "
+            "lsmprobe extract again, which writes it from the corpus without extracting anything."
+        )
+    return None
+
+
+def labels_that_count(cache: Any) -> pd.DataFrame:
+    """The labels of all utterances that a cache is to hold, by key: of its table, or its own.
+
+    Raises:
+        CacheError: as `labels_of`.
+    """
+    if found := labels_of(cache):
+        return found[0]
+    own = table_of({name: cache.columns[name] for name in ("key", *LABELS)})
+    return _by_key(own)
+
+
+def with_labels(
+    table: pd.DataFrame, labels: pd.DataFrame, path: Path, *, strict: bool = False
+) -> pd.DataFrame:
+    """A table of utterances with the labels of another table, joined by key.
+
+    Args:
+        table: of a cache.
+        labels: by key; columns that it lacks stay as they are.
+        path: where the labels are from, for messages.
+        strict: whether keys that the cache does not have are an error.
+
+    Raises:
+        CacheError: keys are missing, or with `strict` unknown.
+    """
+    keys = table["key"]
+    missing = keys[~keys.isin(labels.index)]
+    unknown = labels.index[~labels.index.isin(keys)] if strict else []
+    for found, what in ((missing, "lacks"), (unknown, "has")):
+        if len(found):
+            first = os.fsdecode(str(next(iter(found))).encode("utf-8", "surrogateescape"))
+            but = "" if what == "lacks" else ", which the cache does not have"
+            raise CacheError(
+                f"{path} {what} {len(found)} {'key' if len(found) == 1 else 'keys'}{but} "
+                f"({first!r} first); expected one row for each of its {len(keys)} utterances."
+            )
+    joined = labels.iloc[labels.index.get_indexer(pd.Index(keys, dtype=object))]
+    own = [name for name in joined.columns if name in OWN]
+    joined = joined.drop(columns=own)
+    return table.assign(**{name: joined[name].to_numpy() for name in joined.columns})
+
+
+def _by_key(table: pd.DataFrame) -> pd.DataFrame:
+    """With the keys as the index: as objects, since other strings of pandas refuse surrogates."""
+    keys = pd.Index(table["key"].tolist(), dtype=object, name="key")
+    return table.drop(columns="key").set_axis(keys)
+
+
+def _changes(path: Path, known: pd.DataFrame | None, table: pd.DataFrame) -> Changed:
+    if known is None:
+        return Changed(path, (), (), ())
+    columns = [f"{name} is new" for name in table.columns if name not in known.columns]
+    columns += [f"{name} is gone" for name in known.columns if name not in table.columns]
+    shared = [name for name in table.columns if name in known.columns]
+    both = table.index.intersection(known.index, sort=False)
+    keys: list[str] = []
+    first: list[str] = []
+    old = {name: list(map(_text, known.loc[both, name])) for name in shared}
+    new = {name: list(map(_text, table.loc[both, name])) for name in shared}
+    for row, key in enumerate(both):
+        moved = [name for name in shared if old[name][row] != new[name][row]]
+        if moved:
+            keys.append(key)
+            if len(first) < SHOWN:
+                name = moved[0]
+                first.append(f"{key!r} {name} {old[name][row]!r} → {new[name][row]!r}")
+    return Changed(path, tuple(keys), tuple(columns), tuple(first))
+
+
+def _text(value: Any) -> str:
+    """A value as it is written: numbers as short as they can be read back, nothing for NaN."""
+    if isinstance(value, str):
+        return value
+    if value is None or value != value:
+        return ""
+    number = float(value)
+    return str(int(number)) if number.is_integer() and abs(number) < 2**53 else repr(number)
+
+
+def _numbers(values: Iterable[str]) -> Any:
+    """Numbers, if every value is one or empty, and not all are empty; else as they are."""
+    texts = list(values)
+    if not any(texts):
+        return texts
+    try:
+        return np.array([float(text) if text else np.nan for text in texts])
+    except ValueError:
+        return texts
