@@ -30,7 +30,6 @@ from lsmprobe.config import (
     Table1Config,
     TransferConfig,
     VerifyCacheConfig,
-    label_map,
 )
 from lsmprobe.errors import LsmprobeError, one_line
 
@@ -238,13 +237,7 @@ def make_split_command(config: MakeSplitConfig) -> None:
 def _utterances(config: SplitConfig) -> Any:
     from lsmprobe.corpora.read import read_corpus
 
-    return read_corpus(
-        config.dataset,
-        config.data_dir,
-        emotions=config.emotions,
-        merge=label_map(config.map),
-        speaker_pattern=config.speaker_pattern,
-    )
+    return read_corpus(config.dataset, **config.reading)
 
 
 def list_caches_command(config: ListCachesConfig) -> None:

@@ -6,7 +6,7 @@ This module imports nothing heavy, so that `--help` answers at once.
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional
 
@@ -26,17 +26,94 @@ class Config:
         check_fields(self)
 
 
-@dataclass(frozen=True)
-class ExtractConfig(Config):
-    """Stage 1: run a frozen speech model over a corpus, store every layer's hidden states."""
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig(Config):
+    """How a corpus is read: the flags of every command that reads one."""
 
+    data_dir: Path | None = None
+    """Where the corpus lies; otherwise $LSMPROBE_DATA/NAME, then data/NAME."""
+    emotions: tuple[str, ...] = ()
+    """Only the utterances of these emotions."""
+    map: tuple[str, ...] = ()
+    """Merge labels, OLD=NEW, before anything else."""
+    speaker_pattern: str = ""
+    """For folder:DIR, a regular expression over the path with a group named speaker."""
+    columns: tuple[str, ...] = ()
+    """How a manifest or a data set calls its columns: emotion=label,speaker=speaker_id. For
+    audformat:DIR, which scheme or column holds the emotion."""
+    where: tuple[str, ...] = ()
+    """Only the rows of a manifest or a data set with this value: COLUMN=VALUE."""
+    hf_split: str = ""
+    """For hf:ID, only this split."""
+    hf_config: str = ""
+    """For hf:ID, which of its configurations (subsets)."""
+    table: tuple[str, ...] = ()
+    """For audformat:DIR, only the emotions of these tables."""
+    skip_unlabelled: bool = False
+    """Leave out clips without an emotion or a speaker; they are counted and named."""
+    skip_unreadable: bool = False
+    """Leave out clips that cannot be read; they are counted and named, and stand as not done."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        label_map(self.map)
+        self.reading  # noqa: B018  can be understood
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The arguments of `read_corpus` beside the corpus's name."""
+        return {
+            "data_dir": self.data_dir,
+            "emotions": self.emotions,
+            "merge": label_map(self.map),
+            "speaker_pattern": self.speaker_pattern,
+            "columns": named_columns(self.columns),
+            "where": chosen_rows(self.where),
+            "hf_split": self.hf_split,
+            "hf_config": self.hf_config,
+            "tables": self.table,
+            "skip_unlabelled": self.skip_unlabelled,
+        }
+
+    def corpus_name(self, dataset: str) -> str:
+        """The name under which a corpus's caches lie; a selection of a data set has its own.
+
+        >>> CorpusConfig(hf_split="crema_d").corpus_name("hf:amu-cai/CAMEO")
+        'CAMEO-crema_d'
+        """
+        values = [value for allowed in chosen_rows(self.where).values() for value in allowed]
+        selected = [self.hf_config, self.hf_split, *values, *self.table]
+        safe = [re.sub(r"[^\w.+-]", "_", each) for each in selected if each]
+        return "-".join([dataset_name(dataset), *safe])
+
+
+@dataclass(frozen=True)
+class _ModelOnDataset(Config):
     model: str
     """A model of the table (wav2vec2-large, whisper-small, ...), a Hugging Face id, or a folder."""
     dataset: str
     """A corpus (demos, emodb, ...), a manifest (CSV: path, emotion, speaker), folder:DIR,
     audformat:DIR or hf:ID."""
-    data_dir: Path | None = None
-    """Where the corpus lies; otherwise $LSMPROBE_DATA/NAME, then data/NAME."""
+
+
+@dataclass(frozen=True)
+class _Dataset(Config):
+    dataset: str
+    """As at extraction: a corpus, a manifest, folder:DIR."""
+
+
+@dataclass(frozen=True)
+class _SplitOfDataset(Config):
+    split: str
+    """speaker, random, loso, kfold:K, kfold (the fold column), given, or a JSON file."""
+    dataset: str
+    """As at extraction: a corpus, a manifest, folder:DIR."""
+
+
+@dataclass(frozen=True)
+class ExtractConfig(CorpusConfig, _ModelOnDataset):
+    """Stage 1: run a frozen speech model over a corpus, store every layer's hidden states."""
+
     cache_dir: Path = Path("cache")
     """The cache of a model and a corpus is CACHE_DIR/MODEL/CORPUS.h5."""
     store: Literal["frames", "pooled"] = "frames"
@@ -59,14 +136,6 @@ class ExtractConfig(Config):
     """How the waveform is normalised: as the checkpoint's preprocessor says, not, or always."""
     max_seconds: Annotated[float, Within(0.025, 1e6)] | None = None  # one frame at least
     """Longer utterances are cut here; by default nothing is cut."""
-    emotions: tuple[str, ...] = ()
-    """Only the utterances of these emotions."""
-    map: tuple[str, ...] = ()
-    """Merge labels, OLD=NEW, before anything else."""
-    speaker_pattern: str = ""
-    """For folder:DIR, a regular expression over the path with a group named speaker."""
-    skip_unreadable: bool = False
-    """Leave out clips that cannot be read; they are counted and named, and stand as not done."""
     part: str = ""
     """I/N: only part I (from 0) of N, for N processes or machines that share the work."""
     replace: bool = False
@@ -82,7 +151,6 @@ class ExtractConfig(Config):
         if self.dry_run and self.selftest:
             raise SettingsError("--dry-run and --selftest are two things; ask for one of them.")
         self.cache_path  # noqa: B018  has a name
-        label_map(self.map)
         if self.part_of_n and self.replace:
             raise SettingsError(
                 "--replace does not go with --part, since one part cannot replace a cache; use "
@@ -110,7 +178,7 @@ class ExtractConfig(Config):
             model = "@".join((model, self.revision.replace("/", "--")))
         if self.random_init is not None:
             model = f"{model}-random{self.random_init}"
-        return self.cache_dir / model / f"{dataset_name(self.dataset)}.h5"
+        return self.cache_dir / model / f"{self.corpus_name(self.dataset)}.h5"
 
 
 @dataclass(frozen=True)
@@ -189,16 +257,12 @@ class ProbeConfig(Config):
 
 
 @dataclass(frozen=True)
-class BaselineConfig(Config):
+class BaselineConfig(CorpusConfig, _Dataset):
     """The paper's baseline: an Audio Spectrogram Transformer, trained from scratch on a corpus."""
 
-    dataset: str
-    """As at extraction: a corpus, a manifest, folder:DIR."""
     size: Literal["ast", "ast-tiny"] = "ast"
     """ast is the paper's (86 million weights, for a GPU); ast-tiny a far smaller one that a CPU can
     train in minutes."""
-    data_dir: Path | None = None
-    """Where the corpus lies; otherwise $LSMPROBE_DATA/NAME, then data/NAME."""
     cache_dir: Path = Path("cache")
     """The filterbanks are computed once and kept in CACHE_DIR/fbank."""
     results_dir: Path = Path("results")
@@ -211,14 +275,6 @@ class BaselineConfig(Config):
     """As for probe.py: speaker, random, loso, kfold:K, given, or a JSON file."""
     split_seed: Seed = 0
     """0 is the best split found; others are other good ones."""
-    emotions: tuple[str, ...] = ()
-    """Only the utterances of these emotions."""
-    map: tuple[str, ...] = ()
-    """Merge labels, OLD=NEW, before anything else."""
-    speaker_pattern: str = ""
-    """For folder:DIR, a regular expression over the path with a group named speaker."""
-    skip_unreadable: bool = False
-    """Leave out clips that cannot be read; they are counted and named."""
     device: Device = "auto"
     """Where it is trained; auto takes a GPU if there is one."""
     epochs: Annotated[int, Within(1, 100_000)] = 25
@@ -235,10 +291,6 @@ class BaselineConfig(Config):
     """The same of the 512 frames."""
     force: bool = False
     """Repeat runs whose record is there already."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        label_map(self.map)
 
 
 @dataclass(frozen=True)
@@ -372,27 +424,11 @@ class Table1Config(Config):
 
 
 @dataclass(frozen=True)
-class SplitConfig(Config):
+class SplitConfig(CorpusConfig, _SplitOfDataset):
     """A split of a corpus."""
 
-    split: str
-    """speaker, random, loso, kfold:K, given, or a JSON file."""
-    dataset: str
-    """As at extraction: a corpus, a manifest, folder:DIR."""
-    data_dir: Path | None = None
-    """Where the corpus lies; otherwise $LSMPROBE_DATA/NAME, then data/NAME."""
     split_seed: Seed = 0
     """0 is the best split found; others are other good ones."""
-    emotions: tuple[str, ...] = ()
-    """Only the utterances of these emotions."""
-    map: tuple[str, ...] = ()
-    """Merge labels, OLD=NEW, before anything else."""
-    speaker_pattern: str = ""
-    """For folder:DIR, a regular expression over the path with a group named speaker."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        label_map(self.map)
 
 
 @dataclass(frozen=True)
@@ -529,3 +565,44 @@ def label_map(pairs: tuple[str, ...]) -> dict[str, str]:
                 f"--map sends {old!r} to both {merged[old]!r} and {new!r}; keep one."
             )
     return merged
+
+
+def named_columns(pairs: tuple[str, ...]) -> dict[str, str]:
+    """What lsmprobe calls a column -> what the corpus calls it.
+
+    >>> named_columns(("emotion=label,speaker=speaker_id",))
+    {'emotion': 'label', 'speaker': 'speaker_id'}
+
+    Raises:
+        SettingsError: a pair is not NAME=THEIRS, or one column is named twice.
+    """
+    named: dict[str, str] = {}
+    for pair in ",".join(pairs).split(",") if pairs else ():
+        ours, equals, theirs = pair.strip().partition("=")
+        if not (ours and equals and theirs):
+            raise SettingsError(
+                f"--columns got {pair!r}; expected OURS=THEIRS, such as emotion=label."
+            )
+        if named.setdefault(ours, theirs) != theirs:
+            raise SettingsError(f"--columns names {ours!r} twice; keep one.")
+    return named
+
+
+def chosen_rows(pairs: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Column -> the values that it may have; every column must have one of its values.
+
+    >>> chosen_rows(("dataset=crema_d", "dataset=emodb", "language=English"))
+    {'dataset': ('crema_d', 'emodb'), 'language': ('English',)}
+
+    Raises:
+        SettingsError: a pair is not COLUMN=VALUE.
+    """
+    chosen: dict[str, tuple[str, ...]] = {}
+    for pair in pairs:
+        column, equals, value = pair.partition("=")
+        if not (column and equals):
+            raise SettingsError(
+                f"--where got {pair!r}; expected COLUMN=VALUE, such as dataset=crema_d."
+            )
+        chosen[column] = (*chosen.get(column, ()), value)
+    return chosen

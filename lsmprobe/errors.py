@@ -57,9 +57,13 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
     >>> nearest("emodv", ["emodb", "emovo", "shemo"])
     'did you mean emovo or emodb or shemo?'
+    >>> nearest("urdu", ["URDU", "emovo"])
+    'did you mean URDU?'
     >>> nearest("x", ["emodb", "emovo"])
     'known are: emodb, emovo.'
     """
     known = sorted(names)
-    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
+    folded = {each.casefold(): each for each in known}
+    close = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.6)
+    close = [folded[each] for each in close]
     return f"did you mean {' or '.join(close)}?" if close else f"known are: {', '.join(known)}."

@@ -1,6 +1,17 @@
+from dataclasses import MISSING, fields
+
 import pytest
 
-from lsmprobe.config import ExtractConfig, ProbeConfig, label_map, model_name
+from lsmprobe.config import (
+    AuditConfig,
+    BaselineConfig,
+    CorpusConfig,
+    ExtractConfig,
+    MakeSplitConfig,
+    ProbeConfig,
+    label_map,
+    model_name,
+)
 from lsmprobe.errors import SettingsError
 
 
@@ -92,3 +103,31 @@ def test_a_part_is_a_number_of_a_count():
             ExtractConfig("toy", "toy", part=part)
     with pytest.raises(SettingsError, match="--replace does not go with --part"):
         ExtractConfig("toy", "toy", part="0/2", replace=True)
+
+
+@pytest.mark.parametrize("kind", [ExtractConfig, BaselineConfig, AuditConfig, MakeSplitConfig])
+def test_every_command_reads_a_corpus_by_the_same_flags(kind):
+    flags = {field.name: field.default for field in fields(CorpusConfig)}
+    assert flags.items() <= {field.name: field.default for field in fields(kind)}.items()
+    config = kind(
+        **{field.name: "speaker" for field in fields(kind) if field.default is MISSING},
+        where=("dataset=crema_d", "dataset=emodb"),
+        columns=("emotion=label,speaker=speaker_id",),
+    )
+    assert config.reading["where"] == {"dataset": ("crema_d", "emodb")}
+    assert config.reading["columns"] == {"emotion": "label", "speaker": "speaker_id"}
+
+
+def test_a_selection_of_a_data_set_has_a_cache_of_its_own():
+    def path(**selection):
+        return ExtractConfig("toy", "hf:amu-cai/CAMEO", **selection).cache_path.as_posix()
+
+    assert path() == "cache/toy/CAMEO.h5"
+    assert path(where=("dataset=crema_d",)) == "cache/toy/CAMEO-crema_d.h5"
+    assert path(hf_split="a/b") == "cache/toy/CAMEO-a_b.h5"
+    with pytest.raises(SettingsError, match="--where got 'crema_d'; expected COLUMN=VALUE"):
+        path(where=("crema_d",))
+    with pytest.raises(SettingsError, match="--columns got 'label'; expected OURS=THEIRS"):
+        ExtractConfig("toy", "toy", columns=("label",))
+    with pytest.raises(SettingsError, match="--columns names 'emotion' twice"):
+        ExtractConfig("toy", "toy", columns=("emotion=a,emotion=b",))

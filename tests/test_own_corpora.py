@@ -40,8 +40,10 @@ def test_a_folder_per_emotion_that_cannot_be_read(tmp_path):
     assert "a group named speaker" in refused(name, speaker_pattern="s1")
     assert "is wrong" in refused(name, speaker_pattern="(")
     assert "No such file" in refused(f"{name}/nowhere", speaker_pattern=pattern)
-    assert "leave the data folder out" in refused(name, tmp_path, speaker_pattern=pattern)
-    assert "is for folder:DIR" in refused("emodb", tmp_path, speaker_pattern=pattern)
+    assert "--data-dir is for a corpus of the table or" in refused(
+        name, tmp_path, speaker_pattern=pattern
+    )
+    assert "--speaker-pattern is for folder;" in refused("emodb", tmp_path, speaker_pattern=pattern)
     tree(tmp_path, ["joy/x.wav"])
     assert "finds no speaker in 'joy/x.wav'" in refused(name, speaker_pattern=pattern)
     assert "finds no speaker" in refused(name, speaker_pattern=r"(?P<speaker>s\d)?")

@@ -22,6 +22,14 @@ from lsmprobe.corpora.table import CORPORA, Corpus, Release
 from lsmprobe.corpora.utterances import files_below, utterance_table
 from lsmprobe.errors import CorpusError, nearest
 
+TAKES = {
+    "a corpus of the table": ("--data-dir",),
+    "FILE.csv": ("--data-dir",),
+    "folder": ("--speaker-pattern",),
+    "audformat": (),
+    "hf": ("--data-dir",),
+}
+"""Which flags each kind of corpus can follow."""
 log = logging.getLogger(__name__)
 
 
@@ -32,6 +40,12 @@ def read_corpus(
     emotions: Sequence[str] = (),
     merge: Mapping[str, str] | None = None,
     speaker_pattern: str = "",
+    columns: Mapping[str, str] | None = None,
+    where: Mapping[str, Sequence[str]] | None = None,
+    hf_split: str = "",
+    hf_config: str = "",
+    tables: Sequence[str] = (),
+    skip_unlabelled: bool = False,
 ) -> pd.DataFrame:
     """The table of utterances (docs/design.md), sorted by key.
 
@@ -44,34 +58,63 @@ def read_corpus(
         merge: label -> the label that it becomes.
         speaker_pattern: for `folder:DIR`, a regular expression searched in the path inside DIR,
             with a group named speaker.
+        columns: for a manifest or `hf:ID`, a column of ours (emotion, speaker, ...) -> what it is
+            called there; for `audformat:DIR`, the scheme or column of the emotion.
+        where: for a manifest or `hf:ID`, only the rows whose column has one of these values.
+        hf_split: for `hf:ID`, only this split.
+        hf_config: for `hf:ID`, which of its configurations.
+        tables: for `audformat:DIR`, only the emotions of these tables.
+        skip_unlabelled: leave out what has no emotion or no speaker, count and name it; otherwise
+            that is an error.
 
     Raises:
         CorpusError: the corpus is missing, ambiguous, another one, or contradicts itself.
     """
+    name = _spelled(name)
     kind, _, place = name.partition(":")
-    if speaker_pattern and kind != "folder":
+    kind = "a corpus of the table" if name in CORPORA else kind
+    kind = "FILE.csv" if name.lower().endswith(".csv") and kind not in TAKES else kind
+    if kind not in TAKES:
         raise CorpusError(
-            f"a speaker pattern is for folder:DIR; {name!r} needs none, leave it out."
+            f"there is no corpus {name!r}; {nearest(name, CORPORA)} One of your own is a manifest, "
+            "FILE.csv, or folder:DIR with a sub-folder per emotion."
         )
-    if data_dir is not None and kind in ("folder", "audformat"):
-        raise CorpusError(f"{name!r} says where it lies; leave the data folder out.")
-    if name in CORPORA:
-        table = _read_row(CORPORA[name], corpus_folder(name, data_dir))
-    elif kind == "folder":
+    options = {
+        "--data-dir": data_dir,
+        "--speaker-pattern": speaker_pattern,
+        "--columns": columns,
+        "--where": where,
+        "--hf-split": hf_split,
+        "--hf-config": hf_config,
+        "--table": tables,
+    }
+    _refuse_options(name, kind, [flag for flag, value in options.items() if value])
+    columns, where = columns or {}, where or {}
+    if kind == "folder":
         table = read_sorted_folder(Path(place).expanduser(), speaker_pattern)
     elif kind == "audformat":
         table = read_audformat(Path(place).expanduser())
     elif kind == "hf":
         table = read_hugging_face(place, Path(data_dir or Path("data") / place.replace("/", "--")))
-    elif name.lower().endswith(".csv"):
+    elif kind == "FILE.csv":
         table = read_manifest(Path(name).expanduser(), data_dir)
     else:
-        raise CorpusError(
-            f"there is no corpus {name!r}; {nearest(name, CORPORA)} One of your own is a manifest, "
-            "FILE.csv, or folder:DIR with a sub-folder per emotion."
-        )
+        table = _read_row(CORPORA[name], corpus_folder(name, data_dir))
     labels = set(CORPORA[name].labels.values()) if name in CORPORA else set(table.emotion)
     return _select(table, name, labels, emotions, merge or {})
+
+
+def _spelled(name: str) -> str:
+    """A corpus of the table, in whatever case it is written."""
+    return name.lower() if name.lower() in CORPORA else name
+
+
+def _refuse_options(name: str, kind: str, given: Sequence[str]) -> None:
+    """What only another kind of corpus can follow is not passed over."""
+    for flag in given:
+        if flag not in TAKES[kind]:
+            kinds = " or ".join(each for each, flags in TAKES.items() if flag in flags)
+            raise CorpusError(f"{flag} is for {kinds}; {name!r} takes none, leave it out.")
 
 
 def known_corpus(name: str) -> Corpus:

@@ -4,7 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from lsmprobe.cache.reader import FeatureCache
-from lsmprobe.config import BaselineConfig, ExtractConfig, ProbeConfig, dataset_name
+from lsmprobe.config import BaselineConfig, CorpusConfig, ExtractConfig, ProbeConfig
 from lsmprobe.errors import CacheError
 from lsmprobe.experiments.spectrogram_transformer import SIZES, Recipe, train
 from lsmprobe.extraction.stage import extract
@@ -34,7 +34,7 @@ def train_baseline(config: BaselineConfig) -> pd.DataFrame:
         LsmprobeError: bad input of any kind; finished runs and extracted filterbanks are kept.
     """
     labels = ProbeConfig(emotions=config.emotions, map=config.map)
-    corpus = dataset_name(config.dataset)
+    corpus = config.corpus_name(config.dataset)
     task = read_task(labels, config.size, corpus, filterbank_cache(config))
     split = make_task_split(
         config.split, task, seed=config.split_seed, results_dir=config.results_dir
@@ -59,14 +59,10 @@ def train_baseline(config: BaselineConfig) -> pd.DataFrame:
 
 def filterbank_cache(config: BaselineConfig) -> Path:
     """The spectrograms, computed once and kept: CACHE_DIR/fbank/CORPUS.h5."""
-    extraction = ExtractConfig(
-        model="fbank",
-        dataset=config.dataset,
-        data_dir=config.data_dir,
-        cache_dir=config.cache_dir,
-        speaker_pattern=config.speaker_pattern,
-        skip_unreadable=config.skip_unreadable,
-    )
+    read_alike = {field.name: getattr(config, field.name) for field in fields(CorpusConfig)}
+    # Emotions are chosen and merged where the filterbanks are read.
+    corpus = read_alike | {"emotions": (), "map": ()}
+    extraction = ExtractConfig("fbank", config.dataset, cache_dir=config.cache_dir, **corpus)
     try:
         is_there = FeatureCache(extraction.cache_path, allow_unfinished=True).is_finished
     except CacheError:  # none is there, or one that extract says more about

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lsmprobe.cache.plan import CachePlan
-from lsmprobe.config import ExtractConfig, dataset_name, label_map
+from lsmprobe.config import ExtractConfig
 from lsmprobe.corpora.audio import SAMPLE_RATE, n_samples, read_header
 from lsmprobe.corpora.read import corpus_folder, read_corpus
 from lsmprobe.corpora.toy import write_toy_corpus
@@ -31,13 +31,7 @@ def planned_utterances(config: ExtractConfig) -> pd.DataFrame:
     """
     if config.dataset == "toy":
         write_toy_corpus(corpus_folder("toy", config.data_dir))
-    table = read_corpus(
-        config.dataset,
-        config.data_dir,
-        emotions=config.emotions,
-        merge=label_map(config.map),
-        speaker_pattern=config.speaker_pattern,
-    )
+    table = read_corpus(config.dataset, **config.reading)
 
     def promised(row: Any) -> int | AudioError:
         try:
@@ -88,7 +82,7 @@ def planned_cache(config: ExtractConfig) -> tuple[Encoder, CachePlan]:
         dtype=config.store_dtype,
         identity={
             **{name: value for name, value in encoder.identity.items() if name != "versions"},
-            "corpus": dataset_name(config.dataset),
+            "corpus": config.corpus_name(config.dataset),
             "audio": "mean of the channels, 16 kHz, soxr_hq",
             "max_seconds": config.max_seconds,
             "labels": "in the table beside the cache",
