@@ -218,14 +218,14 @@ def audit_command(config: AuditConfig) -> int:
 
 def make_split_command(config: MakeSplitConfig) -> None:
     """Save a split and print its sizes."""
-    from lsmprobe.splits.file import save_split
+    from lsmprobe.splits.file import PARTS, save_split
     from lsmprobe.splits.kinds import make_split
 
     utterances = _utterances(config)
     split = make_split(config.split, utterances, seed=config.split_seed)
     save_split(config.out, split, utterances.key)
     for number, fold in enumerate(split.folds):
-        parts = {"train": fold.train, "validation": fold.validation, "test": fold.test}
+        parts = {part: getattr(fold, part) for part in PARTS}
         sizes = ", ".join(
             f"{part} {len(rows)} clips by {utterances.speaker.iloc[rows].nunique()} speakers"
             for part, rows in parts.items()

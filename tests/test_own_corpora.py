@@ -281,3 +281,11 @@ def test_a_hugging_face_dataset(tmp_path, monkeypatch):
         f"hf:{mine}", tmp_path / "audio"
     )
     assert "cannot load the dataset" in refused(f"hf:{tmp_path / 'nowhere'}")
+
+
+def test_a_folder_passes_over_no_audio_that_ffmpeg_decodes(tmp_path):
+    for name in ("joy/s1_a.wav", "joy/s1_b.M4A", "sad/s2_a.aac", "sad/s2_b.sph", "sad/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    table = read_corpus(f"folder:{tmp_path}", speaker_pattern=r"/(?P<speaker>s\d)_")
+    assert list(table.key) == ["joy/s1_a.wav", "joy/s1_b.M4A", "sad/s2_a.aac", "sad/s2_b.sph"]

@@ -25,6 +25,16 @@ from lsmprobe.errors import AudioError
 
 SAMPLE_RATE = 16_000  # Hz
 MIN_SAMPLES = 400  # one frame, 25 ms
+# Names of files that soundfile decodes, and of those that ffmpeg decodes where it is installed.
+SOUND_SUFFIXES = {
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc"),
+    *(".sph", ".nist", ".au", ".snd", ".caf", ".w64", ".rf64"),
+}
+CONTAINER_SUFFIXES = {
+    *(".mp4", ".m4a", ".m4v", ".aac", ".mov", ".avi", ".webm", ".mkv", ".mka", ".flv"),
+    *(".wma", ".wmv", ".amr", ".3gp"),
+}
+AUDIO_SUFFIXES = SOUND_SUFFIXES | CONTAINER_SUFFIXES
 FORMATS = ("WAV", "WAVEX", "AIFF", "FLAC", "OGG", "MP3")  # those that show when they are cut off
 SAMPLE_RATES = range(8_000, 384_001)  # Hz
 MAX_CHANNELS = 8

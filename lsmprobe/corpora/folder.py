@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from lsmprobe.corpora.utterances import AUDIO_SUFFIXES, files_below, utterance_table
+from lsmprobe.corpora.audio import AUDIO_SUFFIXES
+from lsmprobe.corpora.utterances import files_below, utterance_table
 from lsmprobe.errors import CorpusError
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from lsmprobe.corpora.audio import AUDIO_SUFFIXES
 from lsmprobe.corpora.utterances import (
-    AUDIO_SUFFIXES,
-    SPLITS,
+    PARTS,
     extra,
     known_gender,
     reason,
@@ -55,7 +55,7 @@ def read_hugging_face(place: str, folder: Path) -> pd.DataFrame:
                     "emotion": names[label] if names else str(label),
                     "speaker": str(record["speaker"]),
                     "gender": known_gender(record.get("gender")),
-                    "split": split if set(SPLITS) <= set(parts) else "",
+                    "split": split if set(PARTS) <= set(parts) else "",
                 }
             )
     return utterance_table(rows)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from lsmprobe.corpora.utterances import (
     GENDERS,
-    SPLITS,
+    PARTS,
     key_of_part,
     portable,
     utterance_table,
@@ -40,7 +40,7 @@ def read_manifest(manifest: Path, data_dir: str | Path | None) -> pd.DataFrame:
     rows = []
     for line, cells in _csv_lines(manifest):
         where = f"{str(manifest)!r}, line {line}"
-        for column, allowed in {"gender": GENDERS.values(), "split": SPLITS}.items():
+        for column, allowed in {"gender": GENDERS.values(), "split": PARTS}.items():
             if cells.get(column) and cells[column] not in allowed:
                 expected = f"expected {', '.join(allowed)} or nothing"
                 raise CorpusError(f"{where}: the {column} is {cells[column]!r}; {expected}.")

@@ -29,8 +29,7 @@ COLUMNS = (
 )
 TAKEN = ("samples", "seconds", "frames", "offset", "sha256")  # columns that a cache adds
 GENDERS = {"f": "female", "m": "male"}
-SPLITS = ("train", "validation", "test")
-AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"}
+PARTS = ("train", "validation", "test")  # of a split
 
 
 def written_once(start_s: float, end_s: float) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from lsmprobe.atomic import write_then_rename
 from lsmprobe.config import ReportConfig
 from lsmprobe.corpora.table import AS_IN_THE_PAPER, CORPORA
+from lsmprobe.corpora.utterances import PARTS
 from lsmprobe.errors import ResultsError, nearest
 from lsmprobe.probing.table import head_title
 from lsmprobe.report.figures import draw_mean_layer_weights, save_figure
@@ -122,7 +123,7 @@ def _details(record: dict[str, Any]) -> dict[str, Any]:
         "split_seed": record["split"]["seed"],
         "split_notes": record["split"]["notes"],
         "validation_f1": float(np.mean(validation)),
-        "clips": sum(folds[0][f"n_{part}"] for part in ("train", "validation", "test")),
+        "clips": sum(folds[0][f"n_{part}"] for part in PARTS),
         "emotions": record["classes"],
         "alarms": [(alarm["code"], alarm["text"]) for alarm in record.get("alarms", [])],
     }

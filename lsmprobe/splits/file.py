@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Int
 
 from lsmprobe.atomic import write_then_rename
+from lsmprobe.corpora.utterances import PARTS as PARTS
 from lsmprobe.errors import SplitError
 
-PARTS = ("train", "validation", "test")
 FORMAT, VERSION = "lsmprobe split", 1
 
 
