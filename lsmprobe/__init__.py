@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from lsmprobe.experiments.sensitivity import flip_choices as flip_choices
     from lsmprobe.experiments.transfers import transfer as transfer
     from lsmprobe.extraction.stage import extract as extract
+    from lsmprobe.layers.answers import best_layer as best_layer
     from lsmprobe.layers.health import layer_health as layer_health
-    from lsmprobe.layers.probes import best_layer as best_layer
-    from lsmprobe.layers.probes import knowledge_sentences as knowledge_sentences
-    from lsmprobe.layers.probes import knowledge_table as knowledge_table
+    from lsmprobe.layers.knowledge import knowledge_sentences as knowledge_sentences
+    from lsmprobe.layers.knowledge import knowledge_table as knowledge_table
+    from lsmprobe.layers.knowledge import what_layers_know as what_layers_know
+    from lsmprobe.layers.probes import layer_answers as layer_answers
     from lsmprobe.layers.probes import probe_layers as probe_layers
-    from lsmprobe.layers.probes import what_layers_know as what_layers_know
+    from lsmprobe.layers.probes import sweep_layers as sweep_layers
     from lsmprobe.layers.projection import project_layer as project_layer
     from lsmprobe.layers.similarity import layer_similarity as layer_similarity
     from lsmprobe.layers.weights import average_weights as average_weights
@@ -67,14 +69,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "experiments.sensitivity": ["flip_choices"],
         "experiments.transfers": ["transfer"],
         "extraction.stage": ["extract"],
+        "layers.answers": ["best_layer"],
         "layers.health": ["layer_health"],
-        "layers.probes": [
-            "best_layer",
-            "knowledge_sentences",
-            "knowledge_table",
-            "probe_layers",
-            "what_layers_know",
-        ],
+        "layers.knowledge": ["knowledge_sentences", "knowledge_table", "what_layers_know"],
+        "layers.probes": ["layer_answers", "probe_layers", "sweep_layers"],
         "layers.projection": ["project_layer"],
         "layers.similarity": ["layer_similarity"],
         "layers.weights": [

@@ -31,7 +31,8 @@ def curve(n_layers=5, **fields):
         "feature_norm": "zscore",
         "split": "loso",
         "metric": "macro_f1",
-        "chance": 5.5,
+        "constant": 5.5,
+        "shuffled": 14.0,
     }
     layers = np.arange(n_layers)
     score = 60.0 + layers
@@ -131,11 +132,12 @@ def test_a_figure_of_ones_own_is_drawn_into_and_returned(name):
     assert len(plt.get_fignums()) == 1
 
 
-def test_a_curve_shows_score_interval_and_chance():
+def test_a_curve_shows_score_interval_and_what_guessing_scores():
     ax = draw_layer_curve(curve())
-    line, chance = ax.lines
+    line, constant, shuffled = ax.lines
     assert line.get_ydata().tolist() == [60, 61, 62, 63, 64]
-    assert set(chance.get_ydata()) == {5.5}
+    assert set(constant.get_ydata()) == {5.5}
+    assert set(shuffled.get_ydata()) == {14.0}
     band = ax.collections[0].get_paths()[0].vertices
     assert (band[:, 1].min(), band[:, 1].max()) == (55, 68)
     assert ax.get_ylabel() == "macro-F1 (%)"

@@ -10,18 +10,12 @@ from sklearn.preprocessing import StandardScaler
 
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.config import ProbeConfig
-from lsmprobe.errors import AudioError, SettingsError, SplitError
-from lsmprobe.layers.probes import (
-    ABOUT,
-    Answers,
-    best_layer,
-    knowledge_sentences,
-    knowledge_table,
-    probe_layers,
-    what_layers_know,
-    whole_speakers,
-)
+from lsmprobe.errors import AudioError, ResultsError, SettingsError, SplitError
+from lsmprobe.layers.answers import ABOUT, Answers, best_layer, curve_of
+from lsmprobe.layers.knowledge import knowledge_sentences, knowledge_table, what_layers_know
+from lsmprobe.layers.probes import layer_answers, probe_layers, sweep_layers, whole_speakers
 from lsmprobe.probing.stage import probe
+from lsmprobe.results.score_table import score_table
 from lsmprobe.splits.kinds import make_split
 
 QUICK = {"epochs": 3, "runs": 2, "device": "cpu", "hidden": 32}
@@ -69,13 +63,44 @@ def test_the_planted_layer_is_found_and_the_others_are_at_chance(planted_cache):
     assert curve.index.tolist() == [0, 1, 2, 3, 4, 5]
     assert curve.score[3] > 90
     assert curve.drop(3).score.max() < 45  # chance is 25
-    assert curve.selectivity[3] > 50
-    assert curve.drop(3).selectivity.abs().max() < 20
+    assert curve.above_shuffled[3] > 50
+    assert curve.drop(3).above_shuffled.abs().max() < 20
     assert (curve.low < curve.score).all() and (curve.score < curve.high).all()
-    assert curve.chance.unique() == pytest.approx(100 * 0.4 / 4)  # F1 of one class 2/5, three 0
+    assert curve.constant.unique() == pytest.approx(100 * 0.4 / 4)  # F1 of one class 2/5, three 0
+    assert curve.shuffled[3] == pytest.approx(25, abs=1)
+    assert 25 < curve.shuffled_95[3] < 35
     best = best_layer(curve.reset_index()).iloc[0]
     assert (best.layer, best.score) == (3, curve.score[3])
-    assert best.chosen == {3: 5}
+    assert best.chosen == "3: 5"
+
+
+def test_a_curve_survives_a_file_and_so_does_its_best_layer(planted_cache, tmp_path):
+    cache = FeatureCache(planted_cache(strength=1.0))
+    curve = pd.concat(
+        [probe_layers(cache, split="kfold:5", feature_norm=n) for n in ("none", "zscore")]
+    )
+    curve.to_csv(tmp_path / "curve.csv", index=False)
+    again = pd.read_csv(tmp_path / "curve.csv")
+    assert not any(isinstance(cell, list | dict) for row in curve.to_numpy() for cell in row)
+    best, expected = (
+        best_layer(each)[["layer", "score", "low", "high", "chosen"]] for each in (again, curve)
+    )
+    pd.testing.assert_frame_equal(best, expected)
+    with pytest.raises(ResultsError, match="chose among more layers than the 5 of this curve"):
+        best_layer(curve[curve["layer"] != best["layer"][0]])
+
+
+def test_answers_are_a_tidy_table_that_gives_the_scores(planted_cache):
+    cache = FeatureCache(planted_cache(strength=0.7))
+    answers = layer_answers(cache, split="kfold:4")
+    assert answers.columns.tolist() == ["layer", "fold", "key", "speaker", "truth", "answer"]
+    table = cache.utterances.set_index("key")
+    assert (answers["truth"] == table.emotion[answers["key"]].to_numpy()).all()
+    curve = probe_layers(cache, split="kfold:4").set_index("layer")
+    for layer, own in answers.groupby("layer"):
+        assert sorted(own["key"]) == sorted(table.index)  # every utterance is tested once
+        expected = 100 * f1_score(own["truth"], own["answer"], average="macro")
+        assert curve.score[layer] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("score", ["macro_f1", "uar"])
@@ -102,7 +127,7 @@ def test_the_papers_heads_are_probed_once_and_scored_from_their_records(
 ):
     cache = FeatureCache(planted_cache())
     folders = {"results_dir": tmp_path / "results"}
-    curve = probe_layers(cache, head=head, split="kfold:3", **QUICK, **folders)
+    curve = sweep_layers(cache, head, split="kfold:3", **QUICK, **folders)
     records = sorted((tmp_path / "results" / "planted").rglob("*.json"))
     assert len(records) == 6 * 2
     written = [path.stat().st_mtime_ns for path in records]
@@ -117,35 +142,30 @@ def test_the_papers_heads_are_probed_once_and_scored_from_their_records(
     )
     by_layer = probe(same).groupby("layer")
     assert [path.stat().st_mtime_ns for path in records] == written
-    for column, name in (("score", "macro_f1"), ("low", "macro_f1_low"), ("high", "macro_f1_high")):
-        np.testing.assert_allclose(curve[column], by_layer[name].mean())
+    np.testing.assert_allclose(curve["score"], by_layer.macro_f1.mean())
+    table = score_table(probe(same))
+    np.testing.assert_allclose(curve[["low", "high"]], table[["low", "high"]], atol=1.5)
     np.testing.assert_allclose(curve["std"], by_layer.macro_f1.std())
     assert curve.runs.tolist() == [2] * 6
-    assert sum(best_layer(curve).chosen[0].values()) == 2 * 3  # two runs of three folds
+    assert curve.chosen.sum() == 2 * 3  # two runs of three folds
 
 
 def hand_made(validation, answers):
     """The curve of one run: of each layer, what every fold scored in validation and answered."""
-    about = dict(
-        zip(ABOUT, ("m", False, "c", "emotion", "h", "zscore", "k", "accuracy"), strict=True)
-    )
-    rows = [
-        {
-            **about,
-            "layer": layer,
-            "answers": [
-                Answers(
-                    n_classes=2,
-                    validation=of_layer,
-                    truth=[np.array([0, 1])] * 2,
-                    answers=[np.array(a) for a in answers[layer]],
-                    speakers=[np.array(["a", "a"]), np.array(["b", "b"])],
-                )
-            ],
-        }
+    values = ("m", False, "c", "", "emotion", "h", "zscore", "k", "accuracy")
+    layers = {
+        layer: [
+            Answers(
+                n_classes=2,
+                validation=of_layer,
+                truth=[np.array([0, 1])] * 2,
+                answers=[np.array(a) for a in answers[layer]],
+                speakers=[np.array(["a", "a"]), np.array(["b", "b"])],
+            )
+        ]
         for layer, of_layer in enumerate(validation)
-    ]
-    return pd.DataFrame(rows)
+    }
+    return curve_of(dict(zip(ABOUT, values, strict=True)), layers)
 
 
 def test_the_best_layer_is_chosen_on_validation_fold_by_fold_and_never_on_test():
@@ -153,11 +173,11 @@ def test_the_best_layer_is_chosen_on_validation_fold_by_fold_and_never_on_test()
     right, wrong = [0, 1], [1, 0]
     curve = hand_made([[50.0, 50.0], [60.0, 60.0]], [[right, right], [wrong, right]])
     best = best_layer(curve).iloc[0]
-    assert (best.layer, best.score, best.chosen) == (1, 50, {1: 2})
+    assert (best.layer, best.score, best.chosen) == (1, 50, "1: 2")
     # Each fold has its own choice, the earlier layer on ties.
     curve = hand_made([[70.0, 60.0], [60.0, 60.0]], [[right, wrong], [wrong, right]])
     best = best_layer(curve).iloc[0]
-    assert (best.layer, best.score, best.chosen) == (0, 50, {0: 2})
+    assert (best.layer, best.score, best.chosen) == (0, 50, "0: 2")
     # A validation set that cannot be scored chooses nothing.
     curve = hand_made([[np.nan, 1.0], [60.0, 2.0]], [[wrong, wrong], [right, right]])
     assert best_layer(curve).score[0] == 100
@@ -187,15 +207,27 @@ def test_standardised_scores_do_not_depend_on_the_scale_of_any_dim(planted_cache
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"epochs": 3}, "epochs: a regression has no such setting"),
-        ({"head": "linear", "target": "gender"}, "for the emotion alone"),
-        ({"head": "linear", "shuffles": 1}, "for the emotion alone, without shuffles"),
         ({"target": "mood"}, "no target 'mood'"),
+        ({"feature_norm": "z-score"}, "feature_norm is 'z-score'; expected one of .*'zscore'"),
+        ({"score": "f1"}, "score is 'f1'; expected one of 'macro_f1'"),
+        ({"shuffles": -1}, "shuffles is -1; expected 0 to 1000"),
+        ({"control": "words"}, "control is 'words'; expected one of 'labels'"),
+        ({"shuffles": 1, "control": "speaker", "split": "loso"}, "tests a speaker that is not"),
+        ({"shuffles": 1, "control": "sentence"}, "tests a sentence that is not known"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_in_one_line(planted_cache, arguments, message):
     with pytest.raises(SettingsError, match=message):
         probe_layers(FeatureCache(planted_cache()), **arguments)
+
+
+def test_a_score_that_is_none_is_refused_before_anything_is_trained(planted_cache, tmp_path):
+    folders = {"results_dir": tmp_path / "results"}
+    cache = FeatureCache(planted_cache())
+    for wrong in ({"score": "f1"}, {"feature_norm": "z-score"}, {"head": "Lineer"}):
+        with pytest.raises(SettingsError, match="expected one of"):
+            sweep_layers(cache, **QUICK, **folders, **wrong)
+    assert not (tmp_path / "results").exists()
 
 
 # ---------------------------------------------------------------------- what else a layer knows
@@ -207,10 +239,12 @@ def test_every_target_is_found_in_the_layer_that_holds_it(knowing_cache):
     knowledge = what_layers_know(cache, names)
     table = knowledge_table(knowledge).loc["knowing"]
     assert table.columns.tolist() == names
-    assert table.index.tolist() == [0, 1, 2, 3, 4, "chance"]
+    assert table.index.tolist() == [0, 1, 2, 3, 4, "best constant answer", "shuffled answers"]
+    assert table.loc["best constant answer", "gender"] == pytest.approx(100 / 3)
+    assert table.loc["shuffled answers", "gender"] == pytest.approx(50, abs=1)
     for layer, name in enumerate(names):
         assert table.loc[layer, name] > 85
-        assert table.loc[layer, name] - table.loc["chance", name] > 40
+        assert table.loc[layer, name] - table.loc["best constant answer", name] > 40
     # The speaker's layer tells the gender of these voices, but not that of new ones as well.
     others = [(a, n) for a in range(5) for b, n in enumerate(names) if a != b and n != "gender"]
     assert max(table.loc[layer, name] for layer, name in others) < 65
@@ -245,8 +279,8 @@ def test_a_target_that_the_corpus_lacks_is_left_out_unless_it_was_asked_for(plan
         what_layers_know(cache, ["energy"])
     knowledge = what_layers_know(cache, shuffles=0)
     assert knowledge.target.unique().tolist() == ["emotion", "speaker", "duration"]
-    assert "left out: target gender" in caplog.text
-    assert "left out: energy and pitch are measured on the audio" in caplog.text
+    assert "skipping a target: target gender" in caplog.text
+    assert "skipping a target: energy and pitch are measured on the audio" in caplog.text
 
 
 def test_a_layer_is_told_in_a_line():
@@ -288,13 +322,25 @@ def test_up_to_ten_speakers_each_is_tested_alone():
         )
 
 
-def test_shuffled_values_teach_nothing(knowing_cache):
+def test_shuffled_labels_teach_nothing(knowing_cache):
     curve = probe_layers(knowing_cache(), "sentence", shuffles=3, score="accuracy").set_index(
         "layer"
     )
     assert abs(curve.control[2] - 25) < 12  # four sentences
-    assert curve.selectivity[2] == pytest.approx(curve.score[2] - curve.control[2])
+    assert curve.above_shuffled[2] == pytest.approx(curve.score[2] - curve.control[2])
+    assert curve.selectivity.isna().all()
+    assert set(curve.control_task) == {"shuffled labels"}
     assert np.isnan(probe_layers(knowing_cache("again"), "sentence").control).all()
+
+
+def test_a_label_dealt_to_every_sentence_is_learned_where_sentences_are_known(knowing_cache):
+    """Hewitt and Liang's control task: layer 2 holds the sentence, layer 3 the emotion."""
+    curve = probe_layers(knowing_cache(), control="sentence", shuffles=2).set_index("layer")
+    assert curve.control[2] > 85 > 60 > curve.control[3]
+    assert curve.selectivity[3] > 30 > 0 > curve.selectivity[2]
+    assert curve.above_shuffled.isna().all()
+    voices = probe_layers(knowing_cache("v"), control="speaker", shuffles=2, split="random")
+    assert voices.control.idxmax() == 0  # layer 0 holds the speaker
 
 
 # ------------------------------------------------------------------------------------- numbers
@@ -302,10 +348,11 @@ def test_shuffled_values_teach_nothing(knowing_cache):
 
 def test_numbers_are_scored_by_r2_as_scikit_learn_has_it(knowing_cache):
     curve = probe_layers(knowing_cache(), "duration").set_index("layer")
-    answers = curve.answers[4][0]
-    truth, given = np.concatenate(answers.truth), np.concatenate(answers.answers)
-    assert curve.score[4] == pytest.approx(100 * r2_score(truth, given))
+    answers = layer_answers(knowing_cache("again"), "duration")
+    own = answers[answers["layer"] == 4]
+    assert curve.score[4] == pytest.approx(100 * r2_score(own["truth"], own["answer"]))
     assert curve.metric[4] == "r2"
-    assert curve.chance[4] == 0
+    assert curve.constant[4] == 0
+    assert curve.shuffled[4] < curve.shuffled_95[4] < 0
     assert curve.low[4] < curve.score[4] < curve.high[4]
     assert best_layer(curve.reset_index()).layer[0] == 4

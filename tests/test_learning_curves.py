@@ -85,12 +85,12 @@ def test_every_layer_may_have_a_curve_and_multilayer_one_of_its_own(curve_of):
 
 
 @pytest.mark.parametrize(
-    ("score", "chance"), [("macro_f1", 10.0), ("uar", 25.0), ("accuracy", 25.0)]
+    ("score", "constant"), [("macro_f1", 10.0), ("uar", 25.0), ("accuracy", 25.0)]
 )
-def test_chance_is_the_best_constant_answer(curve_of, score, chance):
+def test_guessing_is_the_best_constant_answer(curve_of, score, constant):
     """Of four emotions alike: one recalled, a quarter right; its F1 is 2/5, the others' 0."""
     curve = curve_of(sizes=[1], runs=1, score=score)
-    np.testing.assert_allclose(curve["chance"], chance)
+    np.testing.assert_allclose(curve["constant"], constant)
     assert set(curve["metric"]) == {score}
 
 
@@ -110,13 +110,13 @@ def test_what_cannot_be_is_refused(curve_of, settings, said):
         curve_of(**settings)
 
 
-def test_the_figure_has_a_line_a_band_and_chance(curve_of):
+def test_the_figure_has_a_line_a_band_and_the_best_constant_answer(curve_of):
     curve = curve_of()
     ax = draw_learning_curve(curve)
-    line, chance = ax.lines
+    line, constant = ax.lines
     means = curve.groupby("speakers")["score"].mean()
     np.testing.assert_allclose(line.get_xydata(), np.column_stack([means.index, means]))
-    assert chance.get_ydata()[0] == curve["chance"].iloc[0]
+    assert constant.get_ydata()[0] == curve["constant"].iloc[0]
     [band] = ax.collections
     spread = curve.groupby("speakers")["score"].std()
     heights = band.get_paths()[0].vertices[:, 1]

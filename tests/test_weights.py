@@ -278,7 +278,7 @@ def test_only_weights_and_curves_of_one_model_corpus_and_labels_are_compared(cap
     both = pd.concat(
         [learned([0.2, 0.3, 0.5], corpus=name, experiment=name) for name in ("here", "there")]
     )
-    about = {"model": "m", "random_weights": False, "corpus": "here", "labels": ""}
+    about = {"model": "m", "random_weights": False, "corpus": "here", "labels": "as in the corpus"}
     curve = pd.DataFrame({**about, "layer": [1, 2, 3], "score": [30.0, 20.0, 10.0]})
     found = rank_agreement(layer_weights(both), curve)
     assert found[["corpus", "kendall"]].to_numpy().tolist() == [["here", -1.0]]

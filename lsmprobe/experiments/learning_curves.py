@@ -59,7 +59,7 @@ def learning_curve(
     Returns:
         One row per head, layer, size and run, scores in percent: model, corpus, head, layer
         (missing for Multi-Layer), feature_norm, metric, speakers, clips (those trained on), seed,
-        score, macro_f1_low and macro_f1_high (95 % interval), interval_over, chance (the best
+        score, macro_f1_low and macro_f1_high (95 % interval), interval_over, constant (the best
         constant answer's macro-F1; for UAR one over the emotions tested, for accuracy the share of
         the most frequent one), n_test.
 
@@ -139,7 +139,7 @@ def _rows(task: Task, runs: Sequence[Run], n_speakers: int, score: ScoreName) ->
     results = results_table(run.path for run in runs)
     [test] = {tuple(run.split.folds[0].test) for run in runs}
     shares = np.bincount(task.labels[list(test)]) / len(test)
-    chances = {
+    constants = {
         "macro_f1": results["constant_f1"],
         "uar": 100 / np.count_nonzero(shares),
         "accuracy": 100 * shares.max(),
@@ -153,6 +153,6 @@ def _rows(task: Task, runs: Sequence[Run], n_speakers: int, score: ScoreName) ->
         seed=results["seed"],
         score=results[score],
         **{name: results[name] for name in told},
-        chance=chances[score],
+        constant=constants[score],
         n_test=results["n_test"],
     )

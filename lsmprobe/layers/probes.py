@@ -1,4 +1,4 @@
-"""What each layer knows: the same probe on every layer, for the emotion and for anything else.
+"""The same probe on every layer, for the emotion and for anything else that a corpus tells.
 
 A stage: it reads caches, trains probes on each layer and scores them on held-out utterances.
 
@@ -6,303 +6,293 @@ Features are standardised (`zscore`) unless asked otherwise: without it a layer'
 the scale of its dims as much as on what it holds; with it every layer is read on the same terms.
 """
 
-import glob
 import logging
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
+from lsmprobe.arguments import Within, checked
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.verify import verify_once
-from lsmprobe.config import ProbeConfig
-from lsmprobe.errors import AudioError, SettingsError, SplitError
-from lsmprobe.layers.regression import Norm, fit_and_answer, r2, r2_interval
-from lsmprobe.layers.targets import TARGETS, WORDS, Target, find_target
+from lsmprobe.config import ProbeConfig, Seed
+from lsmprobe.errors import SettingsError, SplitError
+from lsmprobe.layers.answers import Answers, Metric, curve_of, score_of
+from lsmprobe.layers.regression import NormName, fit_and_answer
+from lsmprobe.layers.targets import OWN_LABELS, TARGETS, WORDS, Target, find_target, labels_of
 from lsmprobe.probing.stage import probe
+from lsmprobe.progress import Progress, automatic
 from lsmprobe.results.records import load_record
-from lsmprobe.results.scores import Interval, ScoreName, bootstrap_interval, scores
+from lsmprobe.results.scores import ScoreName
 from lsmprobe.splits.file import Split
 from lsmprobe.splits.kinds import make_split
 
-Head = Literal["regression", "linear", "nonlinear"]
-Metric = Literal["macro_f1", "uar", "accuracy", "r2"]
+TargetName = Literal[TARGETS]  # type: ignore[valid-type]
+ControlName = Literal["labels", "sentence", "speaker"]
+CONTROLS = {  # what a control task is called in tables
+    "labels": "shuffled labels",
+    "sentence": "labels dealt by sentence",
+    "speaker": "labels dealt by speaker",
+}
 MAX_LOSO = 10  # up to so many speakers, each is tested alone; more make ten groups
-ABOUT = ["model", "random_weights", "corpus", "target", "head", "feature_norm", "split", "metric"]
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Answers:
-    """What one run on one layer says of the test utterances; lists have an entry per fold."""
-
-    n_classes: int  # 0: numbers
-    validation: list[float]  # the score on the fold's validation set, percent
-    truth: list[np.ndarray]  # classes as 0 to k - 1, or numbers
-    answers: list[np.ndarray]
-    speakers: list[np.ndarray]
-
-    def __repr__(self) -> str:
-        return f"{sum(map(len, self.answers))} answers"
-
-
+@checked
 def probe_layers(
     cache: FeatureCache,
-    target: str = "emotion",
+    target: TargetName | str = "emotion",
     *,
-    head: Head = "regression",
-    feature_norm: Norm = "zscore",
+    feature_norm: NormName = "zscore",
     split: str = "auto",
-    split_seed: int = 0,
+    split_seed: Seed = 0,
     score: ScoreName = "macro_f1",
-    shuffles: int = 0,
+    shuffles: Annotated[int, Within(0, 1000)] = 0,
+    control: ControlName = "labels",
     results_dir: str | Path = "results",
-    **settings: Any,
+    progress: Progress = automatic,
 ) -> pd.DataFrame:
-    """The score of every layer. To report one layer take `best_layer`, never the highest of these.
+    """The score of a regression on every layer. To report one layer take `best_layer`.
+
+    Probes are logistic regressions of the utterance's mean for words, ridge regressions for
+    numbers. Their penalty is fixed, so they need no validation and train on it too.
 
     Args:
         cache: whose layers.
         target: what is predicted: emotion, speaker, gender, sentence (words), duration, energy or
             pitch (numbers).
-        head: `regression` of the utterance's mean, logistic for words and ridge for numbers; or the
-            paper's `linear` or `nonlinear`, for the emotion alone: their runs are kept as records.
-            The regressions have a fixed penalty, so they need no validation and train on it too.
         feature_norm: zscore by default: without it a layer's score depends on the scale of its dims
             as much as on what it holds.
-        split: as `--split` of probe.py, and for the emotion `auto` is as there. For the speaker
-            `auto` is `random`: a voice can only be known again if it was heard in training. For the
-            others every speaker is tested once (`loso`, or `kfold:10` beyond ten speakers), so that
-            no single voice decides.
+        split: as `--split` of `lsmprobe probe`, and for the emotion `auto` is as there. For the
+            speaker `auto` is `random`: a voice can only be known again if it was heard in training.
+            For the others every speaker is tested once (`loso`, or `kfold:10` beyond ten speakers),
+            so that no single voice decides.
         split_seed: as `--split-seed`.
         score: of words; numbers have R^2.
-        shuffles: how often the regression is also trained and scored on shuffled values: the
-            control task. `selectivity` is the score less the control's.
-        results_dir: where records are kept, and energy and pitch.
-        settings: of the paper's heads, as `ProbeConfig` names them: runs, epochs, ...
+        shuffles: how often the probe is also trained and tested on a control task.
+        control: which one. `labels` shuffles the values over the utterances, so that nothing can be
+            learned: `above_shuffled` is the score less the control's. `sentence` or `speaker` deals
+            a random value to each of them, the same in training and test, so that whoever knows the
+            sentence (or the voice) can learn it by heart: `selectivity` is the score less that.
+        results_dir: where energy and pitch are kept.
+        progress: how progress is shown.
 
     Returns:
-        One row per layer, scores in percent: model, random_weights, corpus, target, head,
-        feature_norm, split, metric, layer, score (mean over runs), std (over runs, ddof 1), low,
-        high (95 % interval, mean over runs) and interval_over, chance (the best constant answer),
-        n_test, runs, validation (mean over folds and runs), control, selectivity, answers.
+        One row per layer, scores in percent: model, random_weights, corpus, labels, target, head,
+        feature_norm, split, metric, layer; score, low and high (95% interval), interval_over,
+        constant (the best constant answer), shuffled and shuffled_95 (the probe's own answers
+        shuffled against the truth: mean, and the point that 95% do not exceed), n_test, runs (1),
+        validation (mean over folds); chosen (by validation, in how many folds) of choices, and the
+        score of the layers chosen, best_score with its ends; control_task, control (its score),
+        above_shuffled, selectivity.
 
     Raises:
-        LsmprobeError: no such target, a split that cannot be made, missing audio or frames, damage.
+        LsmprobeError: no such target, a split that cannot be made, missing audio, damage.
 
     Source: Alain and Bengio 2016, arXiv:1610.01644; Hewitt and Liang 2019, arXiv:1909.03368, of
-    selectivity. An utterance is its own type here, so a shuffled value tells nothing of another's.
+    selectivity.
     """
-    controls: list[dict[int, list[Answers]]] = []
-    if head == "regression":
-        if settings:
-            raise SettingsError(
-                f"{', '.join(settings)}: a regression has no such setting; drop it, or ask for "
-                'head="linear" or "nonlinear".'
-            )
-        verify_once(cache)
-        found = find_target(target, cache.utterances, acoustics_csv(cache, results_dir))
-        name: str = "ridge" if found.is_number else "logistic"
-        metric: Metric = "r2" if found.is_number else score
-        made = target_split(found, cache.utterances, split, seed=split_seed)
-        kind, layers = made.kind, _regress(cache, found, made, feature_norm, metric)
-        for seed in range(shuffles):
-            other = replace(found, truth=np.random.default_rng(seed).permutation(found.truth))
-            controls.append(_regress(cache, other, made, feature_norm, metric, validate=False))
-    else:
-        if target != "emotion" or shuffles:
-            raise SettingsError(
-                f"head={head!r} is probed for the emotion alone, without shuffles; for other "
-                'targets and for selectivity take head="regression".'
-            )
-        config = ProbeConfig(
-            model=(cache.path.parent.name,),
-            dataset=(cache.path.stem,),
-            head=head,
-            layer="all",
-            split=split,
-            split_seed=split_seed,
-            feature_norm=feature_norm,
-            cache_dir=cache.path.parents[1],
-            results_dir=Path(results_dir),
-            **settings,
-        )
-        results = probe(config)
-        name, metric = head, score
-        kind, layers = results["split"].iloc[0], _recorded(results)
-    about = (
-        cache.path.parent.name,
-        cache.identity.get("random_init") is not None,
-        cache.path.stem,
-        target,
-        name,
-        feature_norm,
-        kind,
-        metric,
-    )
-    rows = []
-    for layer, runs in layers.items():
-        row = {**dict(zip(ABOUT, about, strict=True)), "layer": layer, **_summary(runs, metric)}
-        row["validation"] = float(np.mean([run.validation for run in runs]))
-        control = [_score(*_together(of_layers[layer][0]), metric) for of_layers in controls]
-        row["control"] = float(np.mean(control)) if control else np.nan
-        rows.append({**row, "selectivity": row["score"] - row["control"], "answers": runs})
-    return pd.DataFrame(rows)
+    verify_once(cache)
+    found = find_target(target, cache.utterances, acoustics_csv(cache, results_dir), progress)
+    metric: Metric = "r2" if found.is_number else score
+    made = target_split(found, cache.utterances, split, seed=split_seed)
+    head = "ridge" if found.is_number else "logistic"
+    about = _about(cache, target, head, feature_norm, made.kind, metric)
+    curve = curve_of(about, _regress(cache, found, made, feature_norm, metric, progress))
+    dealt = [
+        _regress(cache, other, made, feature_norm, metric, progress, validate=False)
+        for other in control_targets(found, cache.utterances, made, control, shuffles)
+    ]
+    curve["control_task"] = CONTROLS[control] if dealt else "none"
+    curve["control"] = [
+        np.mean([layers[layer][0].score(metric) for layers in dealt]) if dealt else np.nan
+        for layer in curve["layer"]
+    ]
+    above = curve["score"] - curve["control"]
+    curve["above_shuffled"] = above if control == "labels" else np.nan
+    curve["selectivity"] = np.nan if control == "labels" else above
+    return curve
 
 
-def best_layer(curve: pd.DataFrame) -> pd.DataFrame:
-    """The layer that validation chooses, and its score on the test set.
-
-    Every fold of every run chooses by its own validation set, which shares no utterance with its
-    test set, and answers with the layer it chose. So where folds choose differently, the score is
-    that of the choosing, not of one layer; `layer` is then the one chosen most often.
-
-    Args:
-        curve: what `probe_layers` returned; or several of them, concatenated: each has its best.
-
-    Returns:
-        One row per model, corpus, target, head, normalisation and split: the columns of `curve` up
-        to runs, and chosen: {layer: in how many folds}.
-    """
-    rows = []
-    for about, layers in curve.groupby(ABOUT, sort=False):
-        numbers, metric = layers["layer"].to_numpy(), layers["metric"].iloc[0]
-        chosen: Counter[int] = Counter()
-        answers = []
-        for runs in zip(*layers["answers"], strict=True):  # one run: its answers on every layer
-            validation = np.nan_to_num([run.validation for run in runs], nan=-np.inf)
-            best = validation.argmax(0)  # of each fold; the first on ties
-            chosen.update(numbers[best].tolist())
-            given = [runs[layer].answers[fold] for fold, layer in enumerate(best)]
-            answers.append(replace(runs[0], answers=given))
-        row = {"layer": chosen.most_common(1)[0][0], **_summary(answers, metric)}
-        counts = {"chosen": dict(sorted(chosen.items()))}
-        rows.append({**dict(zip(ABOUT, about, strict=True)), **row, **counts})
-    return pd.DataFrame(rows)
-
-
-def _summary(runs: Sequence[Answers], metric: Metric) -> dict[str, Any]:
-    """Score, interval and chance level over the answers of all folds together, mean over runs."""
-    points, intervals, chances = [], [], []
-    for run in runs:
-        truth, answers, n_classes = _together(run)
-        speakers = np.concatenate(run.speakers)
-        points.append(_score(truth, answers, n_classes, metric))
-        chances.append(_chance(truth, n_classes, metric))
-        if metric == "r2":
-            intervals.append(Interval(*r2_interval(truth, answers, speakers)))
-        else:
-            intervals.append(bootstrap_interval(truth, answers, speakers, n_classes, score=metric))
-    return {
-        "score": float(np.mean(points)),
-        "std": float(np.std(points, ddof=1)) if len(runs) > 1 else np.nan,
-        "low": float(np.mean([interval.low for interval in intervals])),
-        "high": float(np.mean([interval.high for interval in intervals])),
-        "interval_over": intervals[0].over,
-        "chance": float(np.mean(chances)),
-        "n_test": len(truth),
-        "runs": len(runs),
-    }
-
-
-def what_layers_know(
+@checked
+def sweep_layers(
     cache: FeatureCache,
-    targets: Sequence[str] | None = None,
+    head: str = "linear",
     *,
-    feature_norm: Norm = "zscore",
+    feature_norm: NormName = "zscore",
     split: str = "auto",
+    split_seed: Seed = 0,
     score: ScoreName = "macro_f1",
-    shuffles: int = 1,
-    random_weights: bool = True,
     results_dir: str | Path = "results",
+    **settings: Any,
 ) -> pd.DataFrame:
-    """The same probe for everything there is to know, layer by layer.
+    """The score of a trained head on every layer, for the emotion; its runs are kept as records.
 
     Args:
         cache: whose layers.
-        targets: by default all that this corpus has; what it lacks is named in the log.
+        head: one that reads a single layer: `linear`, `nonlinear`, or one that was registered.
         feature_norm: as in `probe_layers`.
-        split: of all targets but the speaker, which is split at random. `auto` is as `probe_layers`
-            has it for targets other than the emotion, so that all are tested on the same speakers.
-        score: as in `probe_layers`.
-        shuffles: as in `probe_layers`.
-        random_weights: probe the control model too, the same architecture with random weights,
-            where its cache lies beside this one.
-        results_dir: as in `probe_layers`.
+        split: as `--split` of `lsmprobe probe`.
+        split_seed: as `--split-seed`.
+        score: which one.
+        results_dir: where records are kept.
+        settings: of the training, as `ProbeConfig` names them: runs, epochs, lr, ...
 
     Returns:
-        As `probe_layers`, one row per model, target and layer.
+        One row per layer, as `probe_layers` without the columns of the control task; score and
+        validation are means over runs, std is over runs (ddof 1), and the interval too.
+
+    Raises:
+        LsmprobeError: bad input of any kind; finished runs are kept.
+    """
+    config = ProbeConfig(
+        model=(cache.path.parent.name,),
+        dataset=(cache.path.stem,),
+        head=head,
+        layer="all",
+        split=split,
+        split_seed=split_seed,
+        feature_norm=feature_norm,
+        cache_dir=cache.path.parents[1],
+        results_dir=Path(results_dir),
+        **settings,
+    )
+    results = probe(config)
+    kind, labels = results["split"].iloc[0], labels_of(results["settings"].iloc[0])
+    about = _about(cache, "emotion", config.head, config.feature_norm, kind, score, labels)
+    return curve_of(about, _recorded(results))
+
+
+@checked
+def layer_answers(
+    cache: FeatureCache,
+    target: TargetName | str = "emotion",
+    *,
+    feature_norm: NormName = "zscore",
+    split: str = "auto",
+    split_seed: Seed = 0,
+    results_dir: str | Path = "results",
+    progress: Progress = automatic,
+) -> pd.DataFrame:
+    """What the regressions of `probe_layers` answer on every layer.
+
+    Those of trained heads stand in their records: `load_predictions`.
+
+    Args:
+        cache: as in `probe_layers`.
+        target: as in `probe_layers`.
+        feature_norm: as in `probe_layers`.
+        split: as in `probe_layers`.
+        split_seed: as in `probe_layers`.
+        results_dir: as in `probe_layers`.
+        progress: as in `probe_layers`.
+
+    Returns:
+        One row per layer and test utterance: layer, fold, key, speaker, truth and answer, which are
+        names of classes or numbers in the target's unit.
 
     Raises:
         LsmprobeError: as `probe_layers`.
     """
-    caches = [cache, *(control_caches(cache) if random_weights else ())]
+    verify_once(cache)
+    found = find_target(target, cache.utterances, acoustics_csv(cache, results_dir), progress)
+    made = target_split(found, cache.utterances, split, seed=split_seed)
+    metric: Metric = "r2" if found.is_number else "macro_f1"
+    layers = _regress(cache, found, made, feature_norm, metric, progress, validate=False)
+    fold = np.repeat(range(len(made.folds)), [len(each.test) for each in made.folds])
+    tested = found.rows[np.concatenate([each.test for each in made.folds])]
+    about = cache.utterances.iloc[tested][["key", "speaker"]].reset_index(drop=True)
     tables = []
-    for name in TARGETS if targets is None else targets:
-        spec = split if name != "speaker" else "random"
-        if spec == "auto":
-            spec = whole_speakers(cache.utterances)
-        try:
-            tables += [
-                probe_layers(
-                    one,
-                    name,
-                    feature_norm=feature_norm,
-                    split=spec,
-                    score=score,
-                    shuffles=shuffles,
-                    results_dir=results_dir,
-                )
-                for one in caches
-            ]
-        except (SettingsError, AudioError) as error:
-            if targets is not None:
-                raise
-            log.warning("left out: %s", error)
+    for layer, [run] in layers.items():
+        truth, answers, _ = run.together
+        if found.classes:
+            truth, answers = (np.array(found.classes)[each] for each in (truth, answers))
+        table = about.assign(truth=truth, answer=answers)
+        table.insert(0, "layer", layer)
+        table.insert(1, "fold", fold)
+        tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 
-def control_caches(cache: FeatureCache) -> list[FeatureCache]:
-    """The caches of the same architecture with random weights that lie beside this one."""
-    folder, name = cache.path.parent, glob.escape(f"{cache.path.parent.name}-random")
-    paths = sorted(folder.parent.glob(f"{name}*/{glob.escape(cache.path.name)}"))
-    caches = [FeatureCache(path) for path in paths]
-    return [one for one in caches if one.identity.get("random_init") is not None]
+def _about(
+    cache: FeatureCache,
+    target: str,
+    head: str,
+    feature_norm: str,
+    split: str,
+    metric: str,
+    labels: str = OWN_LABELS,
+) -> dict[str, Any]:
+    """The columns that a curve begins with."""
+    return {
+        "model": cache.path.parent.name,
+        "random_weights": cache.identity.get("random_init") is not None,
+        "corpus": cache.path.stem,
+        "labels": labels,
+        "target": target,
+        "head": head,
+        "feature_norm": feature_norm,
+        "split": split,
+        "metric": metric,
+    }
 
 
-def knowledge_table(knowledge: pd.DataFrame) -> pd.DataFrame:
-    """Scores, layers by targets, with the chance level in the last row of every model.
+def control_targets(
+    target: Target, utterances: pd.DataFrame, split: Split, control: ControlName, times: int
+) -> Iterator[Target]:
+    """The target with other values, as often as asked for; the i-th is drawn from seed i.
 
     Args:
-        knowledge: what `what_layers_know` returned.
+        target: the real one.
+        utterances: the table of the cache.
+        split: on which it is learned.
+        control: `labels`, `sentence` or `speaker`; see `probe_layers`.
+        times: how many.
+
+    Raises:
+        SettingsError: sentences (or speakers) are not known, or are tested that no training set
+            has.
     """
-    tables = {}
-    for model, rows in knowledge.groupby("model", sort=False):
-        tables[model] = rows.pivot_table("score", "layer", "target", sort=False)
-        tables[model].loc["chance"] = rows.groupby("target")["chance"].mean()
-    return pd.concat(tables, names=["model", "layer"])
+    types = None if control == "labels" else utterances[control].to_numpy(str)[target.rows]
+    if times and types is not None:
+        for fold in split.folds:
+            heard = types[np.concatenate([fold.train, fold.validation])]
+            if not np.isin(types[fold.test], heard).all() or (types == "").any():
+                raise SettingsError(
+                    f'control="{control}": split {split.kind} tests a {control} that is not known '
+                    "or not in training, so that nothing dealt to it can be learned; take "
+                    'split="random", or control="labels".'
+                )
+    for seed in range(times):
+        rng = np.random.default_rng(seed)
+        if types is None:
+            yield replace(target, truth=rng.permutation(target.truth))
+        else:
+            yield replace(target, truth=_dealt(target.truth, types, split, rng))
 
 
-def knowledge_sentences(knowledge: pd.DataFrame) -> list[str]:
-    """What each layer knows, a line each: `Layer 5: emotion 71, sentence 98, speaker 64`.
+def _dealt(
+    truth: np.ndarray, types: np.ndarray, split: Split, rng: np.random.Generator
+) -> np.ndarray:
+    """A value for each type, drawn as often as it occurs; again until training has two of them.
 
-    Args:
-        knowledge: what `what_layers_know` returned; of several models each line begins with its.
+    Raises:
+        SettingsError: it never has.
     """
-    several = len(knowledge["model"].unique()) > 1
-    lines = []
-    for (model, layer), rows in knowledge.groupby(["model", "layer"], sort=False):
-        which = f"{model}, layer {layer}" if several else f"Layer {layer}"
-        known = ", ".join(f"{row.target} {row.score:.0f}" for row in rows.itertuples())
-        lines.append(f"{which}: {known}")
-    return lines
+    names, type_of = np.unique(types, return_inverse=True)
+    for _ in range(100):
+        dealt = rng.choice(truth, size=len(names))[type_of]
+        if all(len(np.unique(dealt[fold.train])) > 1 for fold in split.folds):
+            return dealt
+    raise SettingsError(
+        f"{len(names)} of a kind are too few to deal different values to; expected more. Take "
+        'control="labels".'
+    )
 
 
 def acoustics_csv(cache: FeatureCache, results_dir: str | Path) -> Path:
@@ -357,8 +347,9 @@ def _regress(
     cache: FeatureCache,
     target: Target,
     split: Split,
-    feature_norm: Norm,
+    feature_norm: NormName,
     metric: Metric,
+    progress: Progress,
     *,
     validate: bool = True,
 ) -> dict[int, list[Answers]]:
@@ -372,13 +363,13 @@ def _regress(
     if target.name == "speaker":  # its interval is over utterances: these are all the speakers
         speakers = np.full_like(speakers, "")
     found: dict[int, list[Answers]] = {}
-    for layer in tqdm(cache.layers, target.name, unit="layer", delay=5):
+    for layer in progress(cache.layers, desc=target.name, unit="layer", delay=5):
         validation, answers = [], []
         for fold in split.folds:
             fit = partial(fit_and_answer, means[:, layer], target.truth, feature_norm=feature_norm)
             if validate:
                 truth, answer = target.truth[fold.validation], fit(fold.train, fold.validation)
-                validation.append(_score(truth, answer, len(target.classes), metric))
+                validation.append(score_of(truth, answer, len(target.classes), metric))
             answers.append(fit(np.concatenate([fold.train, fold.validation]), fold.test))
         tested = [fold.test for fold in split.folds]
         found[layer] = [
@@ -411,20 +402,3 @@ def _recorded(results: pd.DataFrame) -> dict[int, list[Answers]]:
             )
         )
     return found
-
-
-def _together(run: Answers) -> tuple[np.ndarray, np.ndarray, int]:
-    """Truth and answers of all folds, and the number of classes."""
-    return np.concatenate(run.truth), np.concatenate(run.answers), run.n_classes
-
-
-def _score(truth: np.ndarray, answers: np.ndarray, n_classes: int, metric: Metric) -> float:
-    """Percent."""
-    return r2(truth, answers) if metric == "r2" else scores(truth, answers, n_classes)[metric]
-
-
-def _chance(truth: np.ndarray, n_classes: int, metric: Metric) -> float:
-    """The score of the best constant answer: the mean, or the most frequent class."""
-    if metric == "r2":
-        return 0.0
-    return _score(truth, np.full_like(truth, np.bincount(truth).argmax()), n_classes, metric)

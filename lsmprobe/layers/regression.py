@@ -19,8 +19,9 @@ from lsmprobe.results.bootstrap import (
     resamples,
     resampling_bias,
 )
+from lsmprobe.results.scores import Shuffled
 
-Norm = Literal["none", "zscore", "layernorm"]
+NormName = Literal["none", "zscore", "layernorm"]
 # Fixed, so that layers and targets differ in nothing but what they hold.
 C = 0.01  # of the logistic regression: the inverse of its penalty
 ALPHA = 1 / C  # of the ridge regression: its penalty
@@ -32,7 +33,7 @@ def fit_and_answer(
     known: Int[np.ndarray, " known"],
     asked: Int[np.ndarray, " asked"],
     *,
-    feature_norm: Norm,
+    feature_norm: NormName,
 ) -> Shaped[np.ndarray, " asked"]:
     """Normalise and fit on the utterances known, answer for those asked.
 
@@ -70,6 +71,20 @@ def r2_interval(
     resampled = _r2(sums)
     bias = resampling_bias(resampled, r2(truth, answers))
     return (*interval_ends(resampled, bias=bias), resampled_over(speakers))
+
+
+def shuffled_r2(
+    truth: Float[np.ndarray, " utterances"],
+    answers: Float[np.ndarray, " utterances"],
+    *,
+    n_shuffles: int = 500,
+    seed: int = 0,
+) -> Shuffled:
+    """R^2 of the answers dealt out at random to the utterances: below 0, unless all are alike."""
+    rng = np.random.default_rng(seed)
+    dealt = (rng.permutation(answers) for _ in range(n_shuffles))
+    values = np.array([r2(truth, each) for each in dealt])
+    return Shuffled(float(values.mean()), float(np.quantile(values, 0.95)))
 
 
 def _moments(

@@ -14,17 +14,18 @@ import librosa
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Shaped
-from tqdm import tqdm
 
 from lsmprobe.atomic import write_then_rename
 from lsmprobe.corpora.audio import SAMPLE_RATE, read_audio
 from lsmprobe.errors import AudioError, ResultsError, SettingsError, nearest, one_line
+from lsmprobe.progress import Progress, silent
 
 WORDS = ("emotion", "speaker", "gender", "sentence")
 NUMBERS = {"duration": "s", "energy": "dB", "pitch": "semitones"}  # and their units
 TARGETS = (*WORDS, *NUMBERS)
 PITCH_HZ = 60.0, 600.0  # from low male voices to shouting ones
 REFERENCE_HZ = 100.0  # 0 semitones
+OWN_LABELS = "as in the corpus"
 HOP = 320  # samples: 20 ms
 log = logging.getLogger(__name__)
 
@@ -45,22 +46,26 @@ class Target:
 
 
 def labels_of(settings: Mapping[str, Any]) -> str:
-    """Which labels a run learned, as text: empty for the corpus's own.
+    """Which labels a run learned, as text: how they were merged and chosen.
 
     >>> labels_of({"map": ["anger=high"], "emotions": []}), labels_of({})
-    ('map: anger=high', '')
+    ('map: anger=high', 'as in the corpus')
     """
     chosen = {name: ", ".join(settings.get(name) or ()) for name in ("map", "emotions")}
-    return "; ".join(f"{name}: {value}" for name, value in chosen.items() if value)
+    told = "; ".join(f"{name}: {value}" for name, value in chosen.items() if value)
+    return told or OWN_LABELS
 
 
-def find_target(name: str, utterances: pd.DataFrame, acoustics_csv: Path) -> Target:
+def find_target(
+    name: str, utterances: pd.DataFrame, acoustics_csv: Path, progress: Progress = silent
+) -> Target:
     """One target for the utterances of a cache.
 
     Args:
         name: one of `TARGETS`.
         utterances: the table of the cache.
         acoustics_csv: where energy and pitch are kept; see `measure_acoustics`.
+        progress: how measuring them is shown.
 
     Raises:
         SettingsError: no such target, or these utterances do not differ in it.
@@ -79,7 +84,7 @@ def find_target(name: str, utterances: pd.DataFrame, acoustics_csv: Path) -> Tar
                 f"({', '.join(classes) or 'all empty'}); expected two or more. Leave it out."
             )
         return Target(name, known, truth, tuple(classes.tolist()))
-    numbers = _numbers(name, utterances, acoustics_csv)
+    numbers = _numbers(name, utterances, acoustics_csv, progress)
     known = np.flatnonzero(np.isfinite(numbers))
     if len(known) < len(numbers):
         log.warning("%s is not known of %d utterances", name, len(numbers) - len(known))
@@ -91,22 +96,25 @@ def find_target(name: str, utterances: pd.DataFrame, acoustics_csv: Path) -> Tar
 
 
 def _numbers(
-    name: str, utterances: pd.DataFrame, acoustics_csv: Path
+    name: str, utterances: pd.DataFrame, acoustics_csv: Path, progress: Progress
 ) -> Float[np.ndarray, " utterances"]:
     if name == "duration":
         return utterances["seconds"].to_numpy(np.float64)
-    measured = measure_acoustics(utterances, acoustics_csv)
+    measured = measure_acoustics(utterances, acoustics_csv, progress)
     if name == "energy":
         return measured["energy_db"].to_numpy(np.float64)
     return 12 * np.log2(measured["pitch_hz"].to_numpy(np.float64) / REFERENCE_HZ)
 
 
-def measure_acoustics(utterances: pd.DataFrame, csv: Path) -> pd.DataFrame:
+def measure_acoustics(
+    utterances: pd.DataFrame, csv: Path, progress: Progress = silent
+) -> pd.DataFrame:
     """Energy and pitch of every utterance; what `csv` has already is not measured again.
 
     Args:
         utterances: columns key, path, start_s, end_s, samples, sha256.
         csv: where they are kept.
+        progress: how it is shown.
 
     Returns:
         One row per utterance, in order: key, sha256, `energy_db` (root mean square over the whole
@@ -124,8 +132,8 @@ def measure_acoustics(utterances: pd.DataFrame, csv: Path) -> pd.DataFrame:
     table = utterances[columns].iloc[missing]
     parts = zip(missing, table.to_numpy(), strict=True)
     try:
-        for i, (path, start_s, end_s, samples) in tqdm(
-            parts, "energy and pitch", len(missing), disable=not len(missing)
+        for i, (path, start_s, end_s, samples) in progress(
+            parts, desc="energy and pitch", total=len(missing), disable=not len(missing)
         ):
             audio = read_audio(path, start_s=start_s, end_s=end_s)
             if audio.sha256 != wanted.loc[i, "sha256"]:

@@ -21,7 +21,7 @@ from lsmprobe.cache.verify import verify_once
 from lsmprobe.errors import ResultsError
 from lsmprobe.layers.agreement import agreement_p
 from lsmprobe.layers.similarity import blocks_of_layer
-from lsmprobe.layers.targets import labels_of
+from lsmprobe.layers.targets import OWN_LABELS, labels_of
 from lsmprobe.probing.heads import MultiLayerHead, Probe
 from lsmprobe.probing.norms import Standardise, frame_statistics
 from lsmprobe.probing.record import saved_probe
@@ -50,10 +50,10 @@ def layer_weights(
         per: `experiment` averages over its runs, which differ in their seed alone.
 
     Returns:
-        Columns model, random_weights, corpus, labels (how they were merged and chosen; empty for
-        the corpus's own), split, feature_norm, experiment, layer, weight. Per experiment also std
-        (over the runs, ddof 1; missing for one run), runs, and noisy (whether the log warned); per
-        run its seed. The weights of a run or experiment sum to 1.
+        Columns model, random_weights, corpus, labels (how they were merged and chosen), split,
+        feature_norm, experiment, layer, weight. Per experiment also std (over the runs, ddof 1;
+        missing for one run), runs, and noisy (whether the log warned); per run its seed. The
+        weights of a run or experiment sum to 1.
     """
     rows = _with_labels(results[results["layer_weights"].notna()])
     single = rows[[*EXPERIMENT, "seed"]].assign(layer=rows["layers"], weight=rows["layer_weights"])
@@ -77,7 +77,7 @@ def layer_weights(
 
 
 def _with_labels(results: pd.DataFrame) -> pd.DataFrame:
-    """With the column `labels`: how they were merged and chosen, empty for the corpus's own."""
+    """With the column `labels`: how they were merged and chosen."""
     settings = results["settings"] if "settings" in results else [{}] * len(results)
     return results.assign(labels=[labels_of(of_run) for of_run in settings])
 
@@ -367,7 +367,7 @@ def _agreement(pairs: Float[np.ndarray, "layers 2"]) -> dict[str, float | int]:
 
 def _told(about: tuple[Any, ...]) -> str:
     """A model and a corpus, and labels if they are not the corpus's own."""
-    return " on ".join(value for value in about if isinstance(value, str) and value)
+    return " on ".join(value for value in about if isinstance(value, str) and value != OWN_LABELS)
 
 
 def _by(names: list[str], table: pd.DataFrame) -> dict[tuple[Any, ...], pd.DataFrame]:

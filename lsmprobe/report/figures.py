@@ -12,6 +12,8 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lsmprobe.errors import ResultsError
+
 # Okabe and Ito 2008: told apart with every kind of colour blindness; yellow is left out, it fades.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "*"]
@@ -124,22 +126,34 @@ def draw_layer_curve(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
         layers = rows["layer"]
         ax.plot(layers, rows["score"], color=colour, marker=marker, label=name(rows))
         ax.fill_between(layers, rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0)
-    for chance in curve["chance"].round(3).unique():
-        ax.axhline(chance, color="grey", linestyle="--", linewidth=1)
-        ax.annotate(
-            "best constant answer",
-            (1, chance),
-            xycoords=("axes fraction", "data"),
-            xytext=(-4, 3),
-            textcoords="offset points",
-            ha="right",
-            fontsize=8,
-            color="dimgrey",
+    if len(curve["metric"].unique()) > 1:
+        raise ResultsError(
+            f"the curves are of several scores ({', '.join(curve['metric'].unique())}), which "
+            "share no axis; draw them one by one."
         )
+    for constant in curve["constant"].round(3).unique():
+        _draw_level(ax, constant, "best constant answer", "--")
+    if curve["metric"].iloc[0] != "r2":
+        _draw_level(ax, curve["shuffled"].mean(), "shuffled answers", ":")
     ax.set_ylim(min(0, curve["low"].min()), 102)
     ax.set_ylabel(" or ".join(f"{METRICS[metric]} (%)" for metric in curve["metric"].unique()))
     ax.set_title(title)
     return _over_layers(ax, curve["layer"], legend=len(lines) > 1)
+
+
+def _draw_level(ax: Axes, score: float, name: str, line: str) -> None:
+    """A grey line at a score that takes no knowledge, with its name."""
+    ax.axhline(score, color="grey", linestyle=line, linewidth=1)
+    ax.annotate(
+        name,
+        (1, score),
+        xycoords=("axes fraction", "data"),
+        xytext=(-4, 3),
+        textcoords="offset points",
+        ha="right",
+        fontsize=8,
+        color="dimgrey",
+    )
 
 
 def draw_weight_lines(weights: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -179,15 +193,16 @@ def draw_weight_lines(weights: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def draw_similarity(
-    similarity: pd.DataFrame, ax: Axes | None = None, *, measure: str = "CKA"
+    similarity: pd.DataFrame, ax: Axes | None = None, *, measure: str | None = None
 ) -> Axes:
     """Heat map of how alike layers are.
 
     Args:
-        similarity: what `layer_similarity` returned.
+        similarity: what `layer_similarity` returned; it knows its measure.
         ax: where to draw; by default a new figure.
-        measure: the name beside the colours.
+        measure: the name beside the colours, for a table that was read from a file.
     """
+    measure = measure or similarity.attrs.get("measure", "similarity")
     n_rows, n_columns = similarity.shape
     ax = ax or _axes(2.2 + 0.45 * max(n_columns, 5), 1.4 + 0.45 * max(n_rows, 5))
     image = ax.imshow(similarity, cmap="cividis", vmin=0, vmax=1, origin="lower")
@@ -368,18 +383,8 @@ def draw_learning_curve(
         x, mean, spread = runs[over].mean(), runs["score"].mean(), runs["score"].std().fillna(0)
         ax.plot(x, mean, color=colour, marker=marker, label=name(rows))
         ax.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
-    for chance in curve["chance"].round(3).unique():
-        ax.axhline(chance, color="grey", linestyle="--", linewidth=1)
-        ax.annotate(
-            "chance",
-            (1, chance),
-            xycoords=("axes fraction", "data"),
-            xytext=(-4, 3),
-            textcoords="offset points",
-            ha="right",
-            fontsize=8,
-            color="dimgrey",
-        )
+    for constant in curve["constant"].round(3).unique():
+        _draw_level(ax, constant, "best constant answer", "--")
     if over == "speakers":
         ax.set_xticks(sorted(set(curve["speakers"])))
     ax.set_xlabel(f"training {over}")
