@@ -8,7 +8,7 @@ from sklearn.preprocessing import StandardScaler
 from lsmprobe.cache.plan import CachePlan
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.writer import CacheWriter
-from lsmprobe.errors import CacheError
+from lsmprobe.errors import CacheError, SettingsError
 from lsmprobe.layers import similarity
 from lsmprobe.layers.health import layer_health
 from lsmprobe.layers.projection import project_layer
@@ -57,6 +57,59 @@ def test_frames_are_read_in_blocks_and_give_what_all_at_once_give(tmp_path, stat
     pd.testing.assert_frame_equal(layer_similarity(cache), layer_similarity(cache, cache))
 
 
+@pytest.mark.parametrize("measure", ["cka", "svcca"])
+@pytest.mark.parametrize("rows", ["utterances", "frames"])
+def test_tiles_read_a_fifth_and_give_exactly_what_pair_by_pair_gives(
+    tmp_path, rng, monkeypatch, measure, rows
+):
+    states = [torch.tensor(rng.normal(size=(25, 4, 6)), dtype=torch.float32) for _ in range(12)]
+    one = made_cache(tmp_path / "m" / "c.h5", states, dtype="float32")
+    two = made_cache(tmp_path / "n" / "c.h5", [s[:7] ** 3 for s in states], dtype="float32")
+    reads = []
+    monkeypatch.setattr(similarity, "BLOCK", 7)
+    plain = similarity.blocks_of_layer
+
+    def counted(cache, utterances, layer, rows):
+        reads.append(layer)
+        return plain(cache, utterances, layer, rows)
+
+    monkeypatch.setattr(similarity, "blocks_of_layer", counted)
+    tables, n_reads = {}, []
+    for other in (one, two):
+        tables[other] = layer_similarity(one, other, measure=measure, rows=rows)
+        n_reads.append(len(reads))
+        reads.clear()
+    compare, everyone = similarity.MEASURES[measure], np.arange(12)
+
+    def together(i, other, j):
+        both = (plain(one, everyone, i, rows), plain(other, everyone, j, rows))
+        return similarity.sums(zip(*both, strict=True))
+
+    for other, table in tables.items():
+        for i, j in [(0, 0), (1, 6), (6, 1), (4, 5), (24, 3)]:
+            own = together(i, one, i)
+            if other is one:
+                i, j = min(i, j), max(i, j)
+                own = together(i, one, i)
+            theirs = similarity.sums((b, b) for b in plain(other, everyone, j, rows))
+            assert table.loc[i, j] == compare(together(i, other, j), own, theirs)
+    # Pair by pair there are 25 + 25 x 26 / 2 of one model and 32 + 25 x 7 of two, two reads each.
+    assert n_reads == [150, 117]
+
+
+def test_a_table_knows_its_measure_and_a_wrong_one_is_refused(tmp_path, states):
+    cache = made_cache(tmp_path / "m" / "c.h5", states)
+    assert layer_similarity(cache, measure="svcca").attrs["measure"] == "SVCCA"
+    assert layer_similarity(cache, measure="CKA").equals(layer_similarity(cache))
+    for wrong, function in (
+        ({"measure": "ckaa"}, layer_similarity),
+        ({"rows": "clips"}, layer_similarity),
+        ({"layer": 1, "method": "umap"}, project_layer),
+    ):
+        with pytest.raises(SettingsError, match="expected one of"):
+            function(cache, **wrong)
+
+
 def test_two_models_are_compared_on_the_utterances_that_both_have(tmp_path, states):
     first = made_cache(tmp_path / "m" / "c.h5", states, dtype="float32")
     order = [3, 0, 7, 1, 9, 2, 4, 11]
@@ -100,9 +153,9 @@ def test_degenerate_layers_are_named_and_healthy_ones_are_not(tmp_path):
     states[5][4, 2, 6] = 65504.0  # one value of layer 4 is at the limit
     health = layer_health(made_cache(tmp_path / "m" / "c.h5", states)).set_index("layer")
     assert health.findings[[0, 3]].tolist() == ["", ""]
-    assert "layer 1: 25 % of its units do not vary." in health.findings[1]
+    assert "layer 1: 25% of its units do not vary." in health.findings[1]
     assert "layer 2 hardly varies over time" in health.findings[2]
-    assert "layer 4: 12 % of its units overflow." in health.findings[4]
+    assert "layer 4: 12% of its units overflow." in health.findings[4]
     assert health.overflowed_units.tolist() == [0, 0, 0, 0, 1 / 8]
     assert health.constant_units[1] == 2 / 8
     assert health.mean_cosine[2] > 0.99
@@ -124,6 +177,7 @@ def test_without_frames_an_overflow_that_may_be_is_not_known(tmp_path):
 def test_the_first_two_principal_components_are_drawn(tmp_path, planted_cache):
     cache = FeatureCache(planted_cache())
     points = project_layer(cache, 3)
+    pd.testing.assert_frame_equal(points, project_layer(cache, 3, "PCA"))
     scaled = StandardScaler().fit_transform(cache.pooled[:, 3].astype(np.float64))
     u, s, _ = np.linalg.svd(scaled, full_matrices=False)
     np.testing.assert_allclose(np.abs(points[["x", "y"]]), np.abs(u[:, :2] * s[:2]), atol=1e-3)

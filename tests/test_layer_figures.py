@@ -3,6 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lsmprobe.errors import ResultsError
 from lsmprobe.report.figures import (
     COLOURS,
     draw_health,
@@ -130,6 +131,13 @@ def test_a_figure_of_ones_own_is_drawn_into_and_returned(name):
     _, ax = plt.subplots()
     assert DRAWN[name](ax) is ax
     assert len(plt.get_fignums()) == 1
+
+
+def test_curves_of_several_scores_share_no_axis():
+    with pytest.raises(
+        ResultsError, match="several scores \\(macro_f1, uar\\), which share no axis"
+    ):
+        draw_layer_curve(pd.concat([curve(), curve(metric="uar")]))
 
 
 def test_a_curve_shows_score_interval_and_what_guessing_scores():

@@ -1,19 +1,20 @@
 """Whether a layer is fit to be probed: does it vary, in how many directions, within its range.
 
-Everything is read off the pooled statistics: n_i frames, mean m_i and deviation s_i of clip i give
-every first and second moment of frames, so no frame is read.
+Everything is read off the pooled statistics: n_i frames, mean m_i and standard deviation s_i of
+clip i give every first and second moment of frames, so no frame is read.
 """
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from lsmprobe.arguments import checked
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.verify import verify_once
 from lsmprobe.layers.similarity import blocks_of_layer
+from lsmprobe.probing.norms import ROUNDING
 from lsmprobe.results.alarms import layer_alarms
 
-ROUNDING = 1e-4  # deviations below this share of the mean are float16's rounding, not features
 FLOAT16_LIMIT = 64_504.0  # transformers clamps float16 states to the largest value less 1000
 
 
@@ -90,6 +91,7 @@ def may_reach(
     return not (largest < limit).all()
 
 
+@checked
 def layer_health(cache: FeatureCache) -> pd.DataFrame:
     """Whether each layer is fit to be probed.
 
@@ -131,7 +133,7 @@ def layer_health(cache: FeatureCache) -> pd.DataFrame:
         findings = [alarm.text for alarm in alarms]
         for name, what in (("constant_units", "do not vary"), ("overflowed_units", "overflow")):
             if values[name] > 0:
-                findings.append(f"layer {layer}: {100 * values[name]:.2g} % of its units {what}.")
+                findings.append(f"layer {layer}: {100 * values[name]:.2g}% of its units {what}.")
         rows.append({"layer": layer, **values, "findings": " ".join(findings)})
     return pd.DataFrame(rows)
 

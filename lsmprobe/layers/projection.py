@@ -9,14 +9,17 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import Tensor
 
+from lsmprobe.arguments import checked
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.verify import verify_once
+from lsmprobe.config import Seed
 from lsmprobe.errors import CacheError
 from lsmprobe.probing.norms import Standardise, pooled_statistics
 
 
+@checked
 def project_layer(
-    cache: FeatureCache, layer: int, method: Literal["pca", "tsne"] = "pca", *, seed: int = 0
+    cache: FeatureCache, layer: int, method: Literal["pca", "tsne"] = "pca", *, seed: Seed = 0
 ) -> pd.DataFrame:
     """A picture of a layer: every utterance as a point in two dimensions.
 

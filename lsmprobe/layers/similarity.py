@@ -11,13 +11,16 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
-from tqdm import tqdm
 
+from lsmprobe.arguments import checked
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.verify import verify_once
 from lsmprobe.errors import CacheError
+from lsmprobe.progress import Progress, automatic
 
 BLOCK = 8192  # rows read at once
+TILE = 5  # layers by layers that are read together: a fifth of the reads of pair by pair
+NAMES = {"cka": "CKA", "svcca": "SVCCA"}
 
 
 @dataclass(frozen=True)
@@ -39,22 +42,37 @@ class Sums:
     yk: Float[np.ndarray, " dim_y"]  # of y_i k_i
 
 
-def sums(blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> Sums:
-    """The sums over all rows; `blocks` are (rows, dim_x) and (rows, dim_y) with the same rows."""
-    total: list = []
-    offset_x = offset_y = np.zeros(0)
-    for block_x, block_y in blocks:
+class Total:
+    """Sums that grow block by block."""
+
+    def __init__(self) -> None:
+        self._sums: list = []
+        self._offsets: tuple[np.ndarray, np.ndarray] = (np.zeros(0), np.zeros(0))
+
+    def add(self, block_x: np.ndarray, block_y: np.ndarray) -> None:
+        """Add some rows, (rows, dim_x) and (rows, dim_y): the same rows of both."""
         x, y = block_x.astype(np.float64), block_y.astype(np.float64)
         assert len(x) == len(y), "row i of both belongs to the same utterance or frame"
-        if not total:
-            offset_x, offset_y = x.mean(0), y.mean(0)
-        x, y = x - offset_x, y - offset_y
+        if not self._sums:
+            self._offsets = x.mean(0), y.mean(0)
+        x, y = x - self._offsets[0], y - self._offsets[1]
         k, l = (x**2).sum(1), (y**2).sum(1)  # noqa: E741
         part = [len(x), x.sum(0), y.sum(0), x.T @ y, k.sum(), l.sum(), k @ l, l @ x, k @ y]
-        total = [a + b for a, b in zip(total, part, strict=True)] if total else part
-    assert total, "similarity needs rows"
-    n, x, y, xy, k, l, kl, xl, yk = total  # noqa: E741
-    return Sums(n, x, y, xy, float(k), float(l), float(kl), xl, yk)
+        self._sums = [a + b for a, b in zip(self._sums, part, strict=True)] if self._sums else part
+
+    def sums(self) -> Sums:
+        """Of all rows so far."""
+        assert self._sums, "similarity needs rows"
+        n, x, y, xy, k, l, kl, xl, yk = self._sums  # noqa: E741
+        return Sums(n, x, y, xy, float(k), float(l), float(kl), xl, yk)
+
+
+def sums(blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> Sums:
+    """The sums over all rows; `blocks` are (rows, dim_x) and (rows, dim_y) with the same rows."""
+    total = Total()
+    for x, y in blocks:
+        total.add(x, y)
+    return total.sums()
 
 
 def cka(xy: Sums, xx: Sums, yy: Sums, *, debiased: bool = True) -> float:
@@ -131,7 +149,7 @@ def covariance(s: Sums) -> Float[np.ndarray, "dim_x dim_y"]:
 
 
 def whitening(xx: Sums, keep: float) -> Float[np.ndarray, "dim components"]:
-    """Maps rows to their leading principal components, each with deviation 1."""
+    """Maps rows to their leading principal components, each with standard deviation 1."""
     variances, axes = np.linalg.eigh(covariance(xx))
     variances, axes = variances[::-1], axes[:, ::-1]
     # What is below rounding is no component, even if every bit of variance is to be kept.
@@ -141,12 +159,17 @@ def whitening(xx: Sums, keep: float) -> Float[np.ndarray, "dim components"]:
     return axes[:, kept] / np.sqrt(variances[kept])
 
 
+MEASURES: dict[str, Callable[[Sums, Sums, Sums], float]] = {"cka": cka, "svcca": svcca}
+
+
+@checked
 def layer_similarity(
     cache: FeatureCache,
     other: FeatureCache | None = None,
     *,
     measure: Literal["cka", "svcca"] = "cka",
     rows: Literal["utterances", "frames"] = "utterances",
+    progress: Progress = automatic,
 ) -> pd.DataFrame:
     """How alike every two layers are, of one model or of two on the same utterances.
 
@@ -156,11 +179,14 @@ def layer_similarity(
         measure: debiased linear CKA, or SVCCA (see similarity.py).
         rows: what is compared, means of utterances or single frames. Frames take longer, and both
             models must have as many of each utterance. SVCCA wants many rows.
+        progress: how progress is shown.
 
     Returns:
-        Layers of `cache` as index, layers of `other` as columns, values up to 1.
+        Layers of `cache` as index, layers of `other` as columns, values up to 1. Its `attrs` hold
+        the measure's name, and `rows`.
 
     Raises:
+        SettingsError: no such measure or rows.
         CacheError: fewer than four utterances in common, frames that do not match, none stored, or
             damaged ones.
     """
@@ -173,32 +199,64 @@ def layer_similarity(
             f"{cache.path} and {other.path} differ in their numbers of frames, so frames cannot be "
             'matched; compare rows="utterances".'
         )
-
-    def of_cache(layer: int) -> Iterator[np.ndarray]:
-        return blocks_of_layer(cache, ours, layer, rows)
-
-    def of_other(layer: int) -> Iterator[np.ndarray]:
-        return blocks_of_layer(other, theirs, layer, rows)
-
-    compare: Callable[[Sums, Sums, Sums], float] = cka if measure == "cka" else svcca
-    mine = [_sums(of_cache(layer), of_cache(layer)) for layer in cache.layers]
-    yours = mine
-    if other is not cache:
-        yours = [_sums(of_other(layer), of_other(layer)) for layer in other.layers]
+    compare = MEASURES[measure]
     values = pd.DataFrame(index=cache.layers, columns=other.layers, dtype="float64")
-    for one in tqdm(cache.layers, "layers", delay=5):
-        for two in other.layers:
-            if other is cache and two < one:
-                values.loc[one, two] = values.loc[two, one]
-            else:
-                both = _sums(of_cache(one), of_other(two))
-                values.loc[one, two] = compare(both, mine[one], yours[two])
+    own = _own_sums(cache, ours, rows, progress)
+    own_of_other = own if other is cache else _own_sums(other, theirs, rows, progress)
+    tiles = list(_tiles(cache.n_layers, other.n_layers, mirrored=other is cache))
+    for of_one, of_two in progress(tiles, desc=NAMES[measure], unit="tile", delay=5):
+        both = _tile_sums((cache, ours, of_one), (other, theirs, of_two), rows)
+        for (one, two), pair in both.items():
+            values.loc[one, two] = compare(pair, own[one], own_of_other[two])
+            if other is cache:
+                values.loc[two, one] = values.loc[one, two]
     values.index.name, values.columns.name = cache.path.parent.name, other.path.parent.name
+    values.attrs |= {"measure": NAMES[measure], "rows": rows}
     return values
 
 
-def _sums(one: Iterator[np.ndarray], other: Iterator[np.ndarray]) -> Sums:
-    return sums(zip(one, other, strict=True))
+def _tiles(n_rows: int, n_columns: int, *, mirrored: bool) -> Iterator[tuple[list[int], list[int]]]:
+    """Blocks of the table of layers; of a mirrored one those that reach its diagonal or above."""
+    for top in range(0, n_rows, TILE):
+        for left in range(0, n_columns, TILE):
+            if not mirrored or left >= top:
+                yield (
+                    list(range(top, min(top + TILE, n_rows))),
+                    list(range(left, min(left + TILE, n_columns))),
+                )
+
+
+def _own_sums(
+    cache: FeatureCache, utterances: np.ndarray, rows: str, progress: Progress
+) -> dict[int, Sums]:
+    """The sums of each layer with itself; each is read once."""
+    return {
+        layer: sums((block, block) for block in blocks_of_layer(cache, utterances, layer, rows))
+        for layer in progress(cache.layers, desc=cache.path.parent.name, unit="layer", delay=5)
+    }
+
+
+def _tile_sums(
+    one: tuple[FeatureCache, np.ndarray, list[int]],
+    two: tuple[FeatureCache, np.ndarray, list[int]],
+    rows: str,
+) -> dict[tuple[int, int], Sums]:
+    """The sums of every two layers of a tile, block by block; each layer is read once.
+
+    In memory are one block of each layer, and the sums.
+    """
+    pairs = [(i, j) for i in one[2] for j in two[2] if one[0] is not two[0] or i <= j]
+    totals = {pair: Total() for pair in pairs}
+    layers = [(side, layer) for side, of in enumerate((one, two)) for layer in of[2]]
+    if one[0] is two[0]:  # on the diagonal both sides share layers
+        layers = [(0, layer) for layer in dict.fromkeys(one[2] + two[2])]
+    sides = (one, two)
+    streams = [blocks_of_layer(*sides[side][:2], layer, rows) for side, layer in layers]
+    for blocks in zip(*streams, strict=True):
+        of = dict(zip(layers, blocks, strict=True))
+        for i, j in pairs:
+            totals[i, j].add(of[0, i], of[0, j] if one[0] is two[0] else of[1, j])
+    return {pair: total.sums() for pair, total in totals.items()}
 
 
 def _same_utterances(

@@ -4,12 +4,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+ROUNDING = 1e-4  # of the mean; what varies by less is float16's rounding, which keeps three digits
+
 
 class Standardise(nn.Module):
     """(x - mean) / std per layer and dimension; a dimension that does not vary is only centred.
 
-    Deviations below a ten-thousandth of the mean are rounding, not features: float16 keeps three
-    digits, and dividing by them would blow its rounding up.
+    Standard deviations below `ROUNDING` of the mean are no features: dividing by them would blow
+    float16's rounding up.
     """
 
     mean: Tensor
@@ -20,7 +22,7 @@ class Standardise(nn.Module):
     ) -> None:
         super().__init__()
         self.register_buffer("mean", mean)
-        self.register_buffer("std", torch.where(std > 1e-4 * mean.abs(), std, 1.0))
+        self.register_buffer("std", torch.where(std > ROUNDING * mean.abs(), std, 1.0))
 
     def forward(
         self, frames: Float[Tensor, "*layers frames dim"]

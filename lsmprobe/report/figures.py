@@ -117,6 +117,9 @@ def draw_layer_curve(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
     Args:
         curve: what `probe_layers` returned, or several of them, concatenated.
         ax: where to draw; by default a new figure.
+
+    Raises:
+        ResultsError: the curves are of several scores, which share no axis.
     """
     ax = ax or _axes()
     keys = ["model", "corpus", "target", "head", "feature_norm", "split"]

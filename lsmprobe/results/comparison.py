@@ -15,6 +15,7 @@ from jaxtyping import Int, Shaped
 from scipy.stats import permutation_test
 from statsmodels.stats.multitest import multipletests
 
+from lsmprobe.arguments import checked
 from lsmprobe.errors import ResultsError
 from lsmprobe.results.bootstrap import CONFIDENCE, N_RESAMPLES, interval_ends
 from lsmprobe.results.records import load_record
@@ -124,6 +125,7 @@ def compare_records(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any
     )
 
 
+@checked
 def compare_runs(
     results: pd.DataFrame, between: Literal["model", "head", "layer", "feature_norm"]
 ) -> pd.DataFrame:
