@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -305,10 +306,17 @@ def test_runs_of_one_experiment_differ_in_their_seed_alone(tmp_path, planted_cac
     assert other.experiment[0] != same.experiment[0]
 
 
-def test_a_validation_set_of_emotions_that_training_lacks_is_one_clear_line(tmp_path):
-    tiny(tmp_path, "odd", [*"aabbccdd"], [*"xxyyxxyy"])
-    keys = [f"{i:03d}.wav" for i in range(8)]
-    split = {"train": keys[:2] + keys[4:6], "validation": keys[2:4], "test": keys[6:]}
-    (tmp_path / "split.json").write_text(json.dumps(split))
-    with pytest.raises(LsmprobeError, match=r"validation.*(Lower --lr|emotions)"):
-        probe(config(tmp_path, head="linear", split=str(tmp_path / "split.json")))
+def test_an_emotion_of_one_speaker_alone_stops_no_fold_and_is_said(tmp_path, caplog):
+    """Four speakers show two emotions each and one a third: loso leaves that one out once."""
+    rows = [(f"s{s}", e) for s in range(4) for e in ("anger", "fear") for _ in range(4)]
+    rows += [("s9", "guilt")] * 8
+    generator = torch.Generator().manual_seed(0)
+    states = [torch.randn(2, 3, 5, generator=generator) for _ in rows]
+    table = utterance_table([s for s, _ in rows], [e for _, e in rows], [3] * len(rows))
+    write_cache(tmp_path / "cache" / "m" / "c.h5", table, states)
+    results = probe(config(tmp_path, head="all", split="loso", runs=1, epochs=2, layer=None))
+    assert len(results) == 3
+    record = load_record(Path(results["path"][0]))
+    losses = [epoch["validation_loss"] for fold in record["folds"] for epoch in fold["history"]]
+    assert None in losses and any(isinstance(loss, float) for loss in losses)
+    assert "has no validation loss" in caplog.text

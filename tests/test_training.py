@@ -12,6 +12,7 @@ from lsmprobe.errors import TrainingError
 from lsmprobe.probing.batches import FrameFeatures, PooledFeatures
 from lsmprobe.probing.heads import LinearHead, MultiLayerHead, NonLinearHead, Probe
 from lsmprobe.probing.norms import Standardise, pooled_statistics
+from lsmprobe.probing.seeds import seed_of
 from lsmprobe.probing.training import Member, Recipe, balanced_weights, fit
 
 N, DIM, CLASSES = 60, 6, 3
@@ -54,6 +55,9 @@ class Recorder:
 
     def __init__(self, features):
         self.features, self.asked, self.pools = features, [], []
+
+    def all_of(self, utterances, layers, device):
+        return None  # as if memory were too small for them
 
     def through(self, pools, layers, device):
         at_hand = self.features.through(pools, layers, device)
@@ -155,16 +159,69 @@ def test_trained_heads_have_memory_of_their_own(data):
     assert all(t.untyped_storage().nbytes() == t.nbytes for t in tensors)
 
 
-def test_numbers_do_not_depend_on_how_much_memory_there_is(data):
-    _labels, _fold, means = data
-    fits = []
-    for budget in (10**9, 0):
-        members = [member("nonlinear"), member("multilayer", (0, 1), seed=1)]
-        recipe = Recipe(epochs=3, batch_size=3)  # pools of 12
-        fits.append(train(members, data, recipe, features=as_frames(means, budget)))
-    for roomy, tight in zip(*fits, strict=True):
-        np.testing.assert_array_equal(roomy.probabilities, tight.probabilities)
-        assert roomy.history == tight.history
+def test_seeds_share_pools_where_memory_is_too_small_and_the_fit_says_so(data):
+    _labels, (trained, _, _), means = data
+    for budget, shared in ((10**9, False), (0, True)):
+        features = as_frames(means, budget)
+        first: dict[int, set] = {}
+
+        class Watched(Recorder):
+            def all_of(self, utterances, layers, device):
+                held = self.features.all_of(utterances, layers, device)
+                if held is not None:
+                    self.at_hand = held
+                return held and self
+
+        recorder = Watched(features)
+        members = [member("nonlinear", seed=seed) for seed in range(3)]
+        fits = train(members, data, Recipe(epochs=1, batch_size=3), features=recorder)
+        assert {fitted.shared_pools for fitted in fits} == {shared}
+        in_training = [asked for asked, _ in recorder.asked if asked <= set(trained.tolist())]
+        per_pool = 4 if shared else len(in_training) // 3
+        for seed in range(3):  # the first twelve utterances that each seed sees
+            start = seed * per_pool
+            first[seed] = frozenset.union(*in_training[start : start + 4])
+        assert (first[0] == first[1] == first[2]) == shared
+
+
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"seed": 12345}, {"seed": 2**31}, {"fold": 1}])
+def test_dropout_depends_on_the_seed_and_on_the_fold(data, changed):
+    """Of two runs of one initialisation and one order, whose batches are the whole training set."""
+    recipe = Recipe(epochs=3, batch_size=40, epoch_choice="last")
+    outcomes = {}
+    for name in ("linear", "nonlinear"):  # which have no dropout, and some
+        one, other = member(name), replace(member(name), **changed)
+        other.probe.load_state_dict(one.probe.state_dict())
+        found = [train([each], data, recipe)[0].probabilities for each in (one, other)]
+        outcomes[name] = np.abs(found[0] - found[1]).max()
+    assert outcomes["linear"] < 1e-5 < outcomes["nonlinear"]
+
+
+def test_seeds_are_32_bits_and_no_two_draws_share_one():
+    seeds = {
+        seed_of(purpose, seed, fold, step)
+        for purpose in range(3)
+        for seed in (0, 1, 2, 12345, 2**32)
+        for fold in range(5)
+        for step in range(40)
+    }
+    assert len(seeds) == 3 * 5 * 5 * 40
+    assert min(seeds) >= 0 and max(seeds) < 2**32
+
+
+@pytest.mark.parametrize("choice", ["best", "loss", "last"])
+def test_a_validation_set_of_emotions_that_training_lacks_has_no_loss_and_the_run_goes_on(
+    data, choice
+):
+    labels, (trained, validation, test), means = data
+    labels = labels.copy()
+    labels[trained], labels[validation] = labels[trained] % 2, 2
+    recipe = Recipe(epochs=3, epoch_choice=choice)
+    [fitted] = train([member("nonlinear")], (labels, (trained, validation, test), means), recipe)
+    assert [epoch["validation_loss"] for epoch in fitted.history] == [None] * 3
+    assert [epoch["validation_score"] for epoch in fitted.history] == [0.0] * 3
+    assert fitted.best_epoch == (3 if choice == "last" else 1)
+    assert np.isfinite(fitted.probabilities).all()
 
 
 def test_a_pool_is_read_once_for_every_head_and_seed(data):

@@ -36,6 +36,11 @@ class Batches(Protocol):
 class Features(Protocol):
     """Features that a training goes through."""
 
+    def all_of(
+        self, utterances: Int[np.ndarray, " utterances"], layers: Sequence[int], device: str
+    ) -> Batches | None:
+        """Batches of any of these utterances, on `device`, if memory holds all of them."""
+
     def through(
         self, pools: Sequence[np.ndarray], layers: Sequence[int], device: str
     ) -> Iterator[Batches]:
@@ -50,6 +55,12 @@ class PooledFeatures:
     """The mean over each utterance's frames, as an utterance of one frame."""
 
     means: Float[Tensor, "utterances layers dim"]
+
+    def all_of(
+        self, utterances: Int[np.ndarray, " utterances"], layers: Sequence[int], device: str
+    ) -> "PooledFeatures":
+        """All are at hand."""
+        return self
 
     def through(
         self, pools: Sequence[np.ndarray], layers: Sequence[int], device: str
@@ -73,16 +84,24 @@ class FrameFeatures:
     lengths: Int[np.ndarray, " utterances"]
     budget: int | None = None  # bytes of frames to hold; None: half of the free memory
 
+    def all_of(
+        self, utterances: Int[np.ndarray, " utterances"], layers: Sequence[int], device: str
+    ) -> "HeldFrames | None":
+        """The frames of all of them, read once, if they fit into the budget."""
+        row = self.read(0, layers[0])[:1]
+        n_frames = int(self.lengths[utterances].sum())
+        budget = free_memory(device) // 2 if self.budget is None else self.budget
+        if n_frames * len(layers) * row.nbytes > budget:
+            return None
+        return HeldFrames(self, layers, n_frames, device).fill(utterances)
+
     def through(
         self, pools: Sequence[np.ndarray], layers: Sequence[int], device: str
     ) -> Iterator["HeldFrames"]:
         """All of the pools' frames at once if they fit into the budget, else one pool ahead."""
-        every = np.unique(np.concatenate(pools))
-        row = self.read(0, layers[0])[:1]
-        budget = free_memory(device) // 2 if self.budget is None else self.budget
-        if int(self.lengths[every].sum()) * len(layers) * row.nbytes <= budget:
-            held = HeldFrames(self, layers, int(self.lengths[every].sum()), device)
-            yield from itertools.repeat(held.fill(every), len(pools))
+        held = self.all_of(np.unique(np.concatenate(pools)), layers, device)
+        if held is not None:
+            yield from itertools.repeat(held, len(pools))
             return
         room = max(int(self.lengths[pool].sum()) for pool in pools)
         # Two that take turns: fresh memory for each pool would cost more than reading into it.

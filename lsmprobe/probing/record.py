@@ -25,10 +25,11 @@ def run_record(
     layers: Sequence[int],
     layer_weights: Sequence[Sequence[float]],
     best_epochs: Sequence[int],
-    histories: Sequence[list[dict[str, float]]],
+    histories: Sequence[Sequence[Mapping[str, float | None]]],
     probabilities: Sequence[np.ndarray],
     seconds: float,
     device: str,
+    shared_pools: bool = False,
 ) -> dict[str, Any]:
     """Everything that is known of a finished run, as plain values.
 
@@ -42,6 +43,7 @@ def run_record(
         probabilities: of each fold, (test utterances, classes).
         seconds: that the run took.
         device: where it ran.
+        shared_pools: whether memory was too small for an order of its own.
     """
     tested = np.concatenate([fold.test for fold in run.split.folds])
     chances_of_all = np.concatenate(probabilities)
@@ -88,6 +90,7 @@ def run_record(
             "numpy": np.__version__,
         },
         "device": device,
+        "batches": "from pools that all seeds share" if shared_pools else "in an order of its own",
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
         "classes": list(task.classes),

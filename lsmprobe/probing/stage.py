@@ -25,6 +25,7 @@ from lsmprobe.probing.heads import Probe
 from lsmprobe.probing.norms import frame_statistics, pooled_statistics
 from lsmprobe.probing.record import run_record
 from lsmprobe.probing.run import Run, make_task_split, name_runs
+from lsmprobe.probing.seeds import INITIALISATION, seed_of
 from lsmprobe.probing.table import (
     HEADS,
     NORMS,
@@ -252,7 +253,7 @@ def _train_group(jobs: Sequence[Job], task: Task, *, on_epoch: Callable[[], Any]
     for number, fold in enumerate(first.split.folds):
         kept = [None if config.force else load_fold(run.path, number) for config, run in jobs]
         missing = [job for job, one in zip(jobs, kept, strict=True) if one is None]
-        trained = iter(_train_fold(missing, task, features, fold, device, on_epoch))
+        trained = iter(_train_fold(missing, task, features, number, fold, device, on_epoch))
         for (config, run), one, of_run in zip(jobs, kept, folds, strict=True):
             if one is None:
                 one = next(trained)
@@ -270,6 +271,7 @@ def _train_group(jobs: Sequence[Job], task: Task, *, on_epoch: Callable[[], Any]
             layer_weights=[one.layer_weights for one in of_run if one.layer_weights],
             best_epochs=[one.best_epoch for one in of_run],
             histories=[one.history for one in of_run],
+            shared_pools=any(one.shared_pools for one in of_run),
             probabilities=[one.probabilities.numpy() for one in of_run],
             seconds=sum(one.seconds for one in of_run),
             device=device,
@@ -286,6 +288,7 @@ def _train_fold(
     jobs: Sequence[Job],
     task: Task,
     features: Features,
+    number: int,
     fold: Fold,
     device: str,
     on_epoch: Callable[[], Any],
@@ -295,7 +298,7 @@ def _train_fold(
         return []
     started = time.monotonic()
     fits = fit(
-        [_member(config, task, run, fold) for config, run in jobs],
+        [_member(config, task, run, number, fold) for config, run in jobs],
         features,
         task.labels,
         (fold.train, fold.validation, fold.test),
@@ -305,6 +308,12 @@ def _train_fold(
         on_epoch=on_epoch,
     )
     seconds = (time.monotonic() - started) / len(jobs)
+    if any(epoch["validation_loss"] is None for one in fits for epoch in one.history):
+        log.warning(
+            "%s: fold %d has no validation loss, since its training set has none of the emotions "
+            "that its validation set has; the epoch is chosen by macro-F1",
+            *(task.corpus, number),
+        )
     return [
         TrainedFold(
             one.best_epoch,
@@ -313,6 +322,7 @@ def _train_fold(
             seconds,
             torch.from_numpy(one.probabilities),
             {n: t.cpu().contiguous() for n, t in one.member.probe.state_dict().items()},
+            one.shared_pools,
         )
         for one in fits
     ]
@@ -348,7 +358,7 @@ def _heads_and_layers(config: ProbeConfig, task: Task) -> list[tuple[str, int | 
     return single + [(row.name, None) for row in heads if row.weighs_layers]
 
 
-def _member(config: ProbeConfig, task: Task, run: Run, fold: Fold) -> Member:
+def _member(config: ProbeConfig, task: Task, run: Run, number: int, fold: Fold) -> Member:
     """A freshly initialised head, with its normalisation fitted to the training set."""
     layers = _layers(config, task, run)
     head = build_head(
@@ -357,10 +367,11 @@ def _member(config: ProbeConfig, task: Task, run: Run, fold: Fold) -> Member:
         task.cache.dim,
         len(task.classes),
         run.settings,
-        seed=run.seed,
+        seed=seed_of(INITIALISATION, run.seed, number),
     )
     norm = NORMS[config.feature_norm].fit(lambda: _moments(task, run, fold, layers))
-    return Member(run.name, Probe(norm, head), tuple(layers), run.seed, _recipe(config))
+    probe = Probe(norm, head)
+    return Member(run.name, probe, tuple(layers), run.seed, _recipe(config), number)
 
 
 def _layers(config: ProbeConfig, task: Task, run: Run) -> list[int]:

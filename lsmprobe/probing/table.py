@@ -238,11 +238,9 @@ def build_head(
     n_outputs: int,
     settings: Mapping[str, Any],
     *,
-    seed: int | None = None,
+    seed: int,
 ) -> nn.Module:
-    """A head; with a seed, initialised from it whatever else draws from the global generator."""
-    if seed is None:
-        return row.build(n_layers, dim, n_outputs, settings)
+    """A head initialised from 32 bits, whatever else draws from the global generator."""
     with torch.random.fork_rng([]):
         torch.default_generator.manual_seed(seed)
         return row.build(n_layers, dim, n_outputs, settings)

@@ -1,12 +1,15 @@
 """Train many heads from one read of the features.
 
-An epoch goes through the training set in pools of a few batches, the same for every seed; within a
-pool each seed has its own order. So a pool is read once and trains every head of every seed, and a
-member's numbers depend neither on who trains beside it nor on how much memory there is.
+Where memory holds the training set, every seed goes through it in an order of its own each epoch.
+Where it does not, an epoch goes through it in pools of a few batches that all seeds share, and
+within a pool each seed has its own order: a pool is read once and trains every head of every seed.
+Then runs are not independent, and their records say so. What a member draws depends on its seed,
+fold and step alone, not on who trains beside it.
 
 Source of the recipe: D'Asaro et al. 2024, section 4.2; Feng and Narayanan 2023, arXiv:2306.05350.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ from lsmprobe.machine import keep_freed_memory
 from lsmprobe.probing.batches import Batches, Features, PooledFeatures
 from lsmprobe.probing.heads import LinearHead, Probe, weighs_layers
 from lsmprobe.probing.linear_stack import LinearStack, joint_step
+from lsmprobe.probing.seeds import DROPOUT, ORDER, seed_of
 
 POOL = 4  # batches; 1 GB of a large model's frames at 3 s an utterance, and two may be in memory
 STACK = 4  # Linear heads; the moments of more would not stay in a processor's cache
@@ -53,6 +57,7 @@ class Member:
     layers: tuple[int, ...]  # exactly one, unless the head weighs layers; then without gaps
     seed: int
     recipe: Recipe = Recipe()
+    fold: int = 0  # of the run, from 0
 
     @property
     def weighs_layers(self) -> bool:
@@ -65,9 +70,11 @@ class Fit:
     """A trained member at the epoch chosen on validation, and what it says of the test set."""
 
     member: Member
-    history: list[dict[str, float]]  # one entry per epoch, the first is epoch 1
+    history: list[dict[str, float | None]]
+    """One entry per epoch, the first is epoch 1; `validation_loss` is None where there is none."""
     best_epoch: int  # counted from 1
     probabilities: Float[np.ndarray, "test classes"]
+    shared_pools: bool = False  # whether all seeds saw the same few batches at about the same time
 
 
 def fit(
@@ -121,7 +128,11 @@ def fit(
                 trainer.restore_best()
             for trainer, logits in zip(group.trainers, group.logits(course.test), strict=True):
                 trainer.probabilities = torch.softmax(logits, 1).numpy()
-    return [Fit(t.member, t.history, t.best_epoch, t.probabilities) for t in trainers]
+        shared = {t.member.name: group.shares_pools for group in groups for t in group.trainers}
+    return [
+        Fit(t.member, t.history, t.best_epoch, t.probabilities, shared[t.member.name])
+        for t in trainers
+    ]
 
 
 @dataclass(frozen=True)
@@ -143,9 +154,10 @@ class _Course:
         """Pools of some utterances; the last one may be smaller."""
         return _cut(utterances, POOL * self.batch_size)
 
-    def shuffled(self, pool: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-        """A pool in the order that a seed sees it in."""
-        return np.random.default_rng([seed, epoch]).permutation(pool)
+    def shuffled(self, utterances: np.ndarray, member: Member, epoch: int) -> np.ndarray:
+        """Some utterances in the order that a member sees them in."""
+        seed = seed_of(ORDER, member.seed, member.fold, epoch)
+        return np.random.default_rng(seed).permutation(utterances)
 
 
 def _cut(utterances: np.ndarray, size: int) -> list[np.ndarray]:
@@ -182,7 +194,7 @@ class _Trainer:
             fused=True,  # one pass over the parameters: most of a small head's step is bookkeeping
         )
         self.scheduler = _scheduler(self.optimiser, recipe)
-        self.history: list[dict[str, float]] = []
+        self.history: list[dict[str, float | None]] = []
         self.best_epoch = 0
         self.best_value = -np.inf
         self.best_state: dict[str, Tensor] = {}
@@ -196,8 +208,8 @@ class _Trainer:
         lengths: Int[Tensor, " batch"],
         targets: Int[Tensor, " batch"],
     ) -> None:
-        # Dropout depends on the seed and the step alone, not on who trains beside this one.
-        torch.manual_seed((self.member.seed << 32) + self.n_steps)
+        # Dropout depends on the run, the fold and the step, not on who trains beside this one.
+        torch.manual_seed(seed_of(DROPOUT, self.member.seed, self.member.fold, self.n_steps))
         self.probe.train()
         loss = self.loss(self.probe(frames, lengths), targets.to(self.device))
         self.optimiser.zero_grad(set_to_none=True)
@@ -224,14 +236,13 @@ class _Trainer:
         targets: Int[Tensor, " validation"],
         score: Callable[[np.ndarray, np.ndarray], float],
     ) -> None:
-        validation_loss = self.loss(logits.to(self.device), targets.to(self.device)).item()
+        validation_loss = self._validation_loss(logits, targets)
         validation_score = score(targets.numpy(), logits.argmax(1).numpy())
         train_loss = self.epoch_loss.item() / self.epoch_utterances
-        if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
+        if not (math.isfinite(train_loss) and math.isfinite(validation_loss or 0.0)):
             raise TrainingError(
                 f"{self.member.name}: at epoch {epoch} the loss is {train_loss} in training and "
-                f"{validation_loss} in validation; expected finite numbers. Lower --lr, or use a "
-                "split whose validation set has emotions that training has."
+                f"{validation_loss} in validation; expected finite numbers. Lower --lr."
             )
         self.history.append(
             {
@@ -243,15 +254,26 @@ class _Trainer:
         )
         self.epoch_loss.zero_()
         self.epoch_utterances = 0
-        value = {"best": validation_score, "loss": -validation_loss, "last": epoch}
+        loss = -validation_score if validation_loss is None else validation_loss
+        value = {"best": validation_score, "loss": -loss, "last": epoch}
         if value[self.recipe.epoch_choice] > self.best_value:  # the earliest on ties
             self.best_value = value[self.recipe.epoch_choice]
             self.best_epoch = epoch
             self.best_state = {k: v.clone() for k, v in self.probe.state_dict().items()}
         if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            self.scheduler.step(validation_loss)
+            if validation_loss is not None:
+                self.scheduler.step(validation_loss)
         elif self.scheduler is not None:
             self.scheduler.step()
+
+    def _validation_loss(
+        self, logits: Float[Tensor, "validation classes"], targets: Int[Tensor, " validation"]
+    ) -> float | None:
+        """None where no validation utterance has a weight, since training has none of its kind."""
+        weights = self.loss.weight
+        if weights is not None and not weights[targets.to(self.device)].any():
+            return None
+        return self.loss(logits.to(self.device), targets.to(self.device)).item()
 
     def restore_best(self) -> None:
         self.probe.load_state_dict(self.best_state, assign=True)  # no longer part of a stack
@@ -314,6 +336,12 @@ class _Packed:
         self.trainers = trainers
         self._course = course
         self._layers = sorted({layer for t in trainers for layer in t.member.layers})
+        every = np.concatenate([course.train, course.validation, course.test])
+        held = features.all_of(np.unique(every), self._layers, device)
+        self.shares_pools = held is None
+        if held is not None:
+            self._at_hand: Iterator[Batches] = itertools.repeat(held)
+            return
         asked = [
             pool
             for epoch in range(1, course.epochs + 1)
@@ -327,10 +355,11 @@ class _Packed:
         by_seed: dict[int, list[_Trainer]] = {}
         for trainer in self.trainers:
             by_seed.setdefault(trainer.member.seed, []).append(trainer)
-        for pool in course.pools(epoch):
+        for pool in course.pools(epoch) if self.shares_pools else [course.train]:
             at_hand = next(self._at_hand)
-            for seed, alike in by_seed.items():
-                for batch in _cut(course.shuffled(pool, seed, epoch), course.batch_size):
+            for alike in by_seed.values():
+                order = course.shuffled(pool, alike[0].member, epoch)
+                for batch in _cut(order, course.batch_size):
                     for trainer, frames, lengths in self._hand_out(at_hand, batch, alike):
                         trainer.step(frames, lengths, course.targets[batch])
 
@@ -361,6 +390,8 @@ class _Packed:
 class _Stacked:
     """Linear trainers of one shape over pooled means, of any layers and seeds, as one."""
 
+    shares_pools = False
+
     def __init__(self, trainers: list[_Trainer], features: PooledFeatures, course: _Course) -> None:
         self.trainers = trainers
         self._features = features
@@ -377,10 +408,10 @@ class _Stacked:
         layers = torch.tensor([t.member.layers for t in self.trainers])
         loss_sums = torch.zeros(len(self.trainers), device=device)
         step = joint_step([t.optimiser for t in self.trainers])
-        for pool in course.pools(epoch):
-            orders = torch.from_numpy(
-                np.stack([course.shuffled(pool, t.member.seed, epoch) for t in self.trainers])
-            )
+        whole = torch.from_numpy(
+            np.stack([course.shuffled(course.train, t.member, epoch) for t in self.trainers])
+        )
+        for orders in whole.split(POOL * size, 1):  # in pieces, since a gathered copy takes memory
             means = self._features.means[orders, layers]
             for trainer, of_one in zip(self.trainers, means, strict=True):
                 of_one.copy_(trainer.probe.norm(of_one))

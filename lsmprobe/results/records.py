@@ -28,7 +28,7 @@ from lsmprobe.errors import ResultsError
 FORMAT = "lsmprobe-run"
 VERSION = 1
 log = logging.getLogger(__name__)
-_FOLD_VALUES = ("best_epoch", "history", "layer_weights", "seconds")
+_FOLD_VALUES = ("best_epoch", "history", "layer_weights", "seconds", "shared_pools")
 _COLUMNS: dict[str, str] = {
     "model": "str",
     "corpus": "str",
@@ -106,11 +106,12 @@ class TrainedFold:
     """What came of one fold of a run."""
 
     best_epoch: int  # counted from 1
-    history: list[dict[str, float]]  # one entry per epoch
+    history: list[dict[str, float | None]]  # one entry per epoch
     layer_weights: list[float] | None  # if the head weighs layers
     seconds: float
     probabilities: Float[Tensor, "test classes"]
     head: dict[str, Tensor]
+    shared_pools: bool = False  # whether its batches came from pools that all seeds shared
 
 
 def save_fold(path: Path, number: int, fold: TrainedFold) -> None:
