@@ -153,7 +153,7 @@ def test_a_database_cannot_run_what_it_brings(database, tmp_path):
     assert list(read_corpus(database()).key) == ["a.wav"]
     (tmp_path / "mine" / "db.emotion.pkl").write_bytes(pickle.dumps(Intruder(trace)))
     assert list(read_corpus(database()).key) == ["a.wav"]
-    with pytest.raises(CorpusError, match="no audformat database"):
+    with pytest.raises(CorpusError, match="not an audformat database"):
         read_corpus(database(extra=f"x: !!python/object/apply:os.mkdir [{trace}]\n"))
     with pytest.raises(CorpusError, match=r"a table is called '\.\./elsewhere'"):
         read_corpus(database(table="../elsewhere"))
@@ -178,6 +178,9 @@ def test_a_data_set_cannot_name_files_elsewhere(tmp_path, monkeypatch):
         rows = {"audio": [{"bytes": None, "path": path}], "emotion": ["joy"], "speaker": ["anna"]}
         mine = tmp_path / f"mine{is_inside}{len(path)}"
         mine.mkdir()
+        if is_inside:
+            (mine / path).parent.mkdir()
+            (mine / path).touch()
         data = datasets.Dataset.from_dict(rows, features=datasets.Features(audio=audio, **text))
         data.to_parquet(str(mine / "train.parquet"))
         if is_inside:

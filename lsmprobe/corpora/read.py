@@ -24,10 +24,10 @@ from lsmprobe.errors import CorpusError, nearest
 
 TAKES = {
     "a corpus of the table": ("--data-dir",),
-    "FILE.csv": ("--data-dir",),
+    "FILE.csv": ("--data-dir", "--columns", "--where"),
     "folder": ("--speaker-pattern",),
-    "audformat": (),
-    "hf": ("--data-dir",),
+    "audformat": ("--columns", "--table"),
+    "hf": ("--data-dir", "--columns", "--where", "--hf-split", "--hf-config"),
 }
 """Which flags each kind of corpus can follow."""
 log = logging.getLogger(__name__)
@@ -70,7 +70,6 @@ def read_corpus(
     Raises:
         CorpusError: the corpus is missing, ambiguous, another one, or contradicts itself.
     """
-    name = _spelled(name)
     kind, _, place = name.partition(":")
     kind = "a corpus of the table" if name in CORPORA else kind
     kind = "FILE.csv" if name.lower().endswith(".csv") and kind not in TAKES else kind
@@ -91,22 +90,38 @@ def read_corpus(
     _refuse_options(name, kind, [flag for flag, value in options.items() if value])
     columns, where = columns or {}, where or {}
     if kind == "folder":
-        table = read_sorted_folder(Path(place).expanduser(), speaker_pattern)
+        table = read_sorted_folder(
+            Path(place).expanduser(), speaker_pattern, skip_unlabelled=skip_unlabelled
+        )
     elif kind == "audformat":
-        table = read_audformat(Path(place).expanduser())
+        table = read_audformat(
+            Path(place).expanduser(),
+            columns=columns,
+            tables=tables,
+            skip_unlabelled=skip_unlabelled,
+        )
     elif kind == "hf":
-        table = read_hugging_face(place, Path(data_dir or Path("data") / place.replace("/", "--")))
+        table = read_hugging_face(
+            place,
+            Path(data_dir or Path("data") / place.replace("/", "--")),
+            columns=columns,
+            where=where,
+            split=hf_split,
+            subset=hf_config,
+            skip_unlabelled=skip_unlabelled,
+        )
     elif kind == "FILE.csv":
-        table = read_manifest(Path(name).expanduser(), data_dir)
+        table = read_manifest(
+            Path(name).expanduser(),
+            data_dir,
+            columns=columns,
+            where=where,
+            skip_unlabelled=skip_unlabelled,
+        )
     else:
         table = _read_row(CORPORA[name], corpus_folder(name, data_dir))
     labels = set(CORPORA[name].labels.values()) if name in CORPORA else set(table.emotion)
     return _select(table, name, labels, emotions, merge or {})
-
-
-def _spelled(name: str) -> str:
-    """A corpus of the table, in whatever case it is written."""
-    return name.lower() if name.lower() in CORPORA else name
 
 
 def _refuse_options(name: str, kind: str, given: Sequence[str]) -> None:

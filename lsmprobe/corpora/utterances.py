@@ -5,16 +5,20 @@ is opened here.
 """
 
 import importlib
+import logging
 import math
 import os
+import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from lsmprobe.errors import CorpusError
+from lsmprobe.errors import CorpusError, nearest
 
 COLUMNS = (
     "key",
@@ -27,9 +31,37 @@ COLUMNS = (
     "end_s",
     "split",
 )
-TAKEN = ("samples", "seconds", "frames", "offset", "sha256")  # columns that a cache adds
+TAKEN = ("samples", "seconds", "frames", "offset", "sha256", "checksum", "done", "skipped", "index")
 GENDERS = {"f": "female", "m": "male"}
+GENDER_WORDS = GENDERS | {"female": "female", "woman": "female", "male": "male", "man": "male"}
 PARTS = ("train", "validation", "test")  # of a split
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("valid", "val", "dev", "devel", "development"), "validation"),
+    "validation": "validation",
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+NOTHING = {"", "nan", "NaN", "None", "null", "NULL", "<NA>", "#N/A", "N/A", "n/a"}
+"""What programs write into a cell that holds nothing."""
+ALIASES = {
+    "path": ("file", "filename", "file_name", "filepath", "file_path", "audio", "wav"),
+    "emotion": ("label",),
+    "speaker": ("speaker_id", "spk"),
+    "gender": ("sex",),
+    "sentence": ("transcription", "transcript"),
+    "start": ("start_s", "start_time"),
+    "end": ("end_s", "end_time"),
+}
+"""What others call our columns."""
+SEVERAL = re.compile(r"[;|,/+&]")  # between the emotions of one cell
+ODD_WORDS = (
+    ("emotion", "xxx", "in IEMOCAP it means that the annotators do not agree"),
+    ("emotion", "oth", "in IEMOCAP it means another emotion"),
+    ("speaker", "NA", "if it means that the speaker is not known, leave the cell empty"),
+    ("emotion", "NA", "if it means that the emotion is not known, leave the cell empty"),
+)
+SHOWN = 3  # of a list, in a message
+log = logging.getLogger(__name__)
 
 
 def written_once(start_s: float, end_s: float) -> tuple[float, float]:
@@ -57,11 +89,6 @@ def within(written: str, homes: Sequence[Path], where: str) -> Path:
             f"{str(tops[0])!r}."
         )
     return place
-
-
-def known_gender(written: Any) -> str:
-    """`female` or `male` as they are spelled here; anything else is not known."""
-    return written if written in GENDERS.values() else ""
 
 
 def extra(package: str) -> Any:
@@ -116,39 +143,234 @@ def portable(path: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def utterance_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The rows, sorted by key; what a row does not say is not known.
+def columns_called(
+    found: Sequence[str], named: Mapping[str, str], needed: Sequence[str], what: str
+) -> dict[str, str]:
+    """Our column -> the corpus's, by `--columns`, by its name in any case, or by an alias.
 
     Args:
-        rows: `COLUMNS` by name, of which key, path, emotion and speaker are needed; `further` holds
-            further columns, text by name; `where` says in messages where a row comes from, if not
-            its path.
+        found: the columns that are there.
+        named: our column -> the corpus's, as the user says.
+        needed: which of ours must be there.
+        what: the corpus, for messages.
 
     Raises:
-        CorpusError: two rows have one key, or a text holds a null character.
+        CorpusError: a column that is named or needed is not there.
     """
-    first: dict[str, Mapping[str, Any]] = {}
-    for row in rows:
+    known = (*COLUMNS, "start", "end", "fold", "audio")
+    for ours, theirs in named.items():
+        if ours not in known:
+            raise CorpusError(f"--columns has no column {ours!r}; {nearest(ours, known)}")
+        if theirs not in found:
+            said = f"{what} has no column {theirs!r}, which --columns names"
+            raise CorpusError(f"{said}; {nearest(theirs, found)}")
+    folded = {each.casefold(): each for each in found if each not in named.values()}
+    called = dict(named)
+    for ours in (*needed, *ALIASES, "split", "fold"):
+        for name in (ours, *ALIASES.get(ours, ())):
+            if ours not in called and name in folded and folded[name] not in called.values():
+                called[ours] = folded[name]
+                if name != ours:
+                    log.info("%s: the column %s is read as %s", what, folded[name], ours)
+    for ours in needed:
+        if ours not in called:
+            raise CorpusError(
+                f"{what} lacks the column {ours}; found {[*found]}, expected "
+                f"{', '.join(needed)}. Say which column is which: --columns {ours}=THEIRS."
+            )
+    return called
+
+
+def is_chosen(row: Mapping[str, Any], where: Mapping[str, Sequence[str]]) -> bool:
+    """Whether every column that `--where` names has one of its values."""
+    return all(as_text(row[column]) in allowed for column, allowed in where.items())
+
+
+def nothing_chosen(
+    rows: Sequence[Mapping[str, Any]], where: Mapping[str, Sequence[str]], what: str
+) -> CorpusError:
+    """The error where `--where` leaves no row: what the columns hold."""
+    held = {column: sorted({as_text(row[column]) for row in rows}) for column in where}
+    shown = "; ".join(
+        f"{column} is {_shown([repr(value) for value in values], 10)}"
+        for column, values in held.items()
+    )
+    return CorpusError(f"no row of {what} is as --where says; there {shown}.")
+
+
+def as_text(value: Any) -> str:
+    """A cell as text; empty if it holds nothing. A whole number has no point: 3.0 is `3`."""
+    if value is None or value is pd.NA or value is pd.NaT or value != value:
+        return ""
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        value = int(value)
+    text = str(value).strip()
+    return "" if text in NOTHING else text
+
+
+def utterance_table(
+    rows: Sequence[Mapping[str, Any]], *, skip_unlabelled: bool = False
+) -> pd.DataFrame:
+    """The rows, checked and sorted by key; what a row does not say is not known.
+
+    Every reader passes here, so that a cell means the same in each kind of corpus.
+
+    Args:
+        rows: `COLUMNS` by name, of which key, path, emotion and speaker are needed; `where` says in
+            messages where a row comes from, if not its path; `further` holds further
+            columns by name, which follow `COLUMNS` in the table, as text.
+        skip_unlabelled: leave out rows without an emotion or a speaker, count and name them.
+
+    Raises:
+        CorpusError: a row without emotion or speaker, a list where one label is expected, numbers
+            for emotions, an unknown part of a split, two rows of one key, a null character.
+    """
+    for column in ("emotion", "speaker"):
+        _refuse_lists(rows, column)
+    told = _labelled([_in_our_words(row) for row in rows], skip_unlabelled)
+    _refuse_unknown_splits(told)
+    _refuse_numbers(told)
+    first: dict[str, dict[str, Any]] = {}
+    for row in told:
         for column in COLUMNS:
             if "\0" in str(row.get(column, "")):
                 found = f"utterance {row['key']!r}: the {column} is {row[column]!r}"
                 raise CorpusError(f"{found}; expected text without null characters.")
         other = first.setdefault(row["key"], row)
         if other is not row:
-            places = [each.get("where", repr(each["path"])) for each in (other, row)]
             raise CorpusError(
-                f"utterance {row['key']!r} is there twice: {places[0]} and {places[1]}; expected "
-                "it once. Remove one, or name the folder that holds one."
+                f"utterance {row['key']!r} is there twice: {_place(other)} and {_place(row)}; "
+                "expected it once, with one label (of several annotators, say, the majority). "
+                "Remove one, or name the folder that holds one."
             )
-    unknown = {"gender": "", "sentence": "", "start_s": math.nan, "end_s": math.nan, "split": ""}
-    ordered: list[dict[str, Any]] = [unknown | dict(first[key]) for key in sorted(first)]
-    columns = {column: [row[column] for row in ordered] for column in COLUMNS}
-    further = dict.fromkeys(name for row in ordered for name in row.get("further", {}))
-    for name in further:
-        if name in (*COLUMNS, *TAKEN) or not name:
-            raise CorpusError(
-                f"the column {name!r} has a name that a cache keeps for itself; rename it."
-            )
-        columns[name] = [row.get("further", {}).get(name, "") for row in ordered]
+    ordered = [first[key] for key in sorted(first)]
+    _say_what_may_be_wrong(ordered)
+    columns: dict[str, Any] = {column: [row[column] for row in ordered] for column in COLUMNS}
     # A path may hold bytes that are no text, which not every string column of pandas takes.
-    return pd.DataFrame(columns | {"path": pd.Series(columns["path"], dtype=object)})
+    columns["path"] = pd.Series(columns["path"], dtype=object)
+    return pd.DataFrame(columns | _further_columns(ordered))
+
+
+def _in_our_words(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every column, with genders and parts of a split as lsmprobe calls them."""
+    unknown = {"gender": "", "sentence": "", "start_s": math.nan, "end_s": math.nan, "split": ""}
+    row: dict[str, Any] = unknown | dict(given)
+    row |= {name: as_text(row[name]) for name in ("emotion", "speaker", "gender", "split")}
+    row["sentence"] = as_text(row["sentence"])
+    row["said_gender"] = row["gender"]
+    row["gender"] = GENDER_WORDS.get(row["gender"].casefold(), "")
+    row["split"] = SPLIT_WORDS.get(row["split"].casefold(), row["split"])
+    return row
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    return row.get("where", repr(row["path"]))
+
+
+def _shown(each: Sequence[str], n: int = SHOWN) -> str:
+    return ", ".join(each[:n]) + (f" and {len(each) - n} more" if len(each) > n else "")
+
+
+def _refuse_lists(rows: Sequence[Mapping[str, Any]], column: str) -> None:
+    held = [row for row in rows if isinstance(row[column], list | tuple | dict | set | np.ndarray)]
+    if held:
+        raise CorpusError(
+            f"{len(held)} of {len(rows)} utterances have several values as {column}; the first, "
+            f"{_place(held[0])}: {held[0][column]!r}. Expected one label each: write one into a "
+            f"column of its own and name it with --columns {column}=THEIRS."
+        )
+
+
+def _labelled(rows: Sequence[dict[str, Any]], skip: bool) -> list[dict[str, Any]]:
+    """The rows that have an emotion and a speaker."""
+    lacking = {
+        id(row): [column for column in ("emotion", "speaker") if not row[column]] for row in rows
+    }
+    without = [row for row in rows if lacking[id(row)]]
+    if not without:
+        return list(rows)
+    named = _shown([f"{_place(row)} (no {' and no '.join(lacking[id(row)])})" for row in without])
+    found = f"{len(without)} of {len(rows)} utterances have no emotion or no speaker: {named}"
+    if not skip:
+        raise CorpusError(
+            f"{found}. Every utterance needs both; --skip-unlabelled leaves them out."
+        )
+    if len(without) == len(rows):
+        raise CorpusError(f"{found}. Nothing is left; expected at least one with both.")
+    log.warning("left out: %s", found)
+    return [row for row in rows if not lacking[id(row)]]
+
+
+def _refuse_unknown_splits(rows: Sequence[dict[str, Any]]) -> None:
+    odd = [row for row in rows if row["split"] not in (*PARTS, "")]
+    if odd:
+        raise CorpusError(
+            f"{_place(odd[0])}: the split is {odd[0]['split']!r}, and so in {len(odd)} rows; "
+            f"expected {', '.join(PARTS)} (or dev, valid, val) or nothing."
+        )
+
+
+def _refuse_numbers(rows: Sequence[dict[str, Any]]) -> None:
+    """Ratings on a scale are no classes; codes such as 0, 1, 2 may be."""
+    emotions = sorted({row["emotion"] for row in rows})
+    if emotions and all(map(_is_number, emotions)) and not all(map(str.isdigit, emotions)):
+        raise CorpusError(
+            f"the emotions are numbers ({_shown(emotions)}); expected names of classes. Give the "
+            "numbers a column of another name, which is kept beside, and name the column of the "
+            "classes with --columns emotion=THEIRS."
+        )
+
+
+def _say_what_may_be_wrong(rows: Sequence[dict[str, Any]]) -> None:
+    """What is read as it stands, and yet is rarely meant so."""
+    strange = [row for row in rows if row["said_gender"] and not row["gender"]]
+    if strange:
+        words = _shown(sorted({repr(row["said_gender"]) for row in strange}))
+        said = "%d utterances have a gender other than female or male (%s): taken as not known"
+        log.warning(said, len(strange), words)
+    counts = Counter(row["emotion"] for row in rows)
+    folded: dict[str, list[str]] = {}
+    for emotion in sorted(counts):
+        folded.setdefault(emotion.casefold(), []).append(emotion)
+    for alike in folded.values():
+        if len(alike) > 1:
+            said = "emotions that differ only in case: %s; --map %s=%s makes them one"
+            found = ", ".join(f"{each!r} ({counts[each]})" for each in alike)
+            log.warning(said, found, alike[0], alike[-1])
+    several = [emotion for emotion in sorted(counts) if SEVERAL.search(emotion)]
+    if several:
+        said = (
+            "%d utterances have several emotions in one cell (%s): each such cell is an emotion of "
+            "its own; --map merges them, --emotions leaves them out"
+        )
+        log.warning(said, sum(counts[each] for each in several), _shown([*map(repr, several)]))
+    for column, word, meaning in ODD_WORDS:
+        n = sum(1 for row in rows if row[column] == word)
+        if n:
+            said = "%d utterances have the %s %r, taken as it stands; %s"
+            log.warning(said, n, column, word, meaning)
+
+
+def _further_columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """What the corpus says beside our columns, as text; a name that a cache uses is changed."""
+    names = dict.fromkeys(name for row in rows for name in row.get("further", ()) if name)
+    ours = {name: f"own_{name}" if name in (*COLUMNS, *TAKEN) else name for name in names}
+    if ours:
+        log.info("further columns of the corpus: %s", ", ".join(ours.values()))
+    return {
+        ours[name]: [_as_written(row.get("further", {}).get(name)) for row in rows] for name in ours
+    }
+
+
+def _as_written(value: Any) -> str:
+    """A cell of a further column, where `None` may be a word."""
+    return value.strip() if isinstance(value, str) else as_text(value)
+
+
+def _is_number(text: str) -> bool:
+    """Whether text is a number and no code: `007` is one."""
+    try:
+        value = float(text)
+    except ValueError:
+        return False
+    return math.isfinite(value) and not re.match(r"[+-]?0\d", text) and "_" not in text
