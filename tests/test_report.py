@@ -167,6 +167,24 @@ def test_other_splits_and_cache_settings_stand_apart_and_are_named(write, report
     assert "split: loso (experiments: 1)" in " ".join(text.split())
 
 
+def test_where_one_voice_is_tested_loso_is_recommended_and_its_results_come_first(write, report):
+    write("m", "emodb", "linear", 0, 70)
+    write("m", "emovo", "linear", 0, 60)
+    text = " ".join(report()[0].split())
+    assert "emodb, emovo: a split here tests one speaker." in text
+    assert "Test every speaker of emodb, emovo: lsmprobe probe --split loso" in text
+    write("m", "emodb", "linear", 0, 90, n_speakers=10, split={"kind": "loso", "hash": "x"})
+    text = " ".join(report()[0].split())
+    assert "Every speaker of emodb was tested too; those results come first." in text
+    assert "Test every speaker of emovo: lsmprobe" in text
+    assert text.index("split: loso ====") < text.index("The paper's protocol ====")
+
+
+def test_with_many_test_speakers_nothing_is_recommended(write, report):
+    write("m", "emodb", "linear", 0, 70, n_speakers=5)
+    assert "--split loso" not in report()[0]
+
+
 def test_models_with_random_weights_and_alarms_are_marked(write, report):
     alarm = {"code": "one-class", "text": "predicts one and the same of 3 classes."}
     for seed in (0, 1):
