@@ -12,8 +12,11 @@ from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.config import ProbeConfig
 from lsmprobe.errors import AudioError, ResultsError, SettingsError, SplitError
 from lsmprobe.layers.answers import ABOUT, Answers, best_layer, curve_of
+from lsmprobe.layers.health import layer_health
 from lsmprobe.layers.knowledge import knowledge_sentences, knowledge_table, what_layers_know
 from lsmprobe.layers.probes import layer_answers, probe_layers, sweep_layers, whole_speakers
+from lsmprobe.layers.projection import project_layer
+from lsmprobe.layers.similarity import layer_similarity
 from lsmprobe.probing.stage import probe
 from lsmprobe.results.score_table import score_table
 from lsmprobe.splits.kinds import make_split
@@ -88,6 +91,16 @@ def test_a_curve_survives_a_file_and_so_does_its_best_layer(planted_cache, tmp_p
     pd.testing.assert_frame_equal(best, expected)
     with pytest.raises(ResultsError, match="chose among more layers than the 5 of this curve"):
         best_layer(curve[curve["layer"] != best["layer"][0]])
+
+
+def test_a_path_is_as_good_as_a_cache(planted_cache):
+    path = planted_cache()
+    curve = probe_layers(FeatureCache(path), split="kfold:3")
+    pd.testing.assert_frame_equal(probe_layers(path, split="kfold:3"), curve)
+    pd.testing.assert_frame_equal(probe_layers(str(path), split="kfold:3"), curve)
+    assert layer_health(path).equals(layer_health(FeatureCache(path)))
+    assert layer_similarity(path, str(path)).equals(layer_similarity(FeatureCache(path)))
+    assert project_layer(path, 1).equals(project_layer(FeatureCache(path), 1))
 
 
 def test_answers_are_a_tidy_table_that_gives_the_scores(planted_cache):

@@ -73,6 +73,15 @@ class FeatureCache:
             self.columns[name][self._done] for name in ("offset", "frames")
         )
 
+    @classmethod
+    def of(cls, cache: "FeatureCache | str | Path") -> "FeatureCache":
+        """The cache itself, or the one that lies at a path.
+
+        Raises:
+            CacheError: as the constructor.
+        """
+        return cache if isinstance(cache, FeatureCache) else cls(cache)
+
     @cached_property
     def utterances(self) -> pd.DataFrame:
         """Those that are there, one row each: what was planned, `sha256`, and their labels.

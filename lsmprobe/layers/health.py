@@ -4,6 +4,8 @@ Everything is read off the pooled statistics: n_i frames, mean m_i and standard 
 clip i give every first and second moment of frames, so no frame is read.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
@@ -92,7 +94,7 @@ def may_reach(
 
 
 @checked
-def layer_health(cache: FeatureCache) -> pd.DataFrame:
+def layer_health(cache: FeatureCache | str | Path) -> pd.DataFrame:
     """Whether each layer is fit to be probed.
 
     Returns:
@@ -112,6 +114,7 @@ def layer_health(cache: FeatureCache) -> pd.DataFrame:
     Raises:
         CacheError: utterances are damaged.
     """
+    cache = FeatureCache.of(cache)
     verify_once(cache)
     rows = []
     for layer in cache.layers:

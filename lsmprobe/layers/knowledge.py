@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @checked
 def what_layers_know(
-    cache: FeatureCache,
+    cache: FeatureCache | str | Path,
     targets: Sequence[TargetName | str] | None = None,
     *,
     feature_norm: NormName = "zscore",
@@ -58,6 +58,7 @@ def what_layers_know(
     Raises:
         LsmprobeError: as `probe_layers`.
     """
+    cache = FeatureCache.of(cache)
     caches = [cache, *(control_caches(cache) if random_weights else ())]
     tables = []
     for name in TARGETS if targets is None else targets:

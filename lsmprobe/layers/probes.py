@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 @checked
 def probe_layers(
-    cache: FeatureCache,
+    cache: FeatureCache | str | Path,
     target: TargetName | str = "emotion",
     *,
     feature_norm: NormName = "zscore",
@@ -97,6 +97,7 @@ def probe_layers(
     Source: Alain and Bengio 2016, arXiv:1610.01644; Hewitt and Liang 2019, arXiv:1909.03368, of
     selectivity.
     """
+    cache = FeatureCache.of(cache)
     verify_once(cache)
     found = find_target(target, cache.utterances, acoustics_csv(cache, results_dir), progress)
     metric: Metric = "r2" if found.is_number else score
@@ -121,7 +122,7 @@ def probe_layers(
 
 @checked
 def sweep_layers(
-    cache: FeatureCache,
+    cache: FeatureCache | str | Path,
     head: str = "linear",
     *,
     feature_norm: NormName = "zscore",
@@ -150,6 +151,7 @@ def sweep_layers(
     Raises:
         LsmprobeError: bad input of any kind; finished runs are kept.
     """
+    cache = FeatureCache.of(cache)
     config = ProbeConfig(
         model=(cache.path.parent.name,),
         dataset=(cache.path.stem,),
@@ -170,7 +172,7 @@ def sweep_layers(
 
 @checked
 def layer_answers(
-    cache: FeatureCache,
+    cache: FeatureCache | str | Path,
     target: TargetName | str = "emotion",
     *,
     feature_norm: NormName = "zscore",
@@ -199,6 +201,7 @@ def layer_answers(
     Raises:
         LsmprobeError: as `probe_layers`.
     """
+    cache = FeatureCache.of(cache)
     verify_once(cache)
     found = find_target(target, cache.utterances, acoustics_csv(cache, results_dir), progress)
     made = target_split(found, cache.utterances, split, seed=split_seed)

@@ -1,5 +1,6 @@
 """A picture of a layer: its utterances in two dimensions."""
 
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -19,7 +20,11 @@ from lsmprobe.probing.norms import Standardise, pooled_statistics
 
 @checked
 def project_layer(
-    cache: FeatureCache, layer: int, method: Literal["pca", "tsne"] = "pca", *, seed: Seed = 0
+    cache: FeatureCache | str | Path,
+    layer: int,
+    method: Literal["pca", "tsne"] = "pca",
+    *,
+    seed: Seed = 0,
 ) -> pd.DataFrame:
     """A picture of a layer: every utterance as a point in two dimensions.
 
@@ -40,6 +45,7 @@ def project_layer(
 
     Source: van der Maaten and Hinton 2008, as scikit-learn has it.
     """
+    cache = FeatureCache.of(cache)
     if layer not in cache.layers:
         raise CacheError(f"{cache.path} has layers 0 to {cache.layers[-1]}; got layer {layer}.")
     verify_once(cache)

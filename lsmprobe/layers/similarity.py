@@ -6,6 +6,7 @@ have different dims, and differ by rotation, scale and offset without being any 
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -164,8 +165,8 @@ MEASURES: dict[str, Callable[[Sums, Sums, Sums], float]] = {"cka": cka, "svcca":
 
 @checked
 def layer_similarity(
-    cache: FeatureCache,
-    other: FeatureCache | None = None,
+    cache: FeatureCache | str | Path,
+    other: FeatureCache | str | Path | None = None,
     *,
     measure: Literal["cka", "svcca"] = "cka",
     rows: Literal["utterances", "frames"] = "utterances",
@@ -190,7 +191,8 @@ def layer_similarity(
         CacheError: fewer than four utterances in common, frames that do not match, none stored, or
             damaged ones.
     """
-    other = other or cache
+    cache = FeatureCache.of(cache)
+    other = cache if other is None else FeatureCache.of(other)
     for each in {cache, other}:
         verify_once(each)
     ours, theirs = _same_utterances(cache, other)

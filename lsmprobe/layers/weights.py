@@ -121,7 +121,7 @@ def average_weights(weights: pd.DataFrame, *over: Literal["corpus", "model"]) ->
 
 @checked
 def layer_shares(
-    cache: FeatureCache,
+    cache: FeatureCache | str | Path,
     results: pd.DataFrame,
     by: Literal["standard_deviation", "root_mean_square"] = "standard_deviation",
 ) -> pd.DataFrame:
@@ -145,6 +145,7 @@ def layer_shares(
         ResultsError: no Multi-Layer run of this cache among the results, or a head is missing.
         CacheError: utterances are damaged.
     """
+    cache = FeatureCache.of(cache)
     size_of, parts = SIZES[by], []
     for row, record, probes in _multilayer_runs(cache, results):
         layers = record["layers"]
@@ -214,7 +215,7 @@ SIZES = {"standard_deviation": _standard_deviation, "root_mean_square": _root_me
 
 
 @checked
-def layer_drops(cache: FeatureCache, results: pd.DataFrame) -> pd.DataFrame:
+def layer_drops(cache: FeatureCache | str | Path, results: pd.DataFrame) -> pd.DataFrame:
     """What the score loses when one layer is left out of the sum, without training again.
 
     Its weight becomes 0 and the others are scaled up to sum to 1; the test utterances of the run
@@ -234,6 +235,7 @@ def layer_drops(cache: FeatureCache, results: pd.DataFrame) -> pd.DataFrame:
             there is a single layer.
         CacheError: the cache holds pooled means only, or utterances are damaged.
     """
+    cache = FeatureCache.of(cache)
     row_of = {key: row for row, key in enumerate(cache.utterances["key"])}
     parts = []
     for row, record, probes in _multilayer_runs(cache, results):
