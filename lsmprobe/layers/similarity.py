@@ -193,6 +193,8 @@ def layer_similarity(
     """
     cache = FeatureCache.of(cache)
     other = cache if other is None else FeatureCache.of(other)
+    if other.path == cache.path:
+        other = cache
     for each in {cache, other}:
         verify_once(each)
     ours, theirs = _same_utterances(cache, other)
