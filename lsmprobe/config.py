@@ -199,8 +199,8 @@ class ProbeConfig(Config):
     seed: Seed = 0
     """The first seed."""
     split: str = "auto"
-    """speaker, random, loso, kfold:K, given (the manifest's own), or a JSON file. auto: given where
-    the manifest brings one, else speaker."""
+    """speaker, random, loso, kfold:K, kfold (the manifest's folds), given (its own split), or a
+    JSON file. auto: given or kfold where the manifest brings one, else speaker."""
     split_seed: Seed = 0
     """0 is the best split found; others are other good ones."""
     resplit: bool = False
@@ -272,7 +272,7 @@ class BaselineConfig(CorpusConfig, _Dataset):
     seed: Seed = 0
     """The first seed."""
     split: str = "auto"
-    """As for probe.py: speaker, random, loso, kfold:K, given, or a JSON file."""
+    """As for probe: speaker, random, loso, kfold:K, kfold, given, or a JSON file."""
     split_seed: Seed = 0
     """0 is the best split found; others are other good ones."""
     device: Device = "auto"

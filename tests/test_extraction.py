@@ -572,3 +572,26 @@ def test_clips_stored_before_an_error_stay_and_the_next_run_does_the_rest(
     assert 0 < summary.n_tried < 16
     assert summary.n_done == 16
     verify_cache(summary.path)
+
+
+def test_parts_that_end_a_little_beyond_their_file_are_cut_and_counted(tmp_path, caplog):
+    from lsmprobe.corpora.audio import read_audio
+    from lsmprobe.extraction.plan import planned_utterances
+
+    write_wav(tmp_path / "a.wav", np.random.default_rng(0).normal(size=16_000) * 0.1)
+
+    def planned(end):
+        lines = ["path,emotion,speaker,start,end", f"a.wav,joy,s1,0.5,{end}", "a.wav,joy,s1,0,0.5"]
+        (tmp_path / "mine.csv").write_text("\n".join(lines) + "\n")
+        return planned_utterances(config(tmp_path, tmp_path / "mine.csv"))
+
+    assert list(planned(1.4).samples) == [8_000, 8_000]
+    said = "1 parts end up to 0.5 s beyond their file and are cut there; the first: 'a.wav#0.5-1.4'"
+    assert said in caplog.text
+    assert len(read_audio(tmp_path / "a.wav", start_s=0.5, end_s=1.4).waveform) == 8_000
+    caplog.clear()
+    assert list(planned(1.005).samples) == [8_000, 8_000] and "beyond" not in caplog.text
+    with pytest.raises(
+        CorpusError, match=r"1 of 2 clips cannot be read.*no part from 0.5 to 1.6 s"
+    ):
+        planned(1.6)

@@ -282,3 +282,61 @@ def test_the_audit_of_a_speaker_split_shares_no_speaker():
     found = audit(k_fold_speakers(speakers, emotions, 3), table(speakers, emotions))
     assert found["fold"].tolist() == [0] * 3 + [1] * 3 + [2] * 3
     assert (found["shared"] == 0).all()
+
+
+# ------------------------------------------------------------------------- the corpus's own folds
+
+
+@given(small_corpora(), st.integers(2, 5))
+def test_every_fold_of_a_corpus_is_tested_once(corpus, k):
+    speakers, emotions = corpus
+    names = sorted(set(speakers))
+    own = [str(names.index(speaker) % k) for speaker in speakers]
+    rows = table(speakers, emotions, fold=own)
+    if len(set(own)) < 2:
+        return
+    try:
+        split = make_split("kfold", rows)
+    except SplitError as error:
+        assert "one utterance per emotion" in str(error)
+        return
+    tested = [{own[row] for row in fold.test} for fold in split.folds]
+    assert sorted(map(tuple, tested)) == sorted((name,) for name in set(own))
+    for fold in split.folds:
+        everything = np.concatenate([fold.train, fold.validation, fold.test])
+        assert sorted(everything) == list(range(len(own)))
+        assert len(fold.train) and len(fold.validation)
+
+
+def test_folds_may_be_numbers_and_are_chosen_where_every_utterance_has_one():
+    speakers = ["a", "b", "c", "d"] * 2
+    rows = table(speakers, ["x", "y"] * 4, fold=[1.0, 2.0, 3.0, 10.0] * 2)
+    split = make_split("auto", rows)
+    assert split.kind == "kfold" and len(split.folds) == 4
+    assert [speakers[fold.test[0]] for fold in split.folds] == ["a", "b", "c", "d"]
+    rows.loc[0, "fold"] = float("nan")
+    assert make_split("auto", rows).kind == "speaker"
+    with pytest.raises(SplitError, match="1 of 8 utterances have no fold"):
+        make_split("kfold", rows)
+    with pytest.raises(SplitError, match="reads the column fold of the corpus, which has none"):
+        make_split("kfold", rows.drop(columns="fold"))
+    with pytest.raises(SplitError, match="holds '1' alone"):
+        make_split("kfold", rows.assign(fold=1))
+
+
+def test_of_two_folds_and_of_train_and_test_alone_validation_comes_from_train():
+    speakers = [*"aabbccdddd"]
+    rows = table(speakers, ["x", "y"] * 5, fold=["1"] * 6 + ["2"] * 4)
+    split = make_split("kfold", rows)
+    first, second = split.folds
+    assert list(first.test) == [0, 1, 2, 3, 4, 5] and list(second.test) == [6, 7, 8, 9]
+    assert list(first.validation) == [6, 7]  # one of each emotion, of the one speaker that is left
+    assert len({speakers[row] for row in second.validation}) == 1
+    assert {speakers[r] for r in second.validation}.isdisjoint(speakers[r] for r in second.train)
+    assert any("where 2 is test, 1 of 3 train speakers became validation" in n for n in split.notes)
+    assert any("where 1 is test, validation is a tenth of the utter" in n for n in split.notes)
+    own = make_split("given", rows.assign(split=["train"] * 6 + ["test"] * 4))
+    assert own.notes == (
+        "the corpus brings no validation: 1 of 3 train speakers became validation",
+    )
+    assert list(own.folds[0].test) == [6, 7, 8, 9]

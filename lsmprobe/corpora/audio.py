@@ -42,7 +42,7 @@ MAX_FILE_BYTES = 2**30  # a file is read whole: its hash is that of the very byt
 MAX_VALUES = 2**28  # samples x channels decoded at once: 4.6 hours of 16 kHz mono
 MAX_PEAK = 1_000  # full scale is 1; far beyond it the rest vanishes when a waveform is normalised
 SILENCE = 1e-5  # peak to peak: a third of the smallest step of 16 bits
-PART_TOLERANCE_S = 0.01  # a manifest may round the end of a part up to hundredths
+PART_TOLERANCE_S = 0.5  # by which a part may end beyond its file; `ends_beyond` says so
 FULL_SCALE = 0.999
 OPPOSITE_PHASE = -0.5  # correlation of two channels
 # How files begin that are often found in the place of audio, what they are and what to do.
@@ -107,6 +107,11 @@ def n_samples(
     """
     start, stop = _part(header, start_s, end_s, max_s)
     return _n_resampled(stop - start, header.sample_rate)
+
+
+def ends_beyond(header: AudioHeader, end_s: float | None) -> bool:
+    """Whether a part ends beyond its file by more than rounding to hundredths; it is cut there."""
+    return _given(end_s, 0.0) > header.seconds + 0.01
 
 
 def audio_hash(path: str | os.PathLike[str]) -> str:
@@ -295,7 +300,8 @@ def _part(
 ) -> tuple[int, int]:
     """The first sample and the one after the last, at the file's own rate; checked."""
     start_s, end_s = _given(start_s, 0.0), _given(end_s, header.seconds)
-    if not 0 <= start_s < end_s <= header.seconds + PART_TOLERANCE_S:
+    fits = start_s < header.seconds and end_s <= header.seconds + PART_TOLERANCE_S
+    if not (0 <= start_s < end_s and fits):
         raise AudioError(
             f"{header.path} has no part from {start_s:g} to {end_s:g} s; "
             f"it ends at {header.seconds:.3f} s."

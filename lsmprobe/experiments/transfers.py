@@ -8,6 +8,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import cached_property
 from itertools import permutations
 from pathlib import Path
@@ -153,7 +154,8 @@ def planned_pairs(config: TransferConfig) -> tuple[list[Pair], dict[str, Excepti
                 log.warning("left out: %s have %d clips in common", pair.name, len(same))
             elif len(shared) < 2:
                 count = f"{len(shared)} emotion{'s' * (len(shared) != 1)}"
-                log.warning("left out: %s share %s; %s", pair.name, count, pair.note)
+                hint = merge_hint(one.emotions - {*shared}, other.emotions - {*shared})
+                log.warning("left out: %s share %s; %s%s", pair.name, count, pair.note, hint)
             else:
                 pairs.append(pair)
     if not (pairs or failures):
@@ -164,6 +166,18 @@ def planned_pairs(config: TransferConfig) -> tuple[list[Pair], dict[str, Excepti
     for told in dict.fromkeys(pair.note for pair in pairs):
         log.info(told)
     return pairs, failures
+
+
+def merge_hint(source: Iterable[str], target: Iterable[str]) -> str:
+    """What `--map` would make shared, for a message: emotions that are spelled alike.
+
+    >>> merge_hint({"Angry", "Calm"}, {"anger", "fear"})
+    '; --map Angry=anger may be meant'
+    """
+    known = {each.casefold(): each for each in sorted(target)}
+    alike = {each: get_close_matches(each.casefold(), known, n=1, cutoff=0.5) for each in source}
+    merges = [f"{each}={known[found[0]]}" for each, found in sorted(alike.items()) if found]
+    return f"; --map {' '.join(merges)} may be meant" if merges else ""
 
 
 def shared_emotions(

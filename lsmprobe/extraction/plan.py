@@ -10,7 +10,13 @@ import pandas as pd
 
 from lsmprobe.cache.plan import CachePlan
 from lsmprobe.config import ExtractConfig
-from lsmprobe.corpora.audio import SAMPLE_RATE, n_samples, read_header
+from lsmprobe.corpora.audio import (
+    PART_TOLERANCE_S,
+    SAMPLE_RATE,
+    ends_beyond,
+    n_samples,
+    read_header,
+)
 from lsmprobe.corpora.read import corpus_folder, read_corpus
 from lsmprobe.corpora.toy import write_toy_corpus
 from lsmprobe.errors import AudioError, CorpusError
@@ -33,10 +39,15 @@ def planned_utterances(config: ExtractConfig) -> pd.DataFrame:
         write_toy_corpus(corpus_folder("toy", config.data_dir))
     table = read_corpus(config.dataset, **config.reading)
 
+    cut: list[str] = []
+
     def promised(row: Any) -> int | AudioError:
         try:
             header = read_header(row.path)
-            return n_samples(header, row.start_s, row.end_s, config.max_seconds)
+            samples = n_samples(header, row.start_s, row.end_s, config.max_seconds)
+            if ends_beyond(header, row.end_s):
+                cut.append(row.key)
+            return samples
         except AudioError as error:
             return error
 
@@ -50,6 +61,10 @@ def planned_utterances(config: ExtractConfig) -> pd.DataFrame:
         raise CorpusError(f"none of the {len(table)} clips can be read; the first: {unreadable[0]}")
     for error in unreadable:
         log.warning("left out: %s", error)
+    if cut:
+        cut.sort()
+        said = "%d parts end up to %g s beyond their file and are cut there; the first: %s"
+        log.warning(said, len(cut), PART_TOLERANCE_S, ", ".join(map(repr, cut[:3])))
     samples = [0 if isinstance(what, AudioError) else what for what in found]
     log.info("%s: %d clips, %.3g h", config.dataset, len(table), sum(samples) / SAMPLE_RATE / 3600)
     return table.assign(samples=samples, seconds=np.array(samples) / SAMPLE_RATE)

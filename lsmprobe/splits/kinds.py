@@ -20,16 +20,18 @@ from lsmprobe.splits.file import Fold as Fold
 from lsmprobe.splits.file import Split as Split
 from lsmprobe.splits.search import choose, rank_assignments
 
-SPECS = ("auto", "speaker", "random", "loso", "kfold:K", "given")
+SPECS = ("auto", "speaker", "random", "loso", "kfold:K", "kfold", "given")
+VALIDATION_SHARE = 0.1  # of the training utterances, where a corpus brings no validation part
 
 
 def make_split(spec: str, utterances: pd.DataFrame, *, seed: int = 0) -> Split:
     """The split that `--split` asks for.
 
     Args:
-        spec: `auto` (the manifest's own split where every utterance has one, else `speaker`),
-            `speaker`, `random`, `loso`, `kfold:K`, `given`, or the path of a split file.
-        utterances: columns key, emotion, speaker; gender and split where the corpus has them.
+        spec: `auto` (the corpus's own split, else its own folds, where every utterance has one;
+            else `speaker`), `speaker`, `random`, `loso`, `kfold:K`, `kfold` (the column fold),
+            `given`, or the path of a split file.
+        utterances: columns key, emotion, speaker; gender, split and fold where the corpus has them.
         seed: which one of the near-best splits; see `speaker_split`.
 
     Raises:
@@ -37,8 +39,9 @@ def make_split(spec: str, utterances: pd.DataFrame, *, seed: int = 0) -> Split:
     """
     speakers, emotions = utterances["speaker"], utterances["emotion"]
     given = utterances["split"].tolist() if "split" in utterances else [""]
+    own_folds = _fold_names(utterances["fold"]) if "fold" in utterances else [""]
     if spec == "auto":
-        spec = "given" if all(given) else "speaker"
+        spec = "given" if all(given) else "kfold" if all(own_folds) else "speaker"
     if spec == "speaker":
         return speaker_split(speakers, emotions, genders=utterances.get("gender"), seed=seed)
     if spec == "random":
@@ -51,7 +54,9 @@ def make_split(spec: str, utterances: pd.DataFrame, *, seed: int = 0) -> Split:
             raise SplitError(f"--split {spec} has no number of folds. Say for example kfold:5.")
         return k_fold_speakers(speakers, emotions, int(k), seed=seed)
     if spec == "given":
-        split = given_split(given)
+        split = given_split(given, speakers, emotions)
+    elif spec == "kfold":
+        split = fold_split(own_folds, speakers, emotions)
     elif spec.endswith(".json") or Path(spec).is_file():
         split = load_split(spec, utterances["key"].tolist())
     else:
@@ -165,21 +170,115 @@ def k_fold_speakers(speakers: ArrayLike, emotions: ArrayLike, k: int, *, seed: i
     )
 
 
-def given_split(splits: Sequence[str]) -> Split:
+def given_split(
+    splits: Sequence[str], speakers: ArrayLike | None = None, emotions: ArrayLike | None = None
+) -> Split:
     """The split that the corpus brings: `train`, `validation` or `test` for every utterance.
+
+    Args:
+        splits: one per utterance.
+        speakers: one per utterance; with them, a corpus that brings train and test alone gets a
+            tenth of train as validation, whole speakers where there are two.
+        emotions: one per utterance.
 
     Raises:
         SplitError: another name, an utterance without one, or an empty part.
     """
     found = Counter(splits)
+    column = np.array(splits)
+    if set(found) == {"train", "test"} and speakers is not None and emotions is not None:
+        rows = np.flatnonzero(column == "train")
+        train, validation, note = _part_from(rows, _as_strings(speakers), _as_strings(emotions))
+        fold = Fold(train, validation, np.flatnonzero(column == "test"))
+        return Split("given", 0, (fold,), (f"the corpus brings no validation: {note}",))
     if set(found) != set(PARTS):
         names = ", ".join(f"{name or '(empty)'} {count}" for name, count in sorted(found.items()))
         expected = "train, validation and test, every utterance in one"
         raise SplitError(
             f"the split column holds {names}; expected {expected}. Or --split speaker."
         )
-    column = np.array(splits)
     return Split("given", 0, (Fold(*(np.flatnonzero(column == part) for part in PARTS)),))
+
+
+def fold_split(folds: Sequence[str], speakers: ArrayLike, emotions: ArrayLike) -> Split:
+    """The folds that the corpus brings: each is test once, the next one validation.
+
+    Of two folds one is test, and of the other a tenth is validation.
+
+    Raises:
+        SplitError: fewer than two folds, or an utterance without one.
+    """
+    voices, labels = _as_strings(speakers), _as_strings(emotions)
+    n_without = sum(1 for fold in folds if not fold)
+    if n_without == len(folds) or len(folds) < len(voices):
+        raise SplitError(
+            "--split kfold reads the column fold of the corpus, which has none. Add one to the "
+            "manifest, or say how many folds to make: --split kfold:5."
+        )
+    if n_without:
+        raise SplitError(
+            f"{n_without} of {plural(len(folds), 'utterance')} have no fold; expected one for "
+            "each. Complete the column fold, or --split kfold:5."
+        )
+    names = sorted(
+        set(folds), key=lambda name: (len(name), name) if name.isdecimal() else (0, name)
+    )
+    if len(names) < 2:
+        raise SplitError(f"the column fold holds {names[0]!r} alone; expected two folds or more.")
+    fold_of = np.array([names.index(name) for name in folds])
+    if len(names) > 2:
+        rotated = _rotate(fold_of, len(names))
+        return Split("kfold", 0, rotated, _rotation_notes(rotated, labels))
+    made, notes = [], []
+    for test in (0, 1):
+        rows = np.flatnonzero(fold_of != test)
+        train, validation, note = _part_from(rows, voices, labels)
+        made.append(Fold(train, validation, np.flatnonzero(fold_of == test)))
+        notes.append(
+            f"two folds leave no third for validation: where {names[test]} is test, {note}"
+        )
+    return Split("kfold", 0, tuple(made), (*notes, *_rotation_notes(tuple(made), labels)))
+
+
+def _fold_names(folds: ArrayLike) -> list[str]:
+    """A name per utterance; empty where there is none. A table may hold numbers: 1.0 is `1`."""
+    return [
+        ""
+        if fold is None or fold != fold
+        else f"{fold:g}"
+        if isinstance(fold, float)
+        else str(fold)
+        for fold in np.asarray(folds, dtype=object)
+    ]
+
+
+def _part_from(
+    rows: Int[np.ndarray, " train"], speakers: np.ndarray, emotions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Training rows divided into train and validation, and which speakers that took."""
+    names, speaker_of, counts = _tally(speakers[rows], emotions[rows])
+    if len(names) < 2:
+        # Test is what it was; only the choice of an epoch hears the voice that is trained on.
+        held_out = [own[:: round(1 / VALIDATION_SHARE)] for own in _by_emotion(emotions[rows])]
+        is_validation = np.isin(np.arange(len(rows)), np.concatenate(held_out))
+        note = f"validation is a tenth of the utterances of the one train speaker, {names[0]}"
+        return rows[~is_validation], rows[is_validation], note
+    fractions = np.array([1 - VALIDATION_SHARE, VALIDATION_SHARE])
+    part_of = rank_assignments(counts, fractions, np.array([[True, False]]))[0]
+    is_validation = part_of[speaker_of] == 1
+    note = f"{int((part_of == 1).sum())} of {plural(len(names), 'train speaker')} became validation"
+    return rows[~is_validation], rows[is_validation], note
+
+
+def _by_emotion(emotions: np.ndarray) -> list[Int[np.ndarray, " utterances"]]:
+    """Positions of each emotion that has two utterances or more."""
+    every = [np.flatnonzero(emotions == emotion) for emotion in np.unique(emotions)]
+    several = [own for own in every if len(own) > 1]
+    if not several:
+        raise SplitError(
+            "the training part has one utterance per emotion; expected two, one for validation."
+        )
+    return several
 
 
 def _rotate(part_of: Int[np.ndarray, " utterances"], k: int) -> tuple[Fold, ...]:
