@@ -574,7 +574,7 @@ def test_clips_stored_before_an_error_stay_and_the_next_run_does_the_rest(
     verify_cache(summary.path)
 
 
-def test_parts_that_end_a_little_beyond_their_file_are_cut_and_counted(tmp_path, caplog):
+def test_parts_that_end_a_little_beyond_their_file_are_cut_and_counted(tmp_path, write_wav, caplog):
     from lsmprobe.corpora.audio import read_audio
     from lsmprobe.extraction.plan import planned_utterances
 
