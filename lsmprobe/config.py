@@ -234,8 +234,12 @@ class ProbeConfig(Config):
     below 5e-5."""
     class_weights: Literal["balanced", "none"] = "balanced"
     """Weigh the loss inversely to the training counts of the classes, or not."""
-    epoch_choice: Literal["best", "loss", "last"] = "best"
-    """The epoch that is scored on the test set: best validation macro-F1, lowest loss, or last."""
+    epoch_choice: Literal["best", "uar", "loss", "last"] = "best"
+    """The epoch that is scored on the test set: best validation macro-F1, best validation UAR,
+    lowest validation loss, or the last."""
+    validation_loss: Literal["utterances", "batches"] = "utterances"
+    """What the validation loss, which the plateau scheduler watches, is a mean of: of utterances
+    (weighted by class), or of the losses of batches, as in the paper's reference for training."""
     hidden: Annotated[int, Within(1, 65_536)] = 256
     """Width of the heads."""
     dropout: Annotated[float, Within(0, 0.99)] = 0.1

@@ -83,8 +83,10 @@ def test_flips_that_change_nothing_are_left_out(tmp_path, planted_cache):
         ("class_weights", "none"),
         ("scheduler", "none"),
         ("scheduler", "cosine"),
+        ("epoch_choice", "uar"),
         ("epoch_choice", "last"),
         ("epoch_choice", "loss"),
+        ("validation_loss", "batches"),
     ]
     assert all(flip.curve == [] for flip in flips_of(config(tmp_path, head="multilayer")))
 
@@ -99,13 +101,13 @@ def test_all_flips_train_from_one_read_as_ordinary_runs(tmp_path, planted_cache,
     alone = len(reads)
     reads.clear()
     [found] = flip_choices(config(tmp_path, runs=1, epochs=1))
-    # Ten recipes on one split, one of which reads six layers and not five, and one on another.
-    assert len(found.conclusions) == 11
+    # Twelve recipes on one split, one of which reads six layers and not five, and one on another.
+    assert len(found.conclusions) == 13
     assert 0 < len(reads) <= (6 / 5 + 1) * alone
     assert [path.stat().st_mtime_ns for path in map(Path, probed.path)] == before  # kept
     # Layer 0 and the scalars concern Multi-Layer alone; Linear reads all six layers.
     counts = load_results(tmp_path / "results")["head"].value_counts().to_dict()
-    assert counts == {"linear": 54, "nonlinear": 9, "multilayer": 11}
+    assert counts == {"linear": 66, "nonlinear": 11, "multilayer": 13}
     reads.clear()
     [again] = flip_choices(config(tmp_path, runs=1, epochs=1))
     assert not reads

@@ -9,6 +9,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
 from lsmprobe.errors import TrainingError
+from lsmprobe.probing import training
 from lsmprobe.probing.batches import FrameFeatures, PooledFeatures
 from lsmprobe.probing.heads import LinearHead, MultiLayerHead, NonLinearHead, Probe
 from lsmprobe.probing.norms import Standardise, pooled_statistics
@@ -309,6 +310,29 @@ def test_the_epoch_is_the_best_on_validation_and_the_earliest_on_ties(data, choi
         [member()], data, Recipe(epochs=4, epoch_choice=choice), score=lambda *_: next(values)
     )
     assert fitted.best_epoch == expected
+
+
+def test_the_epoch_may_be_the_best_by_uar(data, monkeypatch):
+    values = iter([10.0, 30.0, 30.0, 20.0])
+    monkeypatch.setattr(training, "uar", lambda *_: next(values))
+    [fitted] = train([member()], data, Recipe(epochs=4, epoch_choice="uar"))
+    assert fitted.best_epoch == 2
+
+
+def test_the_validation_loss_may_be_the_mean_of_its_batches(data):
+    """With 10 utterances in batches of 4 the last two count as much as four others."""
+    labels, (_, validation, _), means = data
+    recipe = Recipe(epochs=1, batch_size=4, class_weights="none", validation_loss="batches")
+    [fitted] = train([member()], data, recipe)
+    logits = fitted.member.probe(means[validation, 1], torch.ones(10, dtype=torch.long))
+    truth = torch.tensor(labels[validation])
+    of_batches = [
+        torch.nn.functional.cross_entropy(*both).item()
+        for both in zip(logits.split(4), truth.split(4), strict=True)
+    ]
+    assert fitted.history[0]["validation_loss"] == pytest.approx(np.mean(of_batches), rel=1e-5)
+    whole = torch.nn.functional.cross_entropy(logits, truth).item()
+    assert fitted.history[0]["validation_loss"] != pytest.approx(whole, rel=1e-5)
 
 
 def test_the_chosen_epochs_head_is_the_one_that_is_tested(data):

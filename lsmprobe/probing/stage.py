@@ -390,6 +390,7 @@ def _recipe(config: ProbeConfig) -> Recipe:
         scheduler=config.scheduler,
         class_weights=config.class_weights,
         epoch_choice=config.epoch_choice,
+        validation_loss=config.validation_loss,
         scalar_lr=config.scalar_lr,
         scalar_weight_decay=config.scalar_weight_decay,
     )

@@ -19,7 +19,7 @@ from lsmprobe.probing.norms import NormaliseVectors, Standardise
 
 EVERY_HEAD = (  # settings that decide any run's numbers, as `ProbeConfig` names them
     *("emotions", "map", "feature_norm", "epochs", "batch_size", "lr", "weight_decay"),
-    *("scheduler", "class_weights", "epoch_choice"),
+    *("scheduler", "class_weights", "epoch_choice", "validation_loss"),
 )
 Moments = tuple[Float[Tensor, "*layers dim"], Float[Tensor, "*layers dim"]]
 

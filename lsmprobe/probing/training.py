@@ -26,6 +26,7 @@ from lsmprobe.probing.batches import Batches, Features, PooledFeatures
 from lsmprobe.probing.heads import LinearHead, Probe, weighs_layers
 from lsmprobe.probing.linear_stack import LinearStack, joint_step
 from lsmprobe.probing.seeds import DROPOUT, ORDER, seed_of
+from lsmprobe.results.scores import uar
 
 POOL = 4  # batches; 1 GB of a large model's frames at 3 s an utterance, and two may be in memory
 STACK = 4  # Linear heads; the moments of more would not stay in a processor's cache
@@ -43,7 +44,8 @@ class Recipe:
     eps: float = 1e-8
     scheduler: Literal["plateau", "cosine", "none"] = "plateau"
     class_weights: Literal["balanced", "none"] = "balanced"
-    epoch_choice: Literal["best", "loss", "last"] = "best"
+    epoch_choice: Literal["best", "uar", "loss", "last"] = "best"
+    validation_loss: Literal["utterances", "batches"] = "utterances"  # what it is a mean of
     scalar_lr: float | None = None  # of Multi-Layer's scalars; None: as the rest
     scalar_weight_decay: float | None = None
 
@@ -237,7 +239,8 @@ class _Trainer:
         score: Callable[[np.ndarray, np.ndarray], float],
     ) -> None:
         validation_loss = self._validation_loss(logits, targets)
-        validation_score = score(targets.numpy(), logits.argmax(1).numpy())
+        answers = logits.argmax(1).numpy()
+        validation_score = score(targets.numpy(), answers)
         train_loss = self.epoch_loss.item() / self.epoch_utterances
         if not (math.isfinite(train_loss) and math.isfinite(validation_loss or 0.0)):
             raise TrainingError(
@@ -255,9 +258,15 @@ class _Trainer:
         self.epoch_loss.zero_()
         self.epoch_utterances = 0
         loss = -validation_score if validation_loss is None else validation_loss
-        value = {"best": validation_score, "loss": -loss, "last": epoch}
-        if value[self.recipe.epoch_choice] > self.best_value:  # the earliest on ties
-            self.best_value = value[self.recipe.epoch_choice]
+        values: dict[str, Callable[[], float]] = {
+            "best": lambda: validation_score,
+            "uar": lambda: uar(targets.numpy(), answers, logits.shape[1]),
+            "loss": lambda: -loss,
+            "last": lambda: epoch,
+        }
+        value = values[self.recipe.epoch_choice]()
+        if value > self.best_value:  # the earliest on ties
+            self.best_value = value
             self.best_epoch = epoch
             self.best_state = {k: v.clone() for k, v in self.probe.state_dict().items()}
         if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
@@ -273,7 +282,13 @@ class _Trainer:
         weights = self.loss.weight
         if weights is not None and not weights[targets.to(self.device)].any():
             return None
-        return self.loss(logits.to(self.device), targets.to(self.device)).item()
+        if self.recipe.validation_loss == "utterances":
+            return self.loss(logits.to(self.device), targets.to(self.device)).item()
+        # The mean of batches, as reference [15] has it; a batch of no weighted class has no loss.
+        size = self.recipe.batch_size
+        batches = zip(logits.split(size), targets.split(size), strict=True)
+        losses = [self.loss(a.to(self.device), b.to(self.device)).item() for a, b in batches]
+        return float(np.nanmean(losses))
 
     def restore_best(self) -> None:
         self.probe.load_state_dict(self.best_state, assign=True)  # no longer part of a stack

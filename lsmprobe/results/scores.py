@@ -93,6 +93,15 @@ def macro_f1(
     return float(macro_f1_of(_confusion(labels, predictions, n_classes))[0])
 
 
+def uar(
+    labels: Int[np.ndarray, " utterances"],
+    predictions: Int[np.ndarray, " utterances"],
+    n_classes: int,
+) -> float:
+    """Unweighted average recall in percent, as in `scores`."""
+    return float(_uar(_confusion(labels, predictions, n_classes))[0])
+
+
 def bootstrap_interval(
     labels: Int[np.ndarray, " utterances"],
     predictions: Int[np.ndarray, " utterances"],
