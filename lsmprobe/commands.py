@@ -32,6 +32,7 @@ from lsmprobe.config import (
     VerifyCacheConfig,
 )
 from lsmprobe.errors import LsmprobeError, one_line
+from lsmprobe.progress import terminal
 
 LEAKS = {"speaker": "speakers", "sentence": "sentences", "sha256": "identical audio"}
 Run = Callable[[Any], int | None]
@@ -47,7 +48,7 @@ def extract_command(config: ExtractConfig) -> None:
     elif config.selftest:
         print(selftest(config))
     else:
-        print(extract(config))
+        print(extract(config, progress=terminal))
 
 
 def probe_command(config: ProbeConfig) -> int:
@@ -55,7 +56,7 @@ def probe_command(config: ProbeConfig) -> int:
     from lsmprobe.probing.stage import probe_all
     from lsmprobe.report.score_lines import format_scores
 
-    results, failures = probe_all(config)
+    results, failures = probe_all(config, progress=terminal)
     if len(results):
         print(format_scores(results))
         print(f"records: {config.results_dir}", flush=True)
@@ -70,7 +71,7 @@ def sensitivity_command(config: SensitivityConfig) -> int:
     from lsmprobe.report.sensitivity import format_sensitivity, save_sensitivity
 
     n_failed = 0
-    for found in flip_choices(config):
+    for found in flip_choices(config, progress=terminal):
         print(format_sensitivity(found), end="\n\n")
         print(save_sensitivity(found, config.results_dir / "sensitivity"), flush=True)
         for what, error in found.failures.items():
@@ -84,7 +85,7 @@ def baseline_command(config: BaselineConfig) -> None:
     from lsmprobe.experiments.baseline import train_baseline
     from lsmprobe.report.score_lines import format_scores
 
-    print(format_scores(train_baseline(config)))
+    print(format_scores(train_baseline(config, progress=terminal)))
     print(f"records: {config.results_dir}")
 
 
@@ -93,7 +94,7 @@ def transfer_command(config: TransferConfig) -> int:
     from lsmprobe.experiments.transfers import transfer_all
     from lsmprobe.report.transfer import format_transfer, save_transfer
 
-    table, failures = transfer_all(config)
+    table, failures = transfer_all(config, progress=terminal)
     if len(table):
         print(format_transfer(table), end="\n\n")
         print(*save_transfer(table, config.results_dir / "transfer"), sep="\n", flush=True)
@@ -267,7 +268,7 @@ def verify_cache_command(config: VerifyCacheConfig) -> int:
     n_bad = 0
     for path in named_caches(config.paths, config.cache_dir):
         try:
-            found = verify_cache(path, repair=config.repair)
+            found = verify_cache(path, repair=config.repair, progress=terminal)
         except LsmprobeError as error:
             print(one_line(str(error)))
             n_bad += 1
@@ -283,7 +284,7 @@ def merge_cache_command(config: MergeCacheConfig) -> None:
     """Merge the parts of a cache."""
     from lsmprobe.cache.merge import merge_cache
 
-    merge_cache(config.path, remove_parts=config.remove_parts)
+    merge_cache(config.path, remove_parts=config.remove_parts, progress=terminal)
     removed = " and its parts removed" if config.remove_parts else ""
     print(one_line(f"{config.path}: merged{removed}"))
 

@@ -6,6 +6,7 @@ from lsmprobe.config import DemoConfig, ExtractConfig, ProbeConfig
 from lsmprobe.extraction.stage import extract
 from lsmprobe.layers.weights import layer_weights
 from lsmprobe.probing.stage import probe
+from lsmprobe.progress import terminal
 from lsmprobe.report.figures import draw_layer_weights, save_figure
 from lsmprobe.report.score_lines import format_scores
 
@@ -24,7 +25,8 @@ def run_demo(config: DemoConfig) -> pd.DataFrame:
             dataset="toy",
             data_dir=config.folder / "data" / "toy",
             cache_dir=config.folder / "cache",
-        )
+        ),
+        progress=terminal,
     )
     print(summary)
     results = probe(
@@ -34,7 +36,8 @@ def run_demo(config: DemoConfig) -> pd.DataFrame:
             hidden=64,  # a quarter of the paper's width, to be quick
             cache_dir=config.folder / "cache",
             results_dir=config.folder / "results",
-        )
+        ),
+        progress=terminal,
     )
     print(f"\n{format_scores(results)}\n")
     weights = layer_weights(results)

@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import inspect
 import io
 import json
 import os
@@ -16,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import utterance_table, write_cache
+from tqdm import tqdm
 
 from lsmprobe import atomic
 from lsmprobe.cache.reader import FeatureCache
@@ -50,14 +52,17 @@ def bars(monkeypatch):
     """Every progress bar that was drawn."""
     drawn = []
 
-    class Bar(stage.tqdm):
+    class Bar(tqdm):
         monitor_interval = 0
 
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **{**kwargs, "disable": False, "file": io.StringIO()})
-            drawn.append(self)
+            if kwargs.get("unit") == "epoch":
+                drawn.append(self)
 
-    monkeypatch.setattr(stage, "tqdm", Bar)
+    for function in (stage.probe, stage.probe_all, stage.plan_grid):
+        shown = inspect.unwrap(function).__kwdefaults__
+        monkeypatch.setitem(shown, "progress", Bar)
     return drawn
 
 
@@ -156,7 +161,7 @@ def test_a_damaged_cache_is_named_and_the_others_are_probed(tmp_path, capsys):
 
 def test_a_head_that_breaks_down_does_not_take_the_others_with_it(tmp_path, bars, monkeypatch):
     monkeypatch.setattr(
-        "lsmprobe.probing.task.verify_once", lambda path: None
+        "lsmprobe.probing.task.verify_once", lambda *_: None
     )  # would refuse the NaN
     path = made_cache(tmp_path)
     settings = {"head": "linear", "layer": "all"}
@@ -223,7 +228,7 @@ def test_a_cache_that_is_replaced_meanwhile_is_not_probed(tmp_path, monkeypatch)
     path = made_cache(tmp_path)
     plan = stage.plan_grid
 
-    def plan_then_replace(settings):
+    def plan_then_replace(settings, **shown):
         planned = plan(settings)
         path.unlink()
         made_cache(tmp_path, identity={"model": "another"})

@@ -1,11 +1,11 @@
 """One file of the parts of a cache."""
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
-from tqdm import tqdm
 
 from lsmprobe.cache.file import disk_errors, lay_out, pwrite, sync_folder
 from lsmprobe.cache.layout import PLANNED, Member, decoded, table_of
@@ -15,14 +15,16 @@ from lsmprobe.cache.plan import CachePlan
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.verify import blocks_of, damaged_in
 from lsmprobe.errors import CacheError
+from lsmprobe.progress import Progress, automatic
 
 
-def merge_cache(path: Path, *, remove_parts: bool = False) -> Path:
+def merge_cache(path: Path, *, remove_parts: bool = False, progress: Progress = automatic) -> Path:
     """Make one file of a cache in parts; a kill leaves the parts as they were.
 
     Args:
         path: the cache, as if it were one file.
         remove_parts: once the merged file is durable.
+        progress: how the blocks that were copied are shown.
 
     Raises:
         CacheError: there is only one file, parts are missing, unfinished, damaged or at work, or
@@ -45,7 +47,8 @@ def merge_cache(path: Path, *, remove_parts: bool = False) -> Path:
         )
         hash_before = cache.identity_hash
         with disk_errors(path, plan.nbytes):
-            lay_out(path, plan, lambda descriptor, members: _copy(cache, plan, descriptor, members))
+            copy = partial(_copy, cache, plan, progress)
+            lay_out(path, plan, copy)
         assert [file.path for file in FeatureCache(path).files] == [path]
         assert FeatureCache(path).identity_hash == hash_before
         for part in parts if remove_parts else ():
@@ -55,7 +58,11 @@ def merge_cache(path: Path, *, remove_parts: bool = False) -> Path:
 
 
 def _copy(
-    cache: FeatureCache, plan: CachePlan, descriptor: int, members: dict[str, Member]
+    cache: FeatureCache,
+    plan: CachePlan,
+    progress: Progress,
+    descriptor: int,
+    members: dict[str, Member],
 ) -> None:
     """All utterances of a cache into the file of a plan, each where its key says."""
     place = {key: row for row, key in enumerate(plan.columns["key"].tolist())}
@@ -66,7 +73,7 @@ def _copy(
             at = plan.columns["offset"][rows[row]] if name.startswith("layers/") else rows[row]
             pwrite(descriptor, values, members[name].offset + int(at) * members[name].row_nbytes)
 
-        for start, stop in tqdm(list(blocks_of(file)), desc=file.path.name):
+        for start, stop in progress(list(blocks_of(file)), desc=file.path.name):
             if damaged := damaged_in(file, start, stop, put):
                 first = decoded(file.columns["key"][damaged])[0]
                 raise CacheError(

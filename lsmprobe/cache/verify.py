@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from lsmprobe.cache.catalogue import how_much_is_done
 from lsmprobe.cache.file import CacheFile, disk_errors, fdatasync, pwrite
@@ -24,6 +23,7 @@ from lsmprobe.cache.lock import sole_writer
 from lsmprobe.cache.parts import verified_mark
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.errors import CacheError, one_line
+from lsmprobe.progress import Progress, automatic
 
 log = logging.getLogger(__name__)
 _verified: set[tuple[Path, bytes]] = set()  # by this process; for folders that take no mark
@@ -31,7 +31,7 @@ READERS = 4  # threads; a disk likes to be asked for several things at once
 BLOCK_BYTES = 8_000_000  # of one layer, read at once
 
 
-def verify_once(cache: FeatureCache) -> None:
+def verify_once(cache: FeatureCache, progress: Progress = automatic) -> None:
     """Compare every checksum of a cache, unless that was done since it last changed.
 
     Raises:
@@ -40,7 +40,7 @@ def verify_once(cache: FeatureCache) -> None:
     stamps = {file.path: _stamp(file) for file in cache.files}  # taken first: it may change
     if all(_is_verified(path, stamp) for path, stamp in stamps.items()):
         return
-    found = verify_cache(cache.path)
+    found = verify_cache(cache.path, progress=progress)
     if found.damaged:
         raise CacheError(
             f"{cache.path} has {len(found.damaged)} damaged utterances ({found.damaged[0]!r} "
@@ -114,12 +114,13 @@ class Verified:
         return one_line(f"{self.path}: {found}{self.unfinished and f'; {self.unfinished}'}")
 
 
-def verify_cache(path: Path, *, repair: bool = False) -> Verified:
+def verify_cache(path: Path, *, repair: bool = False, progress: Progress = automatic) -> Verified:
     """Read everything that a cache holds and compare the checksums.
 
     Args:
         path: the cache; its parts are read where it has parts.
         repair: mark what is damaged as not done, for extract.py.
+        progress: how the bytes that were read are shown.
 
     Raises:
         CacheError: it cannot be opened, or not be repaired, or its table of labels is damaged.
@@ -128,7 +129,7 @@ def verify_cache(path: Path, *, repair: bool = False) -> Verified:
     cache = FeatureCache(path, allow_unfinished=True)
     damaged: list[str] = []
     for file in cache.files:
-        rows = damaged_rows(file)
+        rows = damaged_rows(file, progress)
         damaged += decoded(file.columns["key"][rows])
         if repair and rows:
             mark_for_extraction(file, rows)
@@ -143,12 +144,12 @@ def verify_cache(path: Path, *, repair: bool = False) -> Verified:
     )
 
 
-def damaged_rows(file: CacheFile) -> list[int]:
+def damaged_rows(file: CacheFile, progress: Progress = automatic) -> list[int]:
     """The utterances of a file, by row, whose bytes are not those that were written."""
     blocks = list(blocks_of(file))
     with (
         ThreadPoolExecutor(READERS) as pool,
-        tqdm(
+        progress(
             total=sum(_nbytes(file, *b) for b in blocks),
             unit="B",
             unit_scale=True,

@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
 from lsmprobe.corpora.audio import AudioHeader, read_audio, read_header
 from lsmprobe.corpora.read import corpus_folder, known_corpus, read_corpus, release_in
 from lsmprobe.corpora.table import AS_IN_THE_PAPER, CORPORA, EMOTIONS, Corpus, Release
 from lsmprobe.errors import AudioError
+from lsmprobe.progress import Progress, automatic
 
 SHOWN = 5  # of a list, in the lines; the JSON has them all
 
@@ -182,11 +182,11 @@ class _Clip:
     fault: str = ""
 
 
-def listen_to_all(utterances: pd.DataFrame) -> list[_Clip]:
+def listen_to_all(utterances: pd.DataFrame, progress: Progress = automatic) -> list[_Clip]:
     """Decode every utterance once, in as many threads as there are cores."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         heard = pool.map(_listen, utterances.path, utterances.start_s, utterances.end_s)
-        return list(tqdm(heard, total=len(utterances), unit=" clips", disable=None))
+        return list(progress(heard, total=len(utterances), unit=" clips"))
 
 
 def _listen(path: str, start_s: float, end_s: float) -> _Clip:

@@ -1,7 +1,6 @@
 """The paper's baseline, an AST trained from scratch: same splits, scores and records as probing."""
 
 import logging
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, fields
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.config import BaselineConfig, CorpusConfig, ExtractConfig, ProbeConfig
@@ -20,6 +18,7 @@ from lsmprobe.machine import choose_device
 from lsmprobe.probing.record import run_record
 from lsmprobe.probing.run import Run, make_task_split, name_runs
 from lsmprobe.probing.task import Task, read_task
+from lsmprobe.progress import Progress, automatic
 from lsmprobe.results.records import is_finished, results_table, save_run
 from lsmprobe.results.scores import macro_f1
 
@@ -27,7 +26,7 @@ HEAD = "ast"  # as the records name it, of whatever size
 log = logging.getLogger(__name__)
 
 
-def train_baseline(config: BaselineConfig) -> pd.DataFrame:
+def train_baseline(config: BaselineConfig, *, progress: Progress = automatic) -> pd.DataFrame:
     """Train and score what is not there yet; the results of all runs asked for, one row each.
 
     Raises:
@@ -45,12 +44,11 @@ def train_baseline(config: BaselineConfig) -> pd.DataFrame:
     missing = [run for run in runs if config.force or not is_finished(run.path)]
     finished = f", {len(runs) - len(missing)} already there" if len(missing) < len(runs) else ""
     log.info("%s on %s: %d runs%s", config.size, corpus, len(runs), finished)
-    with tqdm(
+    with progress(
         total=len(missing) * len(split.folds) * config.epochs,
         desc=f"{config.size} {corpus}",
         unit="epoch",
         disable=not missing,
-        mininterval=0.2 if sys.stderr.isatty() else 30,
     ) as bar:
         for run in missing:
             train_run(config, task, run, on_epoch=bar.update)

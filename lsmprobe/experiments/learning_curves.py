@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.config import ProbeConfig
@@ -18,6 +17,7 @@ from lsmprobe.errors import SettingsError
 from lsmprobe.probing.run import Run, name_runs
 from lsmprobe.probing.stage import n_epochs, planned_runs, todo, train_together
 from lsmprobe.probing.task import Task, read_task
+from lsmprobe.progress import Progress, automatic
 from lsmprobe.results.records import results_table
 from lsmprobe.results.scores import ScoreName
 from lsmprobe.splits.file import Fold, Split
@@ -36,6 +36,7 @@ def learning_curve(
     split_seed: int = 0,
     score: ScoreName = "macro_f1",
     results_dir: str | Path = "results",
+    progress: Progress = automatic,
     **settings: Any,
 ) -> pd.DataFrame:
     """Scores of heads trained on ever more speakers; validation and test set stay the same.
@@ -54,6 +55,7 @@ def learning_curve(
         split_seed: as `--split-seed`.
         score: macro_f1, uar or accuracy.
         results_dir: where records are kept.
+        progress: how the epochs are shown.
         settings: as `ProbeConfig` names them: feature_norm, epochs, seed, ...
 
     Returns:
@@ -90,7 +92,7 @@ def learning_curve(
         log.warning("%s: %s", task.corpus, note)
     by_size = _planned(config, task, full, sizes)
     jobs = [(config, run) for own in by_size.values() for run in todo(own, config.force)]
-    with tqdm(total=n_epochs(jobs), unit="epoch", disable=not jobs, mininterval=1) as bar:
+    with progress(total=n_epochs(jobs), unit="epoch", disable=not jobs) as bar:
         train_together(jobs, task, on_epoch=bar.update)
     return pd.concat([_rows(task, own, n, score) for n, own in by_size.items()], ignore_index=True)
 

@@ -5,7 +5,6 @@ read. Every run is an ordinary record, so that what `probe` has trained is not t
 """
 
 import logging
-import sys
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from lsmprobe.config import SensitivityConfig
 from lsmprobe.errors import LsmprobeError
@@ -21,6 +19,7 @@ from lsmprobe.probing.run import Run, name_runs
 from lsmprobe.probing.stage import n_epochs, planned_runs, todo, train_survivors
 from lsmprobe.probing.table import NORMS, settings_of
 from lsmprobe.probing.task import Task, find_caches, read_task
+from lsmprobe.progress import Progress, automatic
 from lsmprobe.results.comparison import add_holm, compare_records
 from lsmprobe.results.records import load_record, results_table
 
@@ -67,7 +66,7 @@ class Sensitivity(NamedTuple):
     failures: dict[str, Exception]
 
 
-def flip_choices(config: SensitivityConfig) -> list[Sensitivity]:
+def flip_choices(config: SensitivityConfig, *, progress: Progress = automatic) -> list[Sensitivity]:
     """Train what is not there yet and compare; one result per cache asked for.
 
     A run that breaks down does not stop the others; the result names it.
@@ -79,7 +78,7 @@ def flip_choices(config: SensitivityConfig) -> list[Sensitivity]:
     for model, corpus, path in find_caches(config):
         task = read_task(config, model, corpus, path)
         flips = planned_flips(config, task)
-        failed, failures = _train(flips, task, force=config.force)
+        failed, failures = _train(flips, task, force=config.force, progress=progress)
         tables = _scores(flips, failed), _conclusions(flips, failed)
         found.append(Sensitivity(model, corpus, *tables, failures))
     return found
@@ -122,7 +121,7 @@ def _flip(
 
 
 def _train(
-    flips: Sequence[Flip], task: Task, *, force: bool
+    flips: Sequence[Flip], task: Task, *, force: bool, progress: Progress
 ) -> tuple[set[Path], dict[str, Exception]]:
     """Every run that is not there yet, each once, from as few reads as there can be.
 
@@ -139,12 +138,11 @@ def _train(
     for note in dict.fromkeys(note for _, run in jobs.values() for note in run.split.notes):
         log.warning("%s: %s", task.corpus, note)
     waiting = [job for path, job in jobs.items() if path in missing]
-    with tqdm(
+    with progress(
         total=n_epochs(waiting),
         desc=f"{task.model} {task.corpus}",
         unit="epoch",
         disable=not waiting,
-        mininterval=0.2 if sys.stderr.isatty() else 30,
     ) as bar:
         failed = train_survivors(waiting, task, bar)
     names: dict[Path, str] = {}

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lsmprobe.cache.plan import settings
@@ -29,6 +28,7 @@ from lsmprobe.probing.norms import Standardise, frame_statistics, pooled_statist
 from lsmprobe.probing.run import Run, name_runs
 from lsmprobe.probing.stage import planned_runs, todo, train_together
 from lsmprobe.probing.task import Task, find_caches, read_task
+from lsmprobe.progress import Progress, automatic
 from lsmprobe.results.records import results_table
 from lsmprobe.results.score_table import score_table
 from lsmprobe.splits.file import Fold, Split
@@ -37,7 +37,7 @@ NAMES = ("corpus", "model", "hub_id", "revision", "store")  # the hash of the we
 log = logging.getLogger(__name__)
 
 
-def transfer(config: TransferConfig) -> pd.DataFrame:
+def transfer(config: TransferConfig, *, progress: Progress = automatic) -> pd.DataFrame:
     """Train on one corpus and test on another over the emotions they share, for every pair.
 
     Training and validation are those parts of the source's split by speakers, and its test part is
@@ -56,18 +56,20 @@ def transfer(config: TransferConfig) -> pd.DataFrame:
     Raises:
         LsmprobeError: bad input of any kind; finished runs are kept.
     """
-    table, failures = transfer_all(config)
+    table, failures = transfer_all(config, progress=progress)
     for error in failures.values():
         raise error
     return table
 
 
-def transfer_all(config: TransferConfig) -> tuple[pd.DataFrame, dict[str, Exception]]:
+def transfer_all(
+    config: TransferConfig, *, progress: Progress = automatic
+) -> tuple[pd.DataFrame, dict[str, Exception]]:
     """The table as `transfer` gives it, and by what failed its error; that stops nothing else."""
     pairs, failures = planned_pairs(config)
     tables = []
     with logging_redirect_tqdm():
-        for pair in tqdm(pairs, unit="pair", mininterval=1):
+        for pair in progress(pairs, unit="pair"):
             try:
                 tables.append(_transfer(config, pair))
             except Exception as error:

@@ -2,17 +2,16 @@
 
 import itertools
 import logging
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import pandas as pd
-from tqdm import tqdm
 
 from lsmprobe.config import ExtractConfig
 from lsmprobe.corpora.audio import SAMPLE_RATE, Audio, read_audio
 from lsmprobe.errors import AudioError
+from lsmprobe.progress import Progress
 
 DECODERS = 2  # threads that decode ahead of the model
 BATCHES_AHEAD = 4
@@ -105,22 +104,21 @@ def read_batch(
     return audios
 
 
-class Progress:
+class AudioBar:
     """A bar over samples of audio: the time left is right although long clips come first."""
 
-    def __init__(self, table: pd.DataFrame, todo: Sequence[int]) -> None:
+    def __init__(self, table: pd.DataFrame, todo: Sequence[int], progress: Progress) -> None:
         self.samples = table.samples.to_numpy()
         self.n_done = len(table) - len(todo)
         self.n_all = len(table)
         self.n_now = 0
-        self.bar = tqdm(
+        self.bar = progress(
             total=int(self.samples[list(todo)].sum()),
             bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
-            mininterval=0.2 if sys.stderr.isatty() else 30,
             disable=not todo,
         )
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "AudioBar":
         return self
 
     def __exit__(self, *_: object) -> None:

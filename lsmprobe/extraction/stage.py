@@ -24,11 +24,12 @@ from lsmprobe.cache.writer import CacheWriter, Outgoing, outgoing, put_in_place
 from lsmprobe.config import ExtractConfig
 from lsmprobe.corpora.audio import SAMPLE_RATE
 from lsmprobe.errors import CacheError, CorpusError
-from lsmprobe.extraction.ahead import DECODERS, OneBehind, Progress, batches, made_ahead, read_batch
+from lsmprobe.extraction.ahead import DECODERS, AudioBar, OneBehind, batches, made_ahead, read_batch
 from lsmprobe.extraction.plan import planned_cache
 from lsmprobe.extraction.rehearsal import duration, precision_told
 from lsmprobe.extraction.resume import planned_files
 from lsmprobe.machine import choose_device, keep_freed_memory
+from lsmprobe.progress import Progress, automatic
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +63,12 @@ class Summary:
         return what
 
 
-def extract(config: ExtractConfig) -> Summary:
+def extract(config: ExtractConfig, *, progress: Progress = automatic) -> Summary:
     """Run the model over the corpus and store what it says; continue where an earlier run stopped.
+
+    Args:
+        config: what is extracted.
+        progress: how it is shown: a notebook's bar, a terminal's, or `progress.silent`.
 
     Raises:
         LsmprobeError: bad input of any kind; utterances extracted so far are kept.
@@ -86,7 +91,7 @@ def extract(config: ExtractConfig) -> Summary:
             log.info(precision_told(config, encoder, table.iloc[todo]))
         hours = 0.0
         with (
-            Progress(table, todo) as progress,
+            AudioBar(table, todo, progress) as bar,
             ThreadPoolExecutor(DECODERS) as pool,
             OneBehind() as behind,
         ):
@@ -101,7 +106,7 @@ def extract(config: ExtractConfig) -> Summary:
                 ]
                 behind.call(files.store, done, set(group) - {row for row, _ in readable})
                 hours += sum(len(audio.waveform) for _, audio in readable) / SAMPLE_RATE / 3600
-                progress.add(group)
+                bar.add(group)
         if not files.done.any():
             raise CorpusError(f"none of the {len(table)} clips of {config.dataset} can be read.")
     paths = files.paths

@@ -5,7 +5,6 @@ folds the finished folds.
 """
 
 import logging
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lsmprobe.config import ProbeConfig
@@ -37,6 +35,7 @@ from lsmprobe.probing.table import (
 )
 from lsmprobe.probing.task import Task, find_caches, read_task
 from lsmprobe.probing.training import Member, Recipe, fit
+from lsmprobe.progress import Progress, automatic
 from lsmprobe.results.records import (
     TrainedFold,
     is_finished,
@@ -52,31 +51,36 @@ Job = tuple[ProbeConfig, Run]  # a run and the settings that it was planned from
 log = logging.getLogger(__name__)
 
 
-def probe(config: ProbeConfig) -> pd.DataFrame:
+def probe(config: ProbeConfig, *, progress: Progress = automatic) -> pd.DataFrame:
     """Train and score what is not there yet; the results of all runs asked for, one row each.
+
+    Args:
+        config: what is trained.
+        progress: how it is shown: a notebook's bar, a terminal's, or `progress.silent`.
 
     Raises:
         LsmprobeError: bad input of any kind; finished runs are kept.
     """
-    results, failures = probe_all(config)
+    results, failures = probe_all(config, progress=progress)
     for error in failures.values():
         raise error
     return results
 
 
-def probe_all(config: ProbeConfig) -> tuple[pd.DataFrame, dict[str, Exception]]:
+def probe_all(
+    config: ProbeConfig, *, progress: Progress = automatic
+) -> tuple[pd.DataFrame, dict[str, Exception]]:
     """The results as `probe` gives them, and by what failed its error.
 
     What fails, be it a cache or the runs that train together, does not stop the others.
     """
-    cells, failures = plan_grid(config)
+    cells, failures = plan_grid(config, progress=progress)
     with (
         logging_redirect_tqdm(),
-        tqdm(
+        progress(
             total=sum(n_epochs(cell.jobs) for cell in cells),
             unit="epoch",
             disable=not any(cell.jobs for cell in cells),
-            mininterval=0.2 if sys.stderr.isatty() else 30,
         ) as bar,
     ):
         for cell in cells:
@@ -105,13 +109,15 @@ class Cell:
         return f"{self.model} on {self.corpus}"
 
 
-def plan_grid(config: ProbeConfig) -> tuple[list[Cell], dict[str, Exception]]:
+def plan_grid(
+    config: ProbeConfig, *, progress: Progress = automatic
+) -> tuple[list[Cell], dict[str, Exception]]:
     """What there is to be done, cache by cache, and the caches that cannot be probed."""
     cells: list[Cell] = []
     failures: dict[str, Exception] = {}
     for model, corpus, path in find_caches(config):
         try:
-            task = read_task(config, model, corpus, path)
+            task = read_task(config, model, corpus, path, progress=progress)
             runs = planned_runs(config, task)
         except Exception as error:
             failures |= _failure(f"{model} on {corpus}", error)
@@ -126,7 +132,7 @@ def plan_grid(config: ProbeConfig) -> tuple[list[Cell], dict[str, Exception]]:
     return cells, failures
 
 
-def _probe_cell(config: ProbeConfig, cell: Cell, bar: tqdm) -> dict[str, Exception]:
+def _probe_cell(config: ProbeConfig, cell: Cell, bar: Any) -> dict[str, Exception]:
     """Make the runs of one cache that are missing; what failed."""
     try:
         task = read_task(config, cell.model, cell.corpus, cell.path)
@@ -195,7 +201,7 @@ def train_together(jobs: Sequence[Job], task: Task, *, on_epoch: Callable[[], An
 
 
 def train_survivors(
-    jobs: Sequence[Job], task: Task, bar: tqdm
+    jobs: Sequence[Job], task: Task, bar: Any
 ) -> list[tuple[Sequence[Job], Exception]]:
     """Train runs as `train_together` does, and go on where some of them fail.
 

@@ -22,6 +22,7 @@ from lsmprobe.cache.verify import verify_once
 from lsmprobe.config import ProbeConfig, dataset_name, label_map, model_name
 from lsmprobe.errors import CacheError, SettingsError, nearest
 from lsmprobe.probing.table import heads_asked, unreadable
+from lsmprobe.progress import Progress, automatic
 
 NO_MODELS = {"fbank"}  # what a baseline learns from; probed only where it is named
 log = logging.getLogger(__name__)
@@ -164,7 +165,9 @@ def _is_ready(config: ProbeConfig, path: Path) -> bool:
     return True
 
 
-def read_task(config: ProbeConfig, model: str, corpus: str, path: Path) -> Task:
+def read_task(
+    config: ProbeConfig, model: str, corpus: str, path: Path, *, progress: Progress = automatic
+) -> Task:
     """Open a cache and keep the utterances and labels that are asked for.
 
     Raises:
@@ -172,7 +175,7 @@ def read_task(config: ProbeConfig, model: str, corpus: str, path: Path) -> Task:
         SettingsError: --emotions or --map name what the corpus does not have.
     """
     cache = FeatureCache(path)
-    verify_once(cache)
+    verify_once(cache, progress)
     merged = label_map(config.map)
     table = cache.utterances
     if config.labels:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from lsmprobe.atomic import write_then_rename
 from lsmprobe.config import ReportConfig
@@ -20,6 +19,7 @@ from lsmprobe.corpora.table import AS_IN_THE_PAPER, CORPORA
 from lsmprobe.corpora.utterances import PARTS
 from lsmprobe.errors import ResultsError, nearest
 from lsmprobe.probing.table import head_title
+from lsmprobe.progress import automatic
 from lsmprobe.report.figures import draw_mean_layer_weights, save_figure
 from lsmprobe.report.paper import SOURCE, disagreement, known_facts, paper_table
 from lsmprobe.report.table1 import table1
@@ -338,7 +338,7 @@ def _beside_the_paper(data: pd.DataFrame) -> pd.DataFrame:
 def difference_items(cells: pd.DataFrame, block: str) -> Iterator[Table]:
     """Paired differences between heads, and between models, on the same test utterances."""
     todo = pairs(cells)
-    bar = tqdm(todo.itertuples(), "comparing", len(todo), leave=False, disable=todo.empty)
+    bar = automatic(todo.itertuples(), desc="comparing", total=len(todo), leave=False)
     found = pd.DataFrame([_compared(pair) for pair in bar], index=todo.index)
     compared = todo.drop(columns=["a_paths", "b_paths"]).join(found)
     whats = {
