@@ -1,9 +1,11 @@
 """audio.py against arithmetic, plain sines and files that are damaged, foreign or absurd."""
 
+import functools
 import hashlib
 import io
 import math
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -15,15 +17,19 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lsmprobe.corpora import audio, kept
 from lsmprobe.corpora.audio import (
+    FORMATS,
     MIN_SAMPLES,
     SAMPLE_RATE,
     AudioHeader,
     audio_hash,
+    decoders,
     n_samples,
     read_audio,
     read_header,
 )
+from lsmprobe.corpora.containers import ffmpeg_version
 from lsmprobe.errors import AudioError
 
 EMODB = Path(__file__).parents[2] / "shared" / "emodb" / "wav"
@@ -37,8 +43,12 @@ ENCODINGS = {
     "opus": ("OGG", "OPUS"),
     "mp3": ("MP3", "MPEG_LAYER_III"),
     "sphere": ("NIST", "PCM_16"),
+    "au": ("AU", "PCM_16"),
+    "caf": ("CAF", "PCM_16"),
+    "w64": ("W64", "PCM_16"),
+    "rf64": ("RF64", "PCM_16"),
+    "pvf": ("PVF", "PCM_16"),
 }
-LOSSLESS = ("wav", "wav24", "wavfloat", "aiff", "flac")
 in_one_folder = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -74,10 +84,10 @@ def written(tmp_path):
 def test_16_bit_mono_at_16_khz_comes_out_as_its_integers(written):
     pcm = np.arange(-(2**15), 2**15).astype(np.int16)  # every value there is
     path = written(encoded(pcm))
-    audio = read_audio(path)
-    assert audio.waveform.dtype == np.float32
-    np.testing.assert_array_equal(audio.waveform, pcm / 32768)
-    assert audio.sha256 == audio_hash(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    read = read_audio(path)
+    assert read.waveform.dtype == np.float32
+    np.testing.assert_array_equal(read.waveform, pcm / 32768)
+    assert read.sha256 == audio_hash(path) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @given(
@@ -156,9 +166,9 @@ def test_emodb_reads_as_soundfile_reads_it():
     if not EMODB.is_dir():
         pytest.skip("the EmoDB audio is not beside this project")
     for path in sorted(EMODB.glob("*.wav"))[::50]:
-        audio = read_audio(path)
-        np.testing.assert_array_equal(audio.waveform, soundfile.read(path, dtype="float32")[0])
-        assert audio.findings == ()
+        read = read_audio(path)
+        np.testing.assert_array_equal(read.waveform, soundfile.read(path, dtype="float32")[0])
+        assert read.findings == ()
 
 
 # A part of a file.
@@ -182,12 +192,152 @@ def test_a_part_has_the_length_that_n_samples_says(written, rate, start, seconds
     assert abs(len(waveform) - asked * SAMPLE_RATE) <= 1 + SAMPLE_RATE / rate
 
 
-@pytest.mark.parametrize("encoding", [*LOSSLESS, "ogg", "mp3"])
-def test_a_part_is_that_slice_of_the_whole(written, encoding):
-    path = written(encoded(noise(SAMPLE_RATE), encoding=encoding))
-    part = read_audio(path, start_s=0.25, end_s=0.75).waveform
-    tolerance = 0 if encoding in LOSSLESS else 1e-6
-    np.testing.assert_allclose(part, read_audio(path).waveform[4_000:12_000], atol=tolerance)
+@functools.cache
+def speech_in(container, subtype, rate):
+    """Two seconds whose loudness changes, as compressors are sensitive to."""
+    seconds = np.arange(2 * rate) / rate
+    loudness = 0.01 + np.abs(np.sin(7 * seconds)) ** 3
+    file = io.BytesIO()
+    soundfile.write(file, loudness * noise(2 * rate)[:, 0], rate, subtype, format=container)
+    return file.getvalue()
+
+
+def can_be_written_and_read(container, subtype):
+    try:
+        return len(soundfile.read(io.BytesIO(speech_in(container, subtype, SAMPLE_RATE)))[0]) > 0
+    except (soundfile.LibsndfileError, ValueError):
+        return False
+
+
+WRITABLE = [
+    (container, subtype)
+    for container in FORMATS
+    for subtype in soundfile.available_subtypes(container)
+    if can_be_written_and_read(container, subtype)
+]
+
+
+@pytest.mark.parametrize(("container", "subtype"), WRITABLE)
+@given(
+    data=st.data(),
+    rate=st.sampled_from([16_000, 48_000]),
+)
+@settings(parent=in_one_folder, max_examples=8)
+def test_a_part_is_that_slice_of_the_whole_decoded_file(written, container, subtype, data, rate):
+    content = speech_in(container, subtype, rate)
+    path = written(content, f"{container}-{subtype}-{rate}")
+    with soundfile.SoundFile(io.BytesIO(content)) as sound:  # soundfile.read would seek first
+        whole = sound.read(dtype="float32")
+    start = data.draw(st.integers(0, 2 * rate - rate // 10))
+    stop = data.draw(st.integers(start + rate // 20, 2 * rate))
+    part = read_audio(path, start_s=start / rate, end_s=stop / rate)
+    expected = whole[start:stop]
+    if rate != SAMPLE_RATE:
+        expected = read_audio(written(encoded(expected, rate, "wavfloat"), "part.wav")).waveform
+    np.testing.assert_array_equal(part.waveform, expected)
+    assert part.sha256 == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("encoding", ["wav", "mp3"])
+def test_parts_of_a_file_read_and_hash_it_once(written, monkeypatch, encoding):
+    monkeypatch.setattr(kept, "SETTLED_NS", -math.inf)
+    hashed, sha256 = [], hashlib.sha256
+
+    def counting(content):
+        hashed.append(len(content))
+        return sha256(content)
+
+    path = written(encoded(noise(20 * SAMPLE_RATE), encoding=encoding), f"long.{encoding}")
+    monkeypatch.setattr(audio.hashlib, "sha256", counting)
+    parts = [read_audio(path, start_s=n / 10, end_s=n / 10 + 0.1) for n in range(1, 199)]
+    # Once to hash it, and once more where it must be decoded from its start.
+    assert hashed == [path.stat().st_size] * (1 if encoding == "wav" else 2)
+    assert {part.sha256 for part in parts} == {sha256(path.read_bytes()).hexdigest()}
+
+
+def test_a_file_that_changes_is_read_again(written, monkeypatch):
+    monkeypatch.setattr(kept, "SETTLED_NS", -math.inf)
+    for size in (16_000, 16_001):
+        samples = noise(size, seed=size).astype(np.float32)
+        path = written(encoded(samples, encoding="wavfloat"))
+        part = read_audio(path, start_s=0.5, end_s=0.75)
+        np.testing.assert_array_equal(part.waveform, samples[8_000:12_000, 0])
+        assert part.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_file_as_young_as_a_tick_of_the_clock_is_not_trusted_to_stay(written):
+    path = written(encoded(noise(SAMPLE_RATE)))
+    made = kept.Kept(10)
+    assert [made.get(path, lambda n=n: n) for n in range(3)] == [0, 1, 2]
+
+
+def test_what_is_kept_of_files_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(kept, "SETTLED_NS", -math.inf)
+    made, calls = kept.Kept(10, len), []
+    for name, n in (("a", 6), ("b", 6), ("a", 6), ("a", 6), ("c", 11), ("c", 11), ("a", 6)):
+        (tmp_path / name).touch() if not (tmp_path / name).exists() else None
+        made.get(tmp_path / name, lambda name=name, n=n: calls.append(name) or "x" * n)
+    assert calls == ["a", "b", "a", "c", "c"]
+
+
+# What ffmpeg decodes.
+
+WITH_FFMPEG = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not installed")
+CONTAINERS = {"mp4": "aac", "m4a": "alac", "aac": "aac", "webm": "libopus", "avi": "pcm_s16le"}
+
+
+@pytest.fixture(scope="module")
+def contained(tmp_path_factory):
+    """Two seconds of two channels, as ffmpeg writes them into each container."""
+    folder = tmp_path_factory.mktemp("containers")
+    (folder / "clip.wav").write_bytes(encoded(noise(96_000, 2), 48_000))
+    for suffix, codec in CONTAINERS.items():
+        command = ["ffmpeg", "-v", "error", "-i", folder / "clip.wav", "-c:a", codec]
+        if suffix == "mp4":
+            command += ["-movflags", "faststart"]  # its index comes first, so a cut spares it
+        subprocess.run([*command, folder / f"clip.{suffix}"], check=True)
+    return folder
+
+
+@WITH_FFMPEG
+@pytest.mark.parametrize("suffix", CONTAINERS)
+def test_a_container_is_decoded_by_ffmpeg(contained, suffix):
+    path = contained / f"clip.{suffix}"
+    header, whole = read_header(path), read_audio(path)
+    assert (header.sample_rate, header.channels) == (48_000, 2)
+    assert len(whole.waveform) == n_samples(header) == pytest.approx(2 * SAMPLE_RATE, abs=1_000)
+    assert whole.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert decoders([str(contained / "clip.wav"), str(path)]) == {"ffmpeg": ffmpeg_version()}
+    assert decoders([str(contained / "clip.wav")]) == {}
+    assert len(read_audio(path, start_s=0.5, end_s=1.0).waveform) == 8_000
+    if suffix in ("m4a", "avi"):  # lossless
+        np.testing.assert_array_equal(whole.waveform, read_audio(contained / "clip.wav").waveform)
+
+
+@WITH_FFMPEG
+@pytest.mark.parametrize("suffix", CONTAINERS)
+@pytest.mark.parametrize("share", [0.5, 0.97])
+def test_a_container_that_was_cut_off_is_refused(contained, tmp_path, suffix, share):
+    content = (contained / f"clip.{suffix}").read_bytes()
+    (tmp_path / f"cut.{suffix}").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(AudioError, match="cut off") as caught:
+        read_header(tmp_path / f"cut.{suffix}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_container_where_ffmpeg_is_missing_is_named_with_what_converts_it(written, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    path = written(b"\0\0\0\x20ftypM4A \0\0\2\0" + bytes(200), "my clip.m4a")
+    for read in (read_header, read_audio):
+        with pytest.raises(AudioError, match="needs ffmpeg, which is not installed") as caught:
+            read(path)
+        assert f"ffmpeg -i '{path}' '{path.with_suffix('.wav')}'" in str(caught.value)
+
+
+def test_a_playlist_that_names_other_files_is_refused(written):
+    path = written(b"#EXTM3U\n#EXTINF:1,\nhttp://localhost/a.ts\n", "clip.mp4")
+    with pytest.raises(AudioError, match="is text, not audio"):
+        read_audio(path)
 
 
 def test_nan_and_none_mean_the_whole_file(written):
@@ -279,6 +429,12 @@ def flac_with_length(samples):
     return bytes(content)
 
 
+def au_of_unknown_length():
+    content = bytearray(encoded(noise(SAMPLE_RATE), encoding="au"))
+    content[8:12] = b"\xff" * 4
+    return bytes(content)
+
+
 def with_value(value):
     samples = noise(SAMPLE_RATE)
     samples[5_000] = value
@@ -292,8 +448,14 @@ REFUSED = {
     "html": (b"\n<!DOCTYPE html><title>404</title>", r"is an HTML or XML page.*download it again"),
     "git lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "run: git lfs pull"),
     "zip": (b"PK\x03\x04" + bytes(200), "is a zip archive"),
-    "video": (b"\0\0\0\x20ftypisom\0\0\2\0" + bytes(200), "convert it to WAV"),
-    "another format": (encoded(noise(500), encoding="sphere"), "has format NIST; expected WAV"),
+    "video": (b"\0\0\0\x20ftypisom\0\0\2\0" + bytes(200), "convert .* to WAV.*ffmpeg"),
+    "half a sphere": (truncated("sphere", 0.5), "is cut off"),
+    "half an au": (truncated("au", 0.5), "is cut off"),
+    "half a caf": (truncated("caf", 0.5), "damaged"),
+    "half a w64": (truncated("w64", 0.5), "is cut off"),
+    "half an rf64": (truncated("rf64", 0.5), "is cut off"),
+    "au of unknown length": (au_of_unknown_length(), "does not say how long it is"),
+    "another format": (encoded(noise(500), encoding="pvf"), "has format PVF; .*ffmpeg -i"),
     "header only": (encoded(noise(0)), "a header and no samples"),
     "half a wav": (truncated("wav", 0.5), "is cut off"),
     "half an aiff": (truncated("aiff", 0.5), "is cut off"),

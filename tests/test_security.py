@@ -24,6 +24,7 @@ PACKAGE = ROOT / "lsmprobe"
 SOURCES = [*sorted(PACKAGE.rglob("*.py")), ROOT / "extract.py", ROOT / "probe.py"]
 
 RUN_WHAT_THEY_READ = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "subprocess"}
+STARTS_FFMPEG = PACKAGE / "corpora" / "containers.py"
 FUNCTIONS = {"eval", "exec", "compile", "__import__"}
 METHODS = {"read_pickle", "to_pickle", "system", "popen", "unsafe_load"}
 
@@ -65,7 +66,8 @@ def test_no_code_runs_what_it_reads(source):
     for node in ast.walk(ast.parse(source.read_text("utf-8"))):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
-            assert not {name.partition(".")[0] for name in names} & RUN_WHAT_THEY_READ
+            found = {name.partition(".")[0] for name in names} & RUN_WHAT_THEY_READ
+            assert found <= ({"subprocess"} if source == STARTS_FFMPEG else set())
         if not isinstance(node, ast.Call):
             continue
         keywords = {keyword.arg: keyword.value for keyword in node.keywords}
@@ -73,6 +75,7 @@ def test_no_code_runs_what_it_reads(source):
         forbidden = FUNCTIONS if isinstance(node.func, ast.Name) else METHODS
         assert called(node) not in forbidden, ast.unparse(node)
         assert "trust_remote_code" not in keywords
+        assert "shell" not in keywords
         assert "allow_pickle" not in keywords
         if called(node) == "from_pretrained":
             assert is_true(keywords, "local_files_only"), ast.unparse(node)

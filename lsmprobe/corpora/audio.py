@@ -11,7 +11,7 @@ import math
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,24 +21,33 @@ import numpy as np
 import soundfile
 from jaxtyping import Float
 
+from lsmprobe.corpora.containers import (
+    CONTAINER_SUFFIXES,
+    converting,
+    decode,
+    ffmpeg_version,
+    is_container,
+)
+from lsmprobe.corpora.cut_off import is_whole
+from lsmprobe.corpora.kept import Kept
 from lsmprobe.errors import AudioError
 
 SAMPLE_RATE = 16_000  # Hz
 MIN_SAMPLES = 400  # one frame, 25 ms
-# Names of files that soundfile decodes, and of those that ffmpeg decodes where it is installed.
-SOUND_SUFFIXES = {
+SOUND_SUFFIXES = {  # names of files that soundfile decodes
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc"),
     *(".sph", ".nist", ".au", ".snd", ".caf", ".w64", ".rf64"),
 }
-CONTAINER_SUFFIXES = {
-    *(".mp4", ".m4a", ".m4v", ".aac", ".mov", ".avi", ".webm", ".mkv", ".mka", ".flv"),
-    *(".wma", ".wmv", ".amr", ".3gp"),
-}
-AUDIO_SUFFIXES = SOUND_SUFFIXES | CONTAINER_SUFFIXES
-FORMATS = ("WAV", "WAVEX", "AIFF", "FLAC", "OGG", "MP3")  # those that show when they are cut off
+AUDIO_SUFFIXES = SOUND_SUFFIXES | CONTAINER_SUFFIXES  # of both kinds
+# Those that state their length, so that they show when they are cut off.
+FORMATS = ("WAV", "WAVEX", "AIFF", "FLAC", "OGG", "MP3", "NIST", "AU", "CAF", "W64", "RF64")
+# Encodings in which libsndfile finds any sample exactly. In the others (MP3 and Opus by up to the
+# size of the signal itself) what is read after a seek differs from what is read from the start, so
+# a file of these is decoded whole.
+SEEKABLE = re.compile(r"PCM_.*|FLOAT|DOUBLE|ULAW|ALAW")
 SAMPLE_RATES = range(8_000, 384_001)  # Hz
 MAX_CHANNELS = 8
-MAX_FILE_BYTES = 2**30  # a file is read whole: its hash is that of the very bytes decoded
+MAX_FILE_BYTES = 2**30
 MAX_VALUES = 2**28  # samples x channels decoded at once: 4.6 hours of 16 kHz mono
 MAX_PEAK = 1_000  # full scale is 1; far beyond it the rest vanishes when a waveform is normalised
 SILENCE = 1e-5  # peak to peak: a third of the smallest step of 16 bits
@@ -52,7 +61,8 @@ IMPOSTORS = {
     b"PK\x03\x04": "is a zip archive, not audio; unpack it",
     b"\x1f\x8b": "is a gzip archive, not audio; unpack it",
 }
-AUDIO_CHUNK_RESIZED = re.compile(r"^ *(data|SSND) *:.*\(should be", re.MULTILINE)
+MAX_KEPT_VALUES = 2**27  # decoded and kept for further parts of their files: 512 MiB of float32
+MAX_KNOWN_FILES = 2**16
 _importing = threading.Lock()
 
 
@@ -84,14 +94,26 @@ class Audio:
     findings: tuple[str, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class _Whole:
+    """A whole file, decoded."""
+
+    header: AudioHeader
+    channels: Float[np.ndarray, "samples channels"]
+    sha256: str
+
+
 def read_header(path: str | os.PathLike[str]) -> AudioHeader:
-    """What the file declares; nothing is decoded.
+    """What the file declares; nothing is decoded, except of a container, which ffmpeg decodes.
 
     Raises:
         AudioError: not a file, not audio, cut off, or a header that cannot be meant.
     """
-    with _opened(path) as file, _decoder(file, path) as sound:
-        return _checked_header(sound, file, path)
+    with _opened(path) as file:
+        if _in_container(file):
+            return _whole(path).header
+        with _decoder(file, path) as sound:
+            return _checked_header(sound, file, path)
 
 
 def n_samples(
@@ -133,8 +155,11 @@ def read_audio(
 ) -> Audio:
     """The mean of the channels at 16 kHz; 16-bit mono at 16 kHz comes out as its integers / 32768.
 
+    A part is that slice of the whole file, decoded, in every format. A file is read and hashed
+    once for all its parts, as long as it does not change.
+
     Args:
-        path: a WAV, AIFF, FLAC, OGG or MP3 file.
+        path: a file in one of `FORMATS`, or in a container where ffmpeg is installed.
         start_s: where the part begins; None or NaN is the start of the file.
         end_s: where the part ends; None or NaN is the end of the file.
         max_s: what lies beyond is cropped off the end; None or NaN crops nothing.
@@ -144,22 +169,91 @@ def read_audio(
             silent, not finite or far beyond full scale.
     """
     with _opened(path) as file:
-        content = file.read()
-    with _decoder(io.BytesIO(content), path) as sound:
-        header = _checked_header(sound, io.BytesIO(content), path)
-        start, stop = _part(header, start_s, end_s, max_s)
-        if start:
-            sound.seek(start)
-        channels = sound.read(stop - start, dtype="float32", always_2d=True)
+        if _in_container(file):
+            whole = _whole(path)
+            header, sha256 = whole.header, whole.sha256
+            start, stop = _part(header, start_s, end_s, max_s)
+            channels = whole.channels[start:stop]
+        elif _given(start_s, 0.0) == 0 and math.isnan(_given(end_s, math.nan)):
+            # Its hash is that of the very bytes decoded.
+            content = file.read()
+            sha256 = hashlib.sha256(content).hexdigest()
+            header, start, stop, channels = _decoded(io.BytesIO(content), path, None, None, max_s)
+        else:
+            sha256 = _HASHES.get(path, lambda: audio_hash(path))
+            header, start, stop, channels = _decoded(file, path, start_s, end_s, max_s)
     if len(channels) < stop - start:
-        raise AudioError(
-            f"{header.path} holds {start + len(channels)} of the {header.samples} samples that it "
-            "declares: it is cut off or damaged; copy it again."
-        )
+        raise _incomplete(header, start + len(channels))
     return Audio(
         waveform=_mono_16_khz(channels, header),
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=sha256,
         findings=tuple(_findings(channels)),
+    )
+
+
+def decoders(paths: Iterable[str]) -> dict[str, str]:
+    """The versions of programs, beside the libraries, that decode some of the files."""
+
+    def needs_ffmpeg(path: str) -> bool:
+        with suppress(AudioError), _opened(path) as file:
+            return _in_container(file)
+        return False
+
+    return {"ffmpeg": ffmpeg_version()} if any(map(needs_ffmpeg, dict.fromkeys(paths))) else {}
+
+
+def _in_container(file: io.BufferedIOBase) -> bool:
+    head = file.read(12)
+    file.seek(0)
+    return is_container(head)
+
+
+def _decoded(
+    file: io.BufferedIOBase,
+    path: str | os.PathLike[str],
+    start_s: float | None,
+    end_s: float | None,
+    max_s: float | None,
+) -> tuple[AudioHeader, int, int, Float[np.ndarray, "samples channels"]]:
+    """The header; the part's first sample and the one after the last; the part's samples."""
+    with _decoder(file, path) as sound:
+        header = _checked_header(sound, file, path)
+        start, stop = _part(header, start_s, end_s, max_s)
+        if stop - start < header.samples and not SEEKABLE.fullmatch(sound.subtype):
+            return header, start, stop, _whole(path).channels[start:stop]
+        if start:
+            sound.seek(start)
+        return header, start, stop, sound.read(stop - start, dtype="float32", always_2d=True)
+
+
+def _whole(path: str | os.PathLike[str]) -> _Whole:
+    """The whole file, decoded; of the last few files once."""
+    return _WHOLES.get(path, lambda: _decode_whole(path))
+
+
+def _decode_whole(path: str | os.PathLike[str]) -> _Whole:
+    with _opened(path) as file:
+        content = file.read()
+    sha256 = hashlib.sha256(content).hexdigest()
+    if is_container(content[:12]):
+        name = _shown(path)
+        channels, sample_rate = decode(path, name, MAX_VALUES)
+        header = AudioHeader(sample_rate, channels.shape[1], len(channels), name)
+        return _Whole(_plausible(header), channels, sha256)
+    header, _, stop, channels = _decoded(io.BytesIO(content), path, None, None, None)
+    if len(channels) < stop:
+        raise _incomplete(header, len(channels))
+    return _Whole(header, channels, sha256)
+
+
+_HASHES: Kept[str] = Kept(MAX_KNOWN_FILES)
+_WHOLES: Kept[_Whole] = Kept(MAX_KEPT_VALUES, lambda whole: whole.channels.size)
+
+
+def _incomplete(header: AudioHeader, found: int) -> AudioError:
+    return AudioError(
+        f"{header.path} holds {found} of the {header.samples} samples that it "
+        "declares: it is cut off or damaged; copy it again."
     )
 
 
@@ -242,57 +336,39 @@ def _checked_header(
     """The header of an open `soundfile.SoundFile`, of which `file` holds the bytes."""
     name = _shown(path)
     if sound.format not in FORMATS:
-        raise AudioError(f"{name} has format {sound.format}; expected {', '.join(FORMATS)}.")
-    if sound.samplerate not in SAMPLE_RATES:
         raise AudioError(
-            f"{name} declares {sound.samplerate} Hz; expected {SAMPLE_RATES[0]} to "
-            f"{SAMPLE_RATES[-1]}: its header is damaged, or it is not speech."
+            f"{name} has format {sound.format}; expected {', '.join(FORMATS)}. Convert it to WAV: "
+            f"{converting(name)}"
         )
-    if sound.channels > MAX_CHANNELS:
-        raise AudioError(
-            f"{name} has {sound.channels} channels; expected at most {MAX_CHANNELS}: "
-            "extract the one with the voice."
-        )
-    if sound.frames <= 0:
-        raise AudioError(
-            f"{name} holds a header and no samples: it is cut off, or nothing was recorded; "
-            "copy it again."
-        )
-    if (
-        AUDIO_CHUNK_RESIZED.search(sound.extra_info)
-        or (sound.format == "OGG" and not _ogg_is_whole(file))
-        or (sound.format == "MP3" and not _mp3_is_whole(file))
-    ):
+    header = _plausible(AudioHeader(sound.samplerate, sound.channels, sound.frames, name))
+    place = file.tell()
+    if not is_whole(sound, file):
         raise AudioError(
             f"{name} is cut off, or was written as a stream that does not say how long it is; "
             "copy it again or convert it to WAV or FLAC."
         )
-    return AudioHeader(sound.samplerate, sound.channels, sound.frames, name)
+    file.seek(place)
+    return header
 
 
-def _ogg_is_whole(file: io.BufferedIOBase) -> bool:
-    """Whether the last page is complete and says that it is the last.
-
-    Source: RFC 3533, section 6.
-    """
-    file.seek(max(0, file.seek(0, io.SEEK_END) - 2**17))  # a page has at most 65,307 bytes
-    tail = file.read()
-    page = tail[max(0, tail.rfind(b"OggS")) :]
-    header_bytes = 27 + page[26] if len(page) > 26 else 27
-    return len(page) >= header_bytes + sum(page[27:header_bytes]) and bool(page[5] & 4)
-
-
-def _mp3_is_whole(file: io.BufferedIOBase) -> bool:
-    """Whether the first frame states its stream's frames and bytes, and the file has those bytes.
-
-    Where it does not, the length is an estimate and libsndfile drops what lies beyond it.
-    Source: the Xing and Info tags of LAME; for the ID3v2 tag in front, id3.org/id3v2.4.0-structure.
-    """
-    file.seek(0)
-    tag = file.read(10)
-    file.seek(10 + int("".join(f"{byte:07b}" for byte in tag[6:]), 2) if tag[:3] == b"ID3" else 0)
-    stated = re.search(rb"(?:Xing|Info)...[\x03\x07\x0b\x0f].{4}(.{4})", file.read(64), re.DOTALL)
-    return stated is not None and int.from_bytes(stated[1], "big") <= file.seek(0, io.SEEK_END)
+def _plausible(header: AudioHeader) -> AudioHeader:
+    """The header, if it can be meant."""
+    if header.sample_rate not in SAMPLE_RATES:
+        raise AudioError(
+            f"{header.path} declares {header.sample_rate} Hz; expected {SAMPLE_RATES[0]} to "
+            f"{SAMPLE_RATES[-1]}: its header is damaged, or it is not speech."
+        )
+    if header.channels > MAX_CHANNELS:
+        raise AudioError(
+            f"{header.path} has {header.channels} channels; expected at most {MAX_CHANNELS}: "
+            "extract the one with the voice."
+        )
+    if header.samples <= 0:
+        raise AudioError(
+            f"{header.path} holds a header and no samples: it is cut off, or nothing was recorded; "
+            "copy it again."
+        )
+    return header
 
 
 def _part(

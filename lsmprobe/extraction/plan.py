@@ -13,6 +13,7 @@ from lsmprobe.config import ExtractConfig
 from lsmprobe.corpora.audio import (
     PART_TOLERANCE_S,
     SAMPLE_RATE,
+    decoders,
     ends_beyond,
     n_samples,
     read_header,
@@ -106,6 +107,7 @@ def planned_cache(config: ExtractConfig) -> tuple[Encoder, CachePlan]:
                 "lsmprobe": __version__,
                 "librosa": version("librosa"),
                 "soxr": version("soxr"),
+                **decoders(utterances.path[utterances.samples > 0]),
             },
         },
     )
