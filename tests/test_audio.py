@@ -222,12 +222,12 @@ WRITABLE = [
     data=st.data(),
     rate=st.sampled_from([16_000, 48_000]),
 )
-@settings(parent=in_one_folder, max_examples=8)
+@settings(parent=in_one_folder, max_examples=4)
 def test_a_part_is_that_slice_of_the_whole_decoded_file(written, container, subtype, data, rate):
     content = speech_in(container, subtype, rate)
     path = written(content, f"{container}-{subtype}-{rate}")
     with soundfile.SoundFile(io.BytesIO(content)) as sound:  # soundfile.read would seek first
-        whole = sound.read(dtype="float32")
+        whole = sound.read(sound.frames, dtype="float32")
     start = data.draw(st.integers(0, 2 * rate - rate // 10))
     stop = data.draw(st.integers(start + rate // 20, 2 * rate))
     part = read_audio(path, start_s=start / rate, end_s=stop / rate)
