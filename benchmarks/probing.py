@@ -40,7 +40,6 @@ from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.probing.batches import Batches, FrameFeatures, PooledFeatures
 from lsmprobe.probing.heads import LinearHead, MultiLayerHead, NonLinearHead, Probe
 from lsmprobe.probing.training import Member, Recipe, fit
-from lsmprobe.results.scores import macro_f1
 
 CLASSES = 7
 SEEDS = 3
@@ -196,7 +195,6 @@ def train(
         corpus.labels,
         corpus.fold,
         CLASSES,
-        score=lambda truth, guess: macro_f1(truth, guess, CLASSES),
         device=device,
         on_epoch=on_epoch,
     )

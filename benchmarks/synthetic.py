@@ -14,7 +14,6 @@ from lsmprobe.cache.writer import CacheWriter
 from lsmprobe.probing.batches import FrameFeatures
 from lsmprobe.probing.heads import MultiLayerHead, Probe
 from lsmprobe.probing.training import Member, Recipe, fit
-from lsmprobe.results.scores import macro_f1
 
 EMOTIONS = ("anger", "disgust", "fear", "happiness", "neutrality", "sadness", "surprise")
 FRAME_S = 0.02
@@ -77,5 +76,4 @@ def train_an_epoch(
         np.array([EMOTIONS.index(emotion) for emotion in cache.utterances.emotion]),
         fold,
         len(EMOTIONS),
-        score=lambda truth, guess: macro_f1(truth, guess, len(EMOTIONS)),
     )

@@ -4,7 +4,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import f1_score
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
@@ -13,8 +12,9 @@ from lsmprobe.probing import training
 from lsmprobe.probing.batches import FrameFeatures, PooledFeatures
 from lsmprobe.probing.heads import LinearHead, MultiLayerHead, NonLinearHead, Probe
 from lsmprobe.probing.norms import Standardise, pooled_statistics
+from lsmprobe.probing.objectives import CLASSIFICATION, balanced_weights
 from lsmprobe.probing.seeds import seed_of
-from lsmprobe.probing.training import Member, Recipe, balanced_weights, fit
+from lsmprobe.probing.training import Member, Recipe, fit
 
 N, DIM, CLASSES = 60, 6, 3
 
@@ -27,10 +27,6 @@ def data(rng):
     means[:, 1, :CLASSES] += 4 * np.eye(CLASSES, dtype=np.float32)[labels]
     order = rng.permutation(N)
     return labels, (order[:40], order[40:50], order[50:]), torch.from_numpy(means)
-
-
-def macro_f1(labels, predictions):
-    return 100 * f1_score(labels, predictions, average="macro", zero_division=0)
 
 
 def member(name="linear", layers=(1,), seed=0, dropout=0.1):
@@ -46,7 +42,6 @@ def member(name="linear", layers=(1,), seed=0, dropout=0.1):
 def train(members, data, recipe=None, **kwargs):
     labels, fold, means = data
     features = kwargs.pop("features", PooledFeatures(means))
-    kwargs.setdefault("score", macro_f1)
     members = [replace(member, recipe=recipe or Recipe(epochs=3)) for member in members]
     return fit(members, features, labels, fold, CLASSES, **kwargs)
 
@@ -131,7 +126,7 @@ def linear_members(means, trained):
 def test_linear_heads_trained_as_one_are_those_trained_one_by_one(data):
     labels, fold, means = data
     fits = [
-        fit(linear_members(means, fold[0]), features, labels, fold, CLASSES, score=macro_f1)
+        fit(linear_members(means, fold[0]), features, labels, fold, CLASSES)
         for features in (PooledFeatures(means), as_frames(means))
     ]
     for ours, plain in zip(*fits, strict=True):
@@ -145,16 +140,14 @@ def test_a_linear_member_does_not_depend_on_the_heads_it_is_stacked_with(data):
     _, fold, means = data
     together = linear_members(means, fold[0])
     alone = copy.deepcopy(together[4])
-    fits = fit(together, PooledFeatures(means), *data[:2], CLASSES, score=macro_f1)
-    [single] = fit([alone], PooledFeatures(means), *data[:2], CLASSES, score=macro_f1)
+    fits = fit(together, PooledFeatures(means), *data[:2], CLASSES)
+    [single] = fit([alone], PooledFeatures(means), *data[:2], CLASSES)
     np.testing.assert_allclose(fits[4].probabilities, single.probabilities, atol=1e-5)
 
 
 def test_trained_heads_have_memory_of_their_own(data):
     _, fold, means = data
-    fits = fit(
-        linear_members(means, fold[0]), PooledFeatures(means), *data[:2], CLASSES, score=macro_f1
-    )
+    fits = fit(linear_members(means, fold[0]), PooledFeatures(means), *data[:2], CLASSES)
     tensors = [t for f in fits for t in f.member.probe.parameters()]
     assert len({t.untyped_storage().data_ptr() for t in tensors}) == len(tensors)
     assert all(t.untyped_storage().nbytes() == t.nbytes for t in tensors)
@@ -307,7 +300,10 @@ def test_every_epoch_sees_every_training_utterance_once_in_another_order(data):
 def test_the_epoch_is_the_best_on_validation_and_the_earliest_on_ties(data, choice, expected):
     values = iter([10.0, 30.0, 30.0, 20.0])
     [fitted] = train(
-        [member()], data, Recipe(epochs=4, epoch_choice=choice), score=lambda *_: next(values)
+        [member()],
+        data,
+        Recipe(epochs=4, epoch_choice=choice),
+        objective=replace(CLASSIFICATION, score=lambda *_: next(values)),
     )
     assert fitted.best_epoch == expected
 
@@ -338,7 +334,12 @@ def test_the_validation_loss_may_be_the_mean_of_its_batches(data):
 def test_the_chosen_epochs_head_is_the_one_that_is_tested(data):
     _labels, (_, _, test), means = data
     values = iter([1.0, 0.0, 0.0])
-    [chosen] = train([member()], data, Recipe(epochs=3), score=lambda *_: next(values))
+    [chosen] = train(
+        [member()],
+        data,
+        Recipe(epochs=3),
+        objective=replace(CLASSIFICATION, score=lambda *_: next(values)),
+    )
     [first] = train([member()], data, Recipe(epochs=1))
     np.testing.assert_array_equal(chosen.probabilities, first.probabilities)
     logits = chosen.member.probe(means[test, 1], torch.ones(len(test), dtype=torch.long))

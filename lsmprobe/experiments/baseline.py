@@ -20,7 +20,6 @@ from lsmprobe.probing.run import Run, make_task_split, name_runs
 from lsmprobe.probing.task import Task, read_task
 from lsmprobe.progress import Progress, automatic
 from lsmprobe.results.records import is_finished, results_table, save_run
-from lsmprobe.results.scores import macro_f1
 
 HEAD = "ast"  # as the records name it, of whatever size
 log = logging.getLogger(__name__)
@@ -110,7 +109,7 @@ def train_run(
             n_classes,
             seed=run.seed,
             recipe=recipe(config),
-            score=lambda truth, guess: macro_f1(truth, guess, n_classes),
+            score=lambda truth, guess: task.objective.score(truth, guess, n_classes),
             device=device,
             on_epoch=on_epoch,
         )

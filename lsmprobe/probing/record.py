@@ -2,7 +2,6 @@
 
 import datetime
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,11 +9,11 @@ import torch
 from torch import Tensor
 
 from lsmprobe.probing.heads import Probe
+from lsmprobe.probing.objectives import objective_of
 from lsmprobe.probing.run import METHOD, Run
 from lsmprobe.probing.table import NORMS, head_of
 from lsmprobe.probing.task import Task
-from lsmprobe.results.alarms import Alarm, layer_alarms, run_alarms
-from lsmprobe.results.scores import bootstrap_interval, scores, shuffled_answers
+from lsmprobe.results.alarms import Alarm, layer_alarms
 from lsmprobe.version import __version__
 
 
@@ -40,30 +39,20 @@ def run_record(
         layer_weights: of each fold, if the head weighs layers, else none.
         best_epochs: of each fold, counted from 1.
         histories: of each fold, one entry per epoch.
-        probabilities: of each fold, (test utterances, classes).
+        probabilities: of each fold, (test utterances, outputs), or what else the objective keeps.
         seconds: that the run took.
         device: where it ran.
         shared_pools: whether memory was too small for an order of its own.
     """
     tested = np.concatenate([fold.test for fold in run.split.folds])
-    chances_of_all = np.concatenate(probabilities)
-    guesses = chances_of_all.argmax(1)
-    truth = task.labels[tested]
+    kept_of_all = np.concatenate(probabilities)
+    objective = task.objective
+    answers = objective.answers(kept_of_all)
     table = task.utterances.iloc[tested]
-    n_classes = len(task.classes)
-    interval = bootstrap_interval(truth, guesses, table.speaker.to_numpy(), n_classes)
-    shuffled = shuffled_answers(truth, guesses, n_classes)
-    scored = scores(truth, guesses, n_classes)
-    alarms = run_alarms(
-        truth,
-        guesses,
-        n_classes,
-        score=scored["macro_f1"],
-        low=interval.low,
-        constant=scored["constant_f1"],
-        shuffled_95=shuffled.point_95,
+    found = objective.evaluate(
+        task.labels[tested], answers, table.speaker.to_numpy(), task.n_outputs
     )
-    alarms += _alarms_of_layers(task, layers)
+    alarms = found.alarms + _alarms_of_layers(task, layers)
     return {
         "model": task.model,
         "corpus": task.corpus,
@@ -72,6 +61,7 @@ def run_record(
         "seed": run.seed,
         "experiment": run.experiment,
         "method": METHOD,
+        "objective": objective.name,
         "settings": dict(run.settings),
         "split": {
             "kind": run.split.kind,
@@ -109,21 +99,16 @@ def run_record(
             }
             for number, fold in enumerate(run.split.folds)
         ],
-        "scores": {
-            **scored,
-            "shuffled": asdict(shuffled),
-            "interval": asdict(interval),
-        },
+        "scores": found.scores,
         "alarms": [alarm._asdict() for alarm in alarms],
         "predictions": [
             {
                 "key": row.key,
                 "speaker": row.speaker,
                 "emotion": row.emotion,
-                "predicted": task.classes[guess],
-                "probabilities": [round(float(p), 6) for p in chances],
+                **objective.shown(kept, answer, task.classes),
             }
-            for row, guess, chances in zip(table.itertuples(), guesses, chances_of_all, strict=True)
+            for row, answer, kept in zip(table.itertuples(), answers, kept_of_all, strict=True)
         ],
     }
 
@@ -150,7 +135,7 @@ def saved_probe(record: Mapping[str, Any], tensors: Mapping[str, Tensor], fold: 
     head = row.build(
         len(record["layers"]),
         record["dim"] if "dim" in record else saved["head"][row.input_weight].shape[-1],
-        len(record["classes"]),
+        objective_of(record).n_outputs(record["classes"]),
         record["settings"],
     )
     probe = Probe(norm, head)

@@ -64,7 +64,7 @@ def name_runs(
     hashes = {key: split_hash(split, task.keys) for key, split in distinct.items()}
     learned = {
         "cache": task.cache.identity_hash,
-        "labels": task.labels_hash,
+        **task.learned,
         "method": METHOD,
     }
     runs = []

@@ -44,7 +44,6 @@ from lsmprobe.results.records import (
     save_fold,
     save_run,
 )
-from lsmprobe.results.scores import macro_f1
 from lsmprobe.splits.file import Fold
 
 Job = tuple[ProbeConfig, Run]  # a run and the settings that it was planned from
@@ -308,8 +307,8 @@ def _train_fold(
         features,
         task.labels,
         (fold.train, fold.validation, fold.test),
-        len(task.classes),
-        score=lambda truth, guess: macro_f1(truth, guess, len(task.classes)),
+        task.n_outputs,
+        objective=task.objective,
         device=device,
         on_epoch=on_epoch,
     )
@@ -317,8 +316,8 @@ def _train_fold(
     if any(epoch["validation_loss"] is None for one in fits for epoch in one.history):
         log.warning(
             "%s: fold %d has no validation loss, since its training set has none of the emotions "
-            "that its validation set has; the epoch is chosen by macro-F1",
-            *(task.corpus, number),
+            "that its validation set has; the epoch is chosen by %s",
+            *(task.corpus, number, task.objective.title),
         )
     return [
         TrainedFold(
@@ -371,7 +370,7 @@ def _member(config: ProbeConfig, task: Task, run: Run, number: int, fold: Fold) 
         HEADS[run.head],
         len(layers),
         task.cache.dim,
-        len(task.classes),
+        task.n_outputs,
         run.settings,
         seed=seed_of(INITIALISATION, run.seed, number),
     )

@@ -21,6 +21,7 @@ from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.verify import verify_once
 from lsmprobe.config import ProbeConfig, dataset_name, label_map, model_name
 from lsmprobe.errors import CacheError, SettingsError, nearest
+from lsmprobe.probing.objectives import CLASSIFICATION, Objective
 from lsmprobe.probing.table import heads_asked, unreadable
 from lsmprobe.progress import Progress, automatic
 
@@ -56,19 +57,33 @@ class HiddenStates(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A cache as a classification task: which utterances, of which classes."""
+    """A cache and what is learned from it: which utterances, of which classes, with what aim."""
 
     cache: HiddenStates
     model: str
     corpus: str
     rows: np.ndarray  # positions in the cache
     utterances: pd.DataFrame  # those rows, labels merged
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # or whatever names the outputs of another objective
+    objective: Objective = CLASSIFICATION
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """The class of every utterance, as an index into `classes`."""
-        return np.array([self.classes.index(e) for e in self.utterances.emotion])
+        """The target of every utterance; for classification an index into `classes`."""
+        return self.objective.targets(self.utterances, self.classes)
+
+    @property
+    def n_outputs(self) -> int:
+        """How many values a head puts out for an utterance."""
+        return self.objective.n_outputs(self.classes)
+
+    @property
+    def learned(self) -> dict[str, str]:
+        """What a run's name says of what is learned."""
+        if self.objective.name == CLASSIFICATION.name:  # as it was before there were others
+            return {"labels": self.labels_hash}
+        targets = hashlib.sha256(json.dumps(self.labels.tolist()).encode()).hexdigest()
+        return {"labels": self.labels_hash, "objective": self.objective.name, "targets": targets}
 
     @property
     def keys(self) -> list[str]:

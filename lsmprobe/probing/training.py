@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
 from lsmprobe.errors import TrainingError
@@ -25,6 +25,7 @@ from lsmprobe.machine import keep_freed_memory
 from lsmprobe.probing.batches import Batches, Features, PooledFeatures
 from lsmprobe.probing.heads import LinearHead, Probe, weighs_layers
 from lsmprobe.probing.linear_stack import LinearStack, joint_step
+from lsmprobe.probing.objectives import CLASSIFICATION, Objective, Targets
 from lsmprobe.probing.seeds import DROPOUT, ORDER, seed_of
 from lsmprobe.results.scores import uar
 
@@ -75,18 +76,18 @@ class Fit:
     history: list[dict[str, float | None]]
     """One entry per epoch, the first is epoch 1; `validation_loss` is None where there is none."""
     best_epoch: int  # counted from 1
-    probabilities: Float[np.ndarray, "test classes"]
+    probabilities: Float[np.ndarray, "test outputs"]  # or what else the objective keeps
     shared_pools: bool = False  # whether all seeds saw the same few batches at about the same time
 
 
 def fit(
     members: Sequence[Member],
     features: Features,
-    labels: Int[np.ndarray, " utterances"],
+    targets: Targets,
     fold: tuple[np.ndarray, np.ndarray, np.ndarray],
-    n_classes: int,
+    n_outputs: int,
     *,
-    score: Callable[[np.ndarray, np.ndarray], float],
+    objective: Objective = CLASSIFICATION,
     device: str = "cpu",
     on_epoch: Callable[[], None] = lambda: None,
 ) -> list[Fit]:
@@ -96,10 +97,12 @@ def fit(
         members: the heads, freshly initialised; they are moved to `device` and trained in place.
             Their recipes may differ in all but epochs and batch size.
         features: where batches come from.
-        labels: the class of every utterance, 0 to n_classes - 1.
+        targets: of every utterance, as the objective gives them: for classification its class, 0
+            to n_outputs - 1.
         fold: indices of the training, validation and test utterances.
-        n_classes: of the corpus, whether or not all of them occur in the fold.
-        score: (labels, predictions) -> the score that chooses the epoch; higher is better.
+        n_outputs: of the heads: for classification the classes of the corpus, whether or not all of
+            them occur in the fold.
+        objective: what is learned: its loss, its answers, and the score that chooses the epoch.
         device: where the heads are trained.
         on_epoch: called once per epoch and member.
 
@@ -110,26 +113,26 @@ def fit(
         TrainingError: a loss that is not finite.
     """
     keep_freed_memory()
-    targets = torch.from_numpy(labels).long()
+    given = torch.from_numpy(targets)
+    truth = given.float() if given.is_floating_point() else given.long()
     [(epochs, batch_size)] = {(m.recipe.epochs, m.recipe.batch_size) for m in members}
-    course = _Course(*fold, targets, epochs, batch_size)
-    balanced = balanced_weights(targets[course.train], n_classes).to(device)
-    trainers = [_Trainer(member, balanced, device) for member in members]
+    course = _Course(*fold, truth, epochs, batch_size)
+    trainers = [_Trainer(member, objective, course, n_outputs, device) for member in members]
     with torch.random.fork_rng([device] if device.startswith("cuda") else []):
-        groups = _groups(trainers, features, course, device)
+        groups = _groups(trainers, features, course, device, stacks=objective.stacks)
         for epoch in range(1, course.epochs + 1):
             for group in groups:
                 group.train(epoch)
                 for trainer, logits in zip(
                     group.trainers, group.logits(course.validation), strict=True
                 ):
-                    trainer.end_epoch(epoch, logits, targets[course.validation], score)
+                    trainer.end_epoch(epoch, logits, truth[course.validation])
                     on_epoch()
         for group in groups:
             for trainer in group.trainers:
                 trainer.restore_best()
             for trainer, logits in zip(group.trainers, group.logits(course.test), strict=True):
-                trainer.probabilities = torch.softmax(logits, 1).numpy()
+                trainer.probabilities = objective.kept(logits).numpy()
         shared = {t.member.name: group.shares_pools for group in groups for t in group.trainers}
     return [
         Fit(t.member, t.history, t.best_epoch, t.probabilities, shared[t.member.name])
@@ -144,7 +147,7 @@ class _Course:
     train: Int[np.ndarray, " train"]
     validation: Int[np.ndarray, " validation"]
     test: Int[np.ndarray, " test"]
-    targets: Int[Tensor, " utterances"]
+    targets: Num[Tensor, "utterances ..."]
     epochs: int
     batch_size: int
 
@@ -166,25 +169,21 @@ def _cut(utterances: np.ndarray, size: int) -> list[np.ndarray]:
     return [utterances[start : start + size] for start in range(0, len(utterances), size)]
 
 
-def balanced_weights(targets: Int[Tensor, " train"], n_classes: int) -> Float[Tensor, " classes"]:
-    """Weights inverse to the counts, N / (k n_c); 0 for a class that does not occur."""
-    counts = torch.bincount(targets, minlength=n_classes).float()
-    weights = len(targets) / (n_classes * counts)
-    return torch.where(counts > 0, weights, 0.0)
-
-
 class _Trainer:
     """One member on its way through the epochs: its optimiser, its history, its best state."""
 
-    probabilities: Float[np.ndarray, "test classes"]  # once it is tested
+    probabilities: Float[np.ndarray, "test outputs"]  # once it is tested
 
-    def __init__(self, member: Member, balanced: Float[Tensor, " classes"], device: str) -> None:
+    def __init__(
+        self, member: Member, objective: Objective, course: _Course, n_outputs: int, device: str
+    ) -> None:
         recipe = member.recipe
         self.member = member
         self.recipe = recipe
-        self.loss = nn.CrossEntropyLoss(
-            weight=balanced if recipe.class_weights == "balanced" else None
-        )
+        self.objective = objective
+        self.n_outputs = n_outputs
+        balanced = recipe.class_weights == "balanced"
+        self.loss = objective.loss(course.targets[course.train], n_outputs, balanced).to(device)
         self.device = device
         self.probe = member.probe.to(device)
         self.optimiser = torch.optim.Adam(
@@ -208,7 +207,7 @@ class _Trainer:
         self,
         frames: Sequence[Float[Tensor, "*layers _ dim"]],
         lengths: Int[Tensor, " batch"],
-        targets: Int[Tensor, " batch"],
+        targets: Num[Tensor, "batch ..."],
     ) -> None:
         # Dropout depends on the run, the fold and the step, not on who trains beside this one.
         torch.manual_seed(seed_of(DROPOUT, self.member.seed, self.member.fold, self.n_steps))
@@ -227,20 +226,19 @@ class _Trainer:
     @torch.no_grad()
     def logits(
         self, frames: Sequence[Float[Tensor, "*layers _ dim"]], lengths: Int[Tensor, " batch"]
-    ) -> Float[Tensor, "batch classes"]:
+    ) -> Float[Tensor, "batch outputs"]:
         self.probe.eval()
         return self.probe(frames, lengths).cpu()
 
     def end_epoch(
         self,
         epoch: int,
-        logits: Float[Tensor, "validation classes"],
-        targets: Int[Tensor, " validation"],
-        score: Callable[[np.ndarray, np.ndarray], float],
+        logits: Float[Tensor, "validation outputs"],
+        targets: Num[Tensor, "validation ..."],
     ) -> None:
         validation_loss = self._validation_loss(logits, targets)
-        answers = logits.argmax(1).numpy()
-        validation_score = score(targets.numpy(), answers)
+        answers = self.objective.answers(logits.numpy())
+        validation_score = self.objective.score(targets.numpy(), answers, self.n_outputs)
         train_loss = self.epoch_loss.item() / self.epoch_utterances
         if not (math.isfinite(train_loss) and math.isfinite(validation_loss or 0.0)):
             raise TrainingError(
@@ -276,11 +274,12 @@ class _Trainer:
             self.scheduler.step()
 
     def _validation_loss(
-        self, logits: Float[Tensor, "validation classes"], targets: Int[Tensor, " validation"]
+        self,
+        logits: Float[Tensor, "validation outputs"],
+        targets: Num[Tensor, "validation ..."],
     ) -> float | None:
-        """None where no validation utterance has a weight, since training has none of its kind."""
-        weights = self.loss.weight
-        if weights is not None and not weights[targets.to(self.device)].any():
+        """None where the objective has no loss for these utterances."""
+        if not self.objective.has_loss(self.loss, targets.to(self.device)):
             return None
         if self.recipe.validation_loss == "utterances":
             return self.loss(logits.to(self.device), targets.to(self.device)).item()
@@ -322,14 +321,14 @@ def _scheduler(
 
 
 def _groups(
-    trainers: Sequence[_Trainer], features: Features, course: _Course, device: str
+    trainers: Sequence[_Trainer], features: Features, course: _Course, device: str, *, stacks: bool
 ) -> list["_Packed | _Stacked"]:
     """Linear heads over pooled means as stacks of like shape; all the others share batches."""
     shapes: dict[tuple[int, ...], list[_Trainer]] = {}
     others = []
     for trainer in trainers:
         head = trainer.probe.head
-        if isinstance(head, LinearHead) and isinstance(features, PooledFeatures):
+        if stacks and isinstance(head, LinearHead) and isinstance(features, PooledFeatures):
             shapes.setdefault(head.project.weight.shape, []).append(trainer)
         else:
             others.append(trainer)
@@ -413,7 +412,9 @@ class _Stacked:
         self._course = course
         heads = [t.probe.head for t in trainers if isinstance(t.probe.head, LinearHead)]
         ones = torch.ones(heads[0].classify.out_features, device=features.means.device)
-        weights = [ones if t.loss.weight is None else t.loss.weight for t in trainers]
+        losses = [t.loss for t in trainers if isinstance(t.loss, nn.CrossEntropyLoss)]
+        assert len(losses) == len(trainers), "an objective that stacks has the cross entropy"
+        weights = [ones if loss.weight is None else loss.weight for loss in losses]
         self._class_weights = torch.stack(weights)
         self._stack = LinearStack(heads)
 
