@@ -50,10 +50,11 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         hints = _hints(function)
         for name, value in bound.arguments.items():
             kind = signature.parameters[name].kind
-            if name in hints and kind not in (
-                inspect.Parameter.VAR_POSITIONAL,
-                inspect.Parameter.VAR_KEYWORD,
-            ):
+            if name not in hints or kind is inspect.Parameter.VAR_KEYWORD:
+                continue
+            if kind is inspect.Parameter.VAR_POSITIONAL:
+                bound.arguments[name] = tuple(check(name, one, hints[name]) for one in value)
+            else:
                 bound.arguments[name] = check(name, value, hints[name])
         return function(*bound.args, **bound.kwargs)
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import jaxtyping
 import pytest
 
+import lsmprobe
 from lsmprobe import config as config_module
 from lsmprobe.arguments import Within, check, checked
 from lsmprobe.errors import SettingsError
@@ -106,6 +107,38 @@ def test_a_string_stands_for_a_tuple_of_one():
     assert (config.dataset, config.emotions) == (("emodb",), ("anger",))
 
 
+MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def functions_with_choices():
+    """(function, parameter, a right value) of every public function and method with a choice."""
+    for name in lsmprobe.__all__:
+        found = getattr(lsmprobe, name)
+        if inspect.isfunction(found):
+            hints = typing.get_type_hints(inspect.unwrap(found), include_extras=True)
+            kinds = inspect.signature(found).parameters
+            for parameter, hint in hints.items():
+                if parameter == "return" or kinds[parameter].kind in MANY:
+                    continue
+                if literals(hint):
+                    yield pytest.param(found, parameter, hint, id=f"{name}.{parameter}")
+
+
+@pytest.mark.parametrize(("function", "parameter", "hint"), [*functions_with_choices()])
+def test_every_public_function_refuses_a_wrong_spelling_before_it_looks_at_anything_else(
+    function, parameter, hint
+):
+    """What else it needs is left None, which nothing could be computed from."""
+    right = max(literals(hint), key=len)
+    needed = {
+        name: None
+        for name, one in inspect.signature(function).parameters.items()
+        if one.default is inspect.Parameter.empty and one.kind not in MANY
+    }
+    with pytest.raises(SettingsError, match=rf"{parameter} is '.*'; expected one of .*{right}"):
+        function(**(needed | {parameter: right[:-1] + "~"}))
+
+
 def test_arguments_reach_the_function_as_their_types_spell_them():
     @checked
     def area(
@@ -120,6 +153,14 @@ def test_arguments_reach_the_function_as_their_types_spell_them():
         ("square", (1.0, 2.0), ("cka",), {"other": "CKA"})
     )
     assert area() == ("disc", (), (), {})
+
+    @checked
+    def several(*over: Literal["corpus", "model"]):
+        return over
+
+    assert several("Corpus", "model") == ("corpus", "model")
+    with pytest.raises(SettingsError, match="over is 'corpora'; expected one of"):
+        several("model", "corpora")
     with pytest.raises(SettingsError, match="Did you mean 'svcca'"):
         area(measures=("cka", "svca"))
     with pytest.raises(TypeError, match="multiple values"):

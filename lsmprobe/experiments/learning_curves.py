@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from lsmprobe.arguments import checked
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.config import ProbeConfig
 from lsmprobe.errors import SettingsError
@@ -25,6 +26,7 @@ from lsmprobe.splits.file import Fold, Split
 log = logging.getLogger(__name__)
 
 
+@checked
 def learning_curve(
     cache: FeatureCache,
     *,

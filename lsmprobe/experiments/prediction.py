@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lsmprobe.arguments import checked
 from lsmprobe.config import Device
 from lsmprobe.corpora.audio import read_audio
 from lsmprobe.errors import ModelError, ResultsError
@@ -30,6 +31,7 @@ from lsmprobe.results.records import load_head, load_record
 log = logging.getLogger(__name__)
 
 
+@checked
 def predict(
     record: str | Path,
     clips: Sequence[str | Path | np.ndarray],

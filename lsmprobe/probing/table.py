@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lsmprobe.arguments import checked
 from lsmprobe.config import HEAD_NAMES, ProbeConfig
 from lsmprobe.errors import ResultsError, SettingsError, nearest
 from lsmprobe.probing.heads import LinearHead, MultiLayerHead, NonLinearHead
@@ -97,6 +98,7 @@ PAPER_HEADS = tuple(head.name for head in HEADS.values() if head.in_paper)
 OTHER_TITLES = {"ast": "AST"}  # trained from scratch, so that it reads no cache as a head does
 
 
+@checked
 def register_head(
     name: str,
     build: Build,

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lsmprobe.arguments import checked
 from lsmprobe.errors import ResultsError
 
 # Okabe and Ito 2008: told apart with every kind of colour blindness; yellow is left out, it fades.
@@ -365,6 +366,7 @@ def _percent_map(scores: pd.DataFrame, ax: Axes | None, measure: str) -> Axes:
     return ax
 
 
+@checked
 def draw_learning_curve(
     curve: pd.DataFrame, ax: Axes | None = None, *, over: Literal["speakers", "clips"] = "speakers"
 ) -> Axes:
