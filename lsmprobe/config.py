@@ -379,6 +379,12 @@ class ReportConfig(Config):
     """Only these models, as the records name them."""
     dataset: tuple[str, ...] = ()
     """Only these corpora."""
+    split: tuple[str, ...] = ()
+    """Only runs with these splits: speaker, loso, ..."""
+    feature_norm: tuple[str, ...] = ()
+    """Only runs with these feature normalisations: none, zscore, layernorm."""
+    protocol: Literal["any", "paper"] = "any"
+    """paper: only runs of the paper's protocol, with its Tables 1 to 3 and Figure 2."""
     html: bool = False
     """Write the page instead: one file, OUT/report.html, that opens offline by double click."""
     cache_dir: Path = Path("cache")

@@ -9,6 +9,7 @@ import pytest
 from lsmprobe.cli import main
 from lsmprobe.config import ProbeConfig, ReportConfig
 from lsmprobe.errors import ResultsError
+from lsmprobe.report.paper import paper_models
 from lsmprobe.report.paper_report import make_report
 from lsmprobe.results.records import record_path, run_id, save_run
 from lsmprobe.results.scores import runs_interval
@@ -28,11 +29,14 @@ def write(tmp_path):
     two dozen answers are right."""
 
     def write(model, corpus, head, seed, macro_f1, *, n_right=12, n_speakers=1, **changes):
-        layer = changes.pop("layer", None if head in ("multilayer", "ast") else 4)
+        n_layers = paper_models().get(model, {}).get("n_blocks", 4) + 1
+        layer = changes.pop("layer", None if head in ("multilayer", "ast") else n_layers - 1)
         split = {"kind": "speaker", "seed": 0, "hash": f"{corpus}", "notes": []}
         split |= changes.pop("split", {})
         settings = SETTINGS | changes.pop("settings", {})
+        known = paper_models().get(model, {})
         identity = {"model": model, "model_type": "whisper", "random_init": None}
+        identity["hub_id"] = known.get("hub_id")
         identity |= changes.pop("identity", {})
         decisive = [model, corpus, head, layer, split, settings, identity]
         predictions = []
@@ -53,7 +57,7 @@ def write(tmp_path):
             "corpus": corpus,
             "head": head,
             "layer": layer,
-            "n_layers": 5,
+            "n_layers": n_layers,
             "layers": [1, 2, 3, 4] if layer is None else [layer],
             "layer_weights": [0.1, 0.2, 0.3, 0.4] if head == "multilayer" else None,
             "seed": seed,
@@ -127,15 +131,15 @@ def test_the_tables_are_those_worked_by_hand(write, report):
     answers = np.where(np.arange(24) < 12, labels, (labels + 1) % 3)
     ends = runs_interval(labels, np.stack([answers] * 3), np.zeros(24), 3)
     low, high = (f"{end:.1f}" for end in (ends.low, ends.high))
-    assert row_of(text, "emodb", "whisper-small", "Linear", "74.0", "±", "4.0", low, "to") == (
-        f"emodb whisper-small Linear 74.0 ± 4.0 {low} to {high} 16.7 3 87.2 ± 1.1 -13.2"
+    assert row_of(text, "emodb", "whisper-small", "Linear", "74.00", "±", "4.00", low, "to") == (
+        f"emodb whisper-small Linear 74.00 ± 4.00 {low} to {high} 16.7 3 87.21 ± 1.11 -13.21"
     )
     # 55, 58, 61 are the means of the seeds; distances from 74 and 42 add up as squares.
     below = np.hypot(74 - ends.low, 42 - ends.low) / 2
     above = np.hypot(ends.high - 74, ends.high - 42) / 2
-    assert row_of(text, "whisper-small", "Linear", "58.0") == (
-        f"whisper-small Linear 58.0 ± 3.0 {58 - below:.1f} to {58 + above:.1f} 16.7 3 60.9 ± 0.3 "
-        "64.1 -6.1"
+    assert row_of(text, "whisper-small", "Linear", "58.00") == (
+        f"whisper-small Linear 58.00 ± 3.00 {58 - below:.1f} to {58 + above:.1f} 16.7 3 60.87 ± "
+        "0.26* 64.13 -6.13"
     )
     table = numbers["table3"].set_index(["corpus", "model"])
     ours = table.loc[("emovo", "whisper-small")]
@@ -146,7 +150,7 @@ def test_the_tables_are_those_worked_by_hand(write, report):
 def test_what_has_not_been_run_is_a_dash(write, report):
     write("whisper-small", "emodb", "linear", 0, 70)
     text, numbers = report()
-    assert row_of(text, "xls-r", "Linear") == "xls-r Linear - - - - 5.4 ± 0.4 - -"
+    assert row_of(text, "xls-r", "Linear") == "xls-r Linear - - - - 5.43 ± 0.40 - -"
     assert numbers["table3"].macro_f1.notna().sum() == 1
     assert numbers["table2"].macro_f1.notna().sum() == 1
 
@@ -191,7 +195,7 @@ def test_models_with_random_weights_and_alarms_are_marked(write, report):
         write("m", "emodb", "linear", seed, 10, alarms=[alarm] * seed, identity={"random_init": 0})
     text, numbers = report()
     assert "m (random weights)" in text
-    assert "! 10.0 ± 0.0" in text
+    assert "! 10.00 ± 0.00" in text
     sentence = "! m on emodb, Linear: predicts one and the same of 3 classes (1 of 2 runs)."
     assert sentence in text
     best = numbers["table3-best"].iloc[0]
@@ -258,7 +262,7 @@ def test_everything_is_written_in_three_forms_and_drawn(write, report, tmp_path)
     assert (folder / "figure2.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "figure2.pdf").read_bytes().startswith(b"%PDF")
     latex = (folder / "table2.tex").read_text()
-    assert r"my\_model & Multi-Layer & 60.0 \ensuremath{\pm} 0.0" in latex
+    assert r"my\_model & Multi-Layer & \textbf{60.00 \ensuremath{\pm} 0.00}" in latex
     assert latex.startswith("% needs \\usepackage{booktabs,longtable}")
     page = (folder / "report.md").read_text()
     assert "| my_model" in page
@@ -295,7 +299,9 @@ def test_one_model_and_corpus_can_be_asked_for(write, report):
     with pytest.raises(ResultsError, match="no run is of --model c; known are: a, b"):
         report(model=("c",))
     write("b", "emovo", "linear", 0, 50)
-    with pytest.raises(ResultsError, match="no run of that --model on that --dataset"):
+    with pytest.raises(
+        ResultsError, match="no run of all that was asked for: --model a, --dataset emovo"
+    ):
         report(model=("a",), dataset=("emovo",))
 
 
@@ -333,3 +339,72 @@ def test_the_papers_baseline_is_a_column_and_its_small_form_another(write, repor
     assert (tiny.settings, tiny.macro_f1) == ("epochs: 5", 30)
     assert pd.isna(tiny.paper)
     assert "ast-tiny is a far smaller network" in text
+
+
+def test_a_model_is_the_papers_by_what_it_is_not_by_its_name(write, report):
+    write("whisper-small", "emodb", "linear", 0, 70, n_layers=5, layer=4)
+    text, numbers = report()
+    assert "-17.2" not in text
+    assert "not compared with the paper's whisper-small: 5 layers, the paper's has 13" in text
+    own = numbers["table3"].dropna(subset="macro_f1").iloc[0]
+    assert own.model == "whisper-small (not the paper's)"
+    assert pd.isna(own.paper)
+
+
+def test_a_model_of_a_folder_is_the_papers_by_name_only_and_that_is_said(write, report):
+    write("whisper-small", "emodb", "linear", 0, 70, identity={"hub_id": None})
+    text = " ".join(report()[0].split())
+    assert "taken for the paper's whisper-small by name only" in text
+    assert "-17.21" in text
+    write("whisper-small", "emovo", "linear", 0, 70, identity={"hub_id": "me/my-whisper"})
+    assert "me/my-whisper repository, the paper's has openai/whisper-small" in " ".join(
+        report()[0].split()
+    )
+
+
+def test_merged_labels_add_no_emotions_to_a_corpus(write, report):
+    write("m", "emodb", "linear", 0, 70)
+    other = {"map": ["fear=bad"], "emotions": []}
+    write("m", "emodb", "linear", 0, 60, settings=other, classes=["anger", "bad", "sadness"])
+    row = row_of(report()[0], "emodb", "German")
+    assert row.endswith("3, 3 after --map or --emotions")
+
+
+def test_every_record_is_read_once(write, report, monkeypatch):
+    for head in ("linear", "nonlinear", "multilayer"):
+        for seed in (0, 1, 2):
+            write("m", "emodb", head, seed, 50)
+    read, reads = json.loads, []
+    monkeypatch.setattr(json, "loads", lambda text: reads.append(1) or read(text))
+    report()
+    assert len(reads) == 9
+
+
+def test_the_papers_marks_stand_on_its_numbers_and_on_ours(write, tmp_path, report):
+    write("whisper-small", "emodb", "linear", 0, 70)
+    write("whisper-small", "emodb", "multilayer", 0, 80)
+    report()
+    page = (tmp_path / "results" / "report" / "report.md").read_text()
+    assert "**80.00**" in page  # the best head of a model
+    assert "**<u>90.64" not in page
+    assert "<u>**90.64 ± 1.47**</u>" in page  # the best of the row, and of the multilingual
+    assert "<u>88.84 ± 7.48</u>" in page  # the best of the English-only
+    assert "English-only: wav2vec2-base ‡" in page
+    assert "**57.50 ± 0.03**" in page
+
+
+def test_splits_norms_and_the_papers_protocol_can_be_asked_for(write, report):
+    write("m", "emodb", "linear", 0, 70)
+    write("m", "emodb", "linear", 0, 90, split={"kind": "loso", "hash": "x"})
+    write("m", "emodb", "linear", 0, 30, settings={"feature_norm": "zscore"})
+    of = {
+        "split": report(split=("loso",)),
+        "norm": report(feature_norm=("zscore",)),
+        "paper": report(protocol="paper"),
+    }
+    found = {name: numbers["table3-scores"].macro_f1.tolist() for name, (_, numbers) in of.items()}
+    assert found == {"split": [90], "norm": [30], "paper": [70]}
+    with pytest.raises(ResultsError, match="no run is of --feature-norm layernorm; known are"):
+        report(feature_norm=("layernorm",))
+    with pytest.raises(ResultsError, match="no run is of the paper's protocol"):
+        report(split=("loso",), protocol="paper")

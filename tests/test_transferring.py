@@ -29,9 +29,11 @@ from lsmprobe.report.figures import draw_transfer, draw_transfer_layers
 from lsmprobe.report.transfer import (
     format_transfer,
     save_transfer,
+    transfer_items,
     transfer_layers,
     transfer_matrix,
 )
+from lsmprobe.report.typeset import as_html, as_latex, as_markdown, as_text
 from lsmprobe.results.records import load_head, load_record, load_results
 
 THREE = ("anger", "fear", "sadness")
@@ -114,8 +116,8 @@ def test_the_layer_that_holds_the_cue_is_the_one_that_transfers(language, config
     table = transfer(config(layer="all", **LEARN))
     layers = transfer_layers(table)
     assert list(layers.index) == [
-        "north -> south",
-        "south -> north",
+        "north → south",
+        "south → north",
         "within north",
         "within south",
     ]
@@ -357,8 +359,29 @@ def test_figures_and_files(language, config, tmp_path):
     sweep = transfer(config(layer="all"))
     assert draw_transfer_layers(transfer_layers(sweep)).get_xlabel() == "layer"
     written = save_transfer(pd.concat([table, sweep]), tmp_path / "out")
-    assert [path.name for path in written] == ["transfer.csv", "made-linear-layers.png"]
+    assert [path.suffix for path in written] == [".csv", ".png"]
+    assert written[1].stem == f"{written[0].stem}-made-linear-layers"
     assert all(path.stat().st_size > 0 for path in written)
+    assert save_transfer(table, tmp_path / "out")[0] == written[0]
+    assert not written[1].exists()  # a figure of layers that the table no longer has
+    other = save_transfer(table.assign(feature_norm="zscore"), tmp_path / "out")
+    assert written[0].exists() and other[0] != written[0]
+
+
+def _apart(items):
+    """Tables, and sentences."""
+    sentences = [item for item in items if isinstance(item, str)]
+    return [item for item in items if not isinstance(item, str)], sentences
+
+
+def test_a_matrix_is_an_item_in_every_form(language, config):
+    language("north")
+    language("south")
+    matrices, [said, *_] = _apart(transfer_items(transfer(config())))
+    assert said.startswith("Means over 1 run;")
+    for form in (as_text, as_markdown, as_latex, as_html):
+        [drawn] = map(form, matrices)
+        assert "north" in drawn and "trained" in drawn
 
 
 def test_the_command_prints_a_matrix_and_what_failed(language, tmp_path, capsys):
@@ -371,8 +394,8 @@ def test_the_command_prints_a_matrix_and_what_failed(language, tmp_path, capsys)
     out = capsys.readouterr().out
     assert stopped.value.code == 0
     assert out.startswith("made, linear, layer 1, from a row's corpus to a column's: macro-F1 in")
-    assert "features: none; tested on the whole target" in out
-    assert str(tmp_path / "results" / "transfer" / "transfer.csv") in out
+    assert "features: none; tested on the whole target" in " ".join(out.split())
+    assert str(tmp_path / "results" / "transfer" / "transfer-none-") in out
     language("island", weights_sha256="bb")
     with pytest.raises(SystemExit) as stopped:
         main(command)

@@ -1,5 +1,7 @@
 """The same table for three readers; whatever a name holds, it stays a name."""
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +9,11 @@ import pandas as pd
 import pytest
 
 from lsmprobe.report.typeset import (
+    LATEX_PACKAGES,
     Heading,
     Picture,
     Table,
+    as_html,
     as_latex,
     as_markdown,
     as_text,
@@ -77,4 +81,65 @@ def test_what_is_missing_is_a_dash_never_a_number():
     assert number(np.nan) == score(np.nan, np.nan) == interval(np.nan, np.nan) == "-"
     assert score(53.42, np.nan) == "53.4"
     assert (score(53.42, 1.27), number(-0.04, "+")) == ("53.4 ± 1.3", "-0.0")
-    assert interval(-1.0, 2.25, "+") == "-1.0 to +2.2"
+    assert interval(-1.0, 2.25, "+") == "-1.0 to +2.3"
+
+
+def test_halves_are_rounded_up_on_decimals():
+    """As floats 25.45 and 87.85 lie below the half, 0.25 on it."""
+    assert [number(value) for value in (25.45, 87.85, 0.25, 2.35)] == ["25.5", "87.9", "0.3", "2.4"]
+    assert score(87.85, 0.01, 2) == "87.85 ± 0.01"
+    assert number(np.float64(-25.45), "+") == "-25.5"
+
+
+def test_marks_and_groups_stand_in_all_four_forms(table):
+    marked = table._replace(
+        marks={(0, "macro-F1"): ("bold", "underline")}, groups={"macro-F1": "English-only"}
+    )
+    assert "53.4 ± 1.3*_" in as_text(marked)
+    assert "<u>**53.4 ± 1.3**</u>" in as_markdown(marked)
+    assert r"\underline{\textbf{53.4 \ensuremath{\pm} 1.3}}" in as_latex(marked)
+    assert "<td><u><strong>53.4 ± 1.3</strong></u></td>" in as_html(marked)
+    assert "English-only: macro-F1" in as_markdown(marked)
+    assert r"\multicolumn{1}{c}{English-only} \\" in as_latex(marked)
+    assert '<th scope="colgroup" colspan="1">English-only</th>' in as_html(marked)
+
+
+def test_whatever_a_name_holds_it_stays_text_in_html(table):
+    hostile = '<script>alert("1")</script>'
+    rows = table.rows.assign(model=[hostile, "b"])
+    for item in (table._replace(rows=rows, caption=hostile, notes=[hostile]), Heading(hostile)):
+        assert "<script" not in as_html(item)
+
+
+def test_a_letter_that_latex_does_not_have_is_its_number(table):
+    rows = table.rows.assign(model=["模型 é → †", "b"])
+    latex = as_latex(table._replace(rows=rows))
+    assert r"[U+6A21][U+578B] é \ensuremath{\rightarrow} \textsuperscript{\dag}" in latex
+
+
+@pytest.mark.slow
+def test_a_small_latex_sets_every_kind_of_table(table, tmp_path):
+    if not (tex := shutil.which("pdflatex")):
+        pytest.skip("no pdflatex here; on Debian: texlive-latex-base, texlive-latex-recommended")
+    odd = [r"a_b~c^d\\e & f % g $ h # {i} < j > k -- é † ‡ → ± ² 模", "[x] * y"]
+    marked = table._replace(
+        rows=table.rows.assign(model=odd),
+        caption=odd[0],
+        notes=odd,
+        marks={(0, "macro-F1"): ("bold", "underline")},
+        groups={"macro-F1": odd[0]},
+    )
+    items = [table, marked, marked._replace(rows=pd.concat([marked.rows] * 60)), odd[0]]
+    body = "\n".join(as_latex(item) for item in items)
+    (tmp_path / "t.tex").write_text(
+        f"\\documentclass{{article}}\n{LATEX_PACKAGES}\n\\begin{{document}}\n{body}\n\\end{{document}}",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [tex, "-interaction=nonstopmode", "-halt-on-error", "t.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "t.pdf").read_bytes().startswith(b"%PDF")

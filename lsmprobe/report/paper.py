@@ -1,8 +1,9 @@
 """What the paper reports, as tables; the numbers are data files beside this module."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from functools import cache
 from importlib.resources import files
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -26,9 +27,60 @@ def paper_table(number: Literal[1, 2, 3]) -> pd.DataFrame:
 
     Source: `SOURCE`; each file says which table it is.
     """
-    path = files("lsmprobe") / "data" / f"paper_table{number}.csv"
+    return _read(f"paper_table{number}")
+
+
+@cache
+def paper_models() -> dict[str, dict[str, Any]]:
+    """The paper's models by our names: hub_id, n_blocks, dim, group (in the header of Table 3)."""
+    table = _read("paper_models").set_index("model")
+    return {str(name): dict(row) for name, row in table.iterrows()}
+
+
+def _read(name: str) -> pd.DataFrame:
+    path = files("lsmprobe") / "data" / f"{name}.csv"
     with path.open(encoding="utf-8") as file:
         return pd.read_csv(file, comment="#")
+
+
+def not_the_papers(model: str, identity: Mapping[str, Any], n_layers: int | None) -> str:
+    """Why a model is not the paper's though it is called so; empty where nothing speaks against it.
+
+    Args:
+        model: as the record names it.
+        identity: of the cache: hub_id, random_init, and dim where it is told.
+        n_layers: of the cache, layer 0 too.
+
+    >>> not_the_papers("whisper-small", {"hub_id": "openai/whisper-small"}, 13)
+    ''
+    >>> not_the_papers("whisper-small", {"hub_id": None}, 5)
+    "5 layers, the paper's has 13"
+    """
+    if model not in paper_models():
+        return ""
+    row = paper_models()[model]
+    found = {
+        "weights": ("random", None)[identity.get("random_init") is None],
+        "repository": identity.get("hub_id"),
+        "layers": n_layers,
+        "dimensions": identity.get("dim"),
+    }
+    expected = {
+        "weights": "trained",
+        "repository": row["hub_id"],
+        "layers": row["n_blocks"] + 1,
+        "dimensions": row["dim"],
+    }
+    return "; ".join(
+        f"{value} {what}, the paper's has {expected[what]}"
+        for what, value in found.items()
+        if value is not None and value != expected[what]
+    )
+
+
+def by_name_only(model: str, identity: Mapping[str, Any]) -> bool:
+    """Whether only its name (and its shape) says that this is the paper's model."""
+    return model in paper_models() and identity.get("hub_id") is None
 
 
 def known_facts(models: Collection[str], corpora: Collection[str], block: str) -> list[str]:

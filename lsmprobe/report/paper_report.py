@@ -5,10 +5,11 @@ docs/report.md says how to read it.
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,15 @@ from lsmprobe.errors import ResultsError, nearest
 from lsmprobe.probing.table import head_title
 from lsmprobe.progress import automatic
 from lsmprobe.report.figures import draw_mean_layer_weights, save_figure
-from lsmprobe.report.paper import SOURCE, disagreement, known_facts, paper_table
+from lsmprobe.report.paper import (
+    SOURCE,
+    by_name_only,
+    disagreement,
+    known_facts,
+    not_the_papers,
+    paper_models,
+    paper_table,
+)
 from lsmprobe.report.table1 import table1
 from lsmprobe.report.tables import (
     BASELINE,
@@ -37,19 +46,23 @@ from lsmprobe.report.tables import (
 )
 from lsmprobe.report.typeset import (
     DASH,
+    LATEX_PACKAGES,
     Heading,
     Item,
+    Mark,
     Picture,
     Table,
     as_latex,
     as_markdown,
     as_text,
+    counted,
     interval,
+    named_models,
     number,
     score,
 )
 from lsmprobe.results.comparison import add_holm, compare_records
-from lsmprobe.results.records import load_record, load_results
+from lsmprobe.results.records import Load, load_record, load_results
 
 PROTOCOL = (
     "as in the paper: split by whole speakers, features not normalised, the default recipe, "
@@ -60,6 +73,10 @@ UNITS = (
     "Macro-F1 in percent, mean ± standard deviation over runs (ddof 1); constant: the best "
     "constant answer; -: not run, or not in the paper; !: has an alarm, told below."
 )
+HEAD_SIGNS = {"linear": "†", "multilayer": "‡"}  # as in the header of the paper's Table 3
+FILTERS = {"model": "model", "dataset": "corpus", "split": "split", "feature_norm": "feature_norm"}
+REMEMBERED = 2000  # records: what a report reads, it reads once
+DECIMALS = 2  # of the scores in Tables 2 and 3, as the paper has them
 
 
 def make_report(config: ReportConfig) -> str:
@@ -68,23 +85,33 @@ def make_report(config: ReportConfig) -> str:
     Raises:
         ResultsError: there is no readable record of what was asked for.
     """
-    runs, left_out = read_runs(config)
+    found = read_runs(config)
     out = config.out or config.results_dir / "report"
-    items = report_items(runs, out)
-    if left_out:
-        named = _some([str(path) for path in left_out])
-        items.append(f"Damaged records left out: {len(left_out)} ({named}). Probe again.")
+    only_paper = config.protocol == "paper"
+    items = report_items(found.table, out, load=found.load, only_paper=only_paper)
+    if found.left_out:
+        named = _some([str(path) for path in found.left_out])
+        items.append(f"Damaged records left out: {len(found.left_out)} ({named}). Probe again.")
     written = write_report(items, out)
     return "\n\n".join([*map(as_text, items), "Written:\n" + "\n".join(map(str, written))])
 
 
-def read_runs(config: ReportConfig) -> tuple[pd.DataFrame, list[Path]]:
-    """The runs asked for, with what `tables.experiments` needs; the damaged records.
+class Runs(NamedTuple):
+    """The runs asked for, and what reads their records."""
+
+    table: pd.DataFrame  # as `tables.experiments` needs them
+    left_out: list[Path]  # damaged records
+    load: Load
+
+
+def read_runs(config: ReportConfig) -> Runs:
+    """The runs asked for, each record read once.
 
     Raises:
         ResultsError: there is no such folder, or no readable record of what was asked for in it.
     """
-    results = load_results(config.results_dir)
+    load = lru_cache(maxsize=REMEMBERED)(load_record)
+    results = load_results(config.results_dir, load=load)
     splits = config.results_dir / "splits"
     there = {p for p in config.results_dir.rglob("*.json") if p.parent != splits}
     left_out = sorted(there - {Path(path) for path in results.path})
@@ -96,42 +123,74 @@ def read_runs(config: ReportConfig) -> tuple[pd.DataFrame, list[Path]]:
             f"{config.results_dir} holds no readable record of a run{damaged}; expected those of "
             "probe.py. Probe first."
         )
-    wanted = pd.Series(True, index=results.index)
-    for flag, column in (("model", "model"), ("dataset", "corpus")):
-        names = getattr(config, flag)
-        for name in set(names) - set(results[column]):
-            raise ResultsError(
-                f"no run is of --{flag} {name}; {nearest(name, set(results[column]))}"
-            )
-        wanted &= results[column].isin(names) if names else True
-    results = results[wanted]
-    if results.empty:
-        raise ResultsError(f"{config.results_dir} has no run of that --model on that --dataset.")
+    results = _asked_for(results, config)
     details = {}
     for row, path in results.path.items():
         try:
-            details[row] = _details(load_record(Path(path)))
+            details[row] = _details(load(Path(path)))
         except (ResultsError, KeyError, IndexError, TypeError, ValueError):
             left_out.append(Path(path))
     told = pd.DataFrame.from_dict(details, orient="index")
-    return results.drop(columns="alarms").join(told, how="inner"), left_out
+    table = results.drop(columns=["alarms", "model"]).join(told, how="inner")
+    return Runs(table, left_out, load)
 
 
-def _details(record: dict[str, Any]) -> dict[str, Any]:
-    folds = record["folds"]
+def _asked_for(results: pd.DataFrame, config: ReportConfig) -> pd.DataFrame:
+    """The runs that the flags choose.
+
+    Raises:
+        ResultsError: no run is of a value asked for, or none of all of them.
+    """
+    wanted = pd.Series(True, index=results.index)
+    for flag, column in FILTERS.items():
+        names = getattr(config, flag)
+        for name in set(names) - set(results[column]):
+            raise ResultsError(
+                f"no run is of --{flag.replace('_', '-')} {name}; "
+                f"{nearest(name, set(results[column]))}"
+            )
+        wanted &= results[column].isin(names) if names else True
+    if not wanted.any():
+        raise ResultsError(
+            f"{config.results_dir} has no run of all that was asked for: {_asked(config)}."
+        )
+    return results[wanted]
+
+
+def _asked(config: ReportConfig) -> str:
+    """The flags that choose runs, as they were given."""
+    given = {flag: getattr(config, flag) for flag in FILTERS}
+    return ", ".join(
+        f"--{flag.replace('_', '-')} {' '.join(names)}" for flag, names in given.items() if names
+    )
+
+
+def _details(record: Mapping[str, Any]) -> dict[str, Any]:
+    folds, identity = record["folds"], record["cache"]["identity"]
     validation = [fold["history"][fold["best_epoch"] - 1]["validation_score"] for fold in folds]
+    model, n_layers = record["model"], record.get("n_layers")
+    differs = not_the_papers(model, identity, n_layers)
     return {
+        "model": f"{model} (not the paper's)" if differs else model,
+        "likeness": f"not compared with the paper's {model}: {differs}"
+        if differs
+        else f"taken for the paper's {model} by name only: the record tells no repository"
+        if by_name_only(model, identity)
+        else "",
         "split_seed": record["split"]["seed"],
         "split_notes": record["split"]["notes"],
         "validation_f1": float(np.mean(validation)),
         "clips": sum(folds[0][f"n_{part}"] for part in PARTS),
         "emotions": record["classes"],
         "test_speakers": len({each["speaker"] for each in record["predictions"]}),
+        "merged": bool(record["settings"].get("map") or record["settings"].get("emotions")),
         "alarms": [(alarm["code"], alarm["text"]) for alarm in record.get("alarms", [])],
     }
 
 
-def report_items(runs: pd.DataFrame, out: Path) -> list[Item]:
+def report_items(
+    runs: pd.DataFrame, out: Path, *, load: Load = load_record, only_paper: bool = False
+) -> list[Item]:
     """The report, in order; figures are drawn into `out`.
 
     Raises:
@@ -142,7 +201,11 @@ def report_items(runs: pd.DataFrame, out: Path) -> list[Item]:
         raise ResultsError(
             "none of these runs reads the last layer, as the paper's do; probe without --layer."
         )
-    cells = experiments(runs[usual])
+    cells = experiments(runs[usual], load=load)
+    if only_paper:
+        cells = cells[cells.block == ""]
+        if cells.empty:
+            raise ResultsError(f"no run is of the paper's protocol ({PROTOCOL}).")
     blocks = cells.groupby("block").size()  # the paper's protocol has no name and comes first
     one_voice = sorted(set(runs.corpus[usual & (runs.test_speakers == 1)]))
     if one_voice and LOSO in blocks:
@@ -158,11 +221,11 @@ def report_items(runs: pd.DataFrame, out: Path) -> list[Item]:
             f"paper's protocol stand: {'; '.join(apart)}."
         )
     if not usual.all():
-        n = int((~usual).sum())
-        items.append(f"Not shown: {n} {'run' if n == 1 else 'runs'} on other layers.")
+        items.append(f"Not shown: {counted(int((~usual).sum()), 'run')} on other layers.")
+    items += sorted({f"{text}." for text in runs.likeness if text})
     items += [Heading("Corpora"), corpora_table(runs)]
     for block in blocks.index:
-        items += block_items(block, cells[cells.block == block], out)
+        items += block_items(block, cells[cells.block == block], out, load)
     return items
 
 
@@ -196,6 +259,21 @@ def corpora_table(runs: pd.DataFrame) -> Table:
         probed=("clips", lambda clips: " or ".join(str(n) for n in sorted(set(clips)))),
         probed_emotions=("emotions", lambda lists: ", ".join(sorted(set().union(*lists)))),
     )
+    # Merged or chosen labels are another set of the same emotions: they add none to the corpus's.
+    plain = (
+        runs[~runs.merged]
+        .groupby("corpus")
+        .emotions.agg(lambda lists: ", ".join(sorted(set().union(*lists))))
+    )
+    probed["probed_emotions"] = plain.reindex(probed.index)
+    sets = (
+        runs[runs.merged]
+        .groupby("corpus")
+        .emotions.agg(
+            lambda lists: " or ".join(str(n) for n in sorted({len(names) for names in lists}))
+        )
+    )
+    probed["merged"] = sets.reindex(probed.index)
     data = paper_table(1).merge(copies[["corpus", "clips", "note"]], how="left")
     data = data.merge(probed, on="corpus", how="outer").set_index("corpus")
     data = data.loc[in_order(data.index, paper_table(1).corpus)].reset_index()
@@ -207,7 +285,18 @@ def corpora_table(runs: pd.DataFrame) -> Table:
             "clips, copy": [f"{n:.0f}" if n > 0 else DASH for n in data.clips],
             "clips, probed": data.probed.fillna(DASH),
             "emotions, paper": [_counted(names) for names in data.emotions],
-            "emotions, probed": [_counted(names) for names in data.probed_emotions],
+            "emotions, probed": [
+                ", ".join(
+                    filter(
+                        None,
+                        (
+                            "" if pd.isna(names) and not pd.isna(merged) else _counted(names),
+                            "" if pd.isna(merged) else f"{merged} after --map or --emotions",
+                        ),
+                    )
+                )
+                for names, merged in zip(data.probed_emotions, data.merged, strict=True)
+            ],
         }
     )
     differing = data[data.note.notna() & ~data.note.fillna("").str.endswith(AS_IN_THE_PAPER)]
@@ -220,14 +309,14 @@ def _counted(names: Any) -> str:
     return DASH if pd.isna(names) else str(names.count(",") + 1)
 
 
-def block_items(block: str, cells: pd.DataFrame, out: Path) -> Iterator[Item]:
+def block_items(block: str, cells: pd.DataFrame, out: Path, load: Load) -> Iterator[Item]:
     """The tables and the figure of experiments that may stand together."""
     yield Heading(block or "The paper's protocol")
     yield f"Everything here is {PROTOCOL}{f'; but for {block}' if block else ''}."
     if not block or (cells["head"] != BASELINE).any():
         yield table2_item(cells, block)
     yield from table3_items(cells, block)
-    yield from difference_items(cells, block)
+    yield from difference_items(cells, block, load)
     weights = mean_layer_weights(cells)
     if len(weights):
         yield figure_item(weights, shared_corpora(weighing(cells)), block, out)
@@ -253,12 +342,18 @@ def table2_item(cells: pd.DataFrame, block: str) -> Table:
         "95% interval: of each corpus as in Table 3; over corpora, "
         "combined as those of independent scores. It says nothing of other corpora."
     )
-    columns = {"model": _named(data), "head": data["head"].map(head_title), **_scores(data)}
+    columns = {
+        "model": _named(data),
+        "head": data["head"].map(head_title),
+        **_scores(data, DECIMALS),
+    }
+    marks = _best_of_models(data, {"macro-F1": "macro_f1", "paper, nine corpora": "paper"})
+    notes.append("Bold (*): the best head of the model.")
     if data.paper.notna().any():
         columns |= {
-            "paper, nine corpora": list(map(score, data.paper, data.paper_std)),
-            "paper, same corpora": data.paper_same.map(number),
-            "difference": [number(value, "+") for value in data.difference],
+            "paper, nine corpora": _papers(data),
+            "paper, same corpora": [number(value, decimals=DECIMALS) for value in data.paper_same],
+            "difference": [number(value, "+", DECIMALS) for value in data.difference],
         }
         apart = disagreement().sort_values()
         notes.append(
@@ -269,28 +364,50 @@ def table2_item(cells: pd.DataFrame, block: str) -> Table:
         )
     notes += _notes(cells, data.model, corpora, block)
     caption = _caption("Table 2: mean over corpora", block)
-    return Table("table2", caption, pd.DataFrame(columns), 2, notes, _plain(data, block))
+    rows = pd.DataFrame(columns)
+    marks = {where: mark for where, mark in marks.items() if where[1] in rows}
+    return Table("table2", caption, rows, 2, notes, _plain(data, block), marks)
+
+
+def _best_of_models(
+    data: pd.DataFrame, columns: Mapping[str, str]
+) -> dict[tuple[int, str], Sequence[Mark]]:
+    """Bold, for the best of several heads of a model; columns as shown -> as they are called."""
+    marks: dict[tuple[int, str], Sequence[Mark]] = {}
+    data = data.reset_index(drop=True)
+    for shown, name in columns.items():
+        for _, own in data.groupby("model"):
+            values = own[name].dropna()
+            if len(values) > 1:
+                marks[int(values.idxmax()), shown] = ("bold",)
+    return marks
 
 
 def table3_items(cells: pd.DataFrame, block: str) -> Iterator[Table]:
     """Table 3 in the paper's layout, then every number of it, then the best heads as found."""
     data = table3(cells, paper_table(3), full=not block)
-    notes = [UNITS, *_notes(cells, data.model, data.corpus, block)]
+    notes = [
+        UNITS,
+        "†: Linear; ‡: Multi-Layer. Bold (*): the best of a row; underlined (_): the best of the "
+        "English-only and of the multilingual models.",
+        *_notes(cells, data.model, data.corpus, block),
+    ]
     caption = _caption(
         "Table 3: every corpus, with the head that the paper shows (Linear for Whisper and models "
         "of one layer, Multi-Layer for others)",
         block,
     )
-    yield Table("table3", caption, _beside_the_paper(data), 2, notes, _plain(data, block))
+    rows, marks, groups = _beside_the_paper(data)
+    yield Table("table3", caption, rows, 2, notes, _plain(data, block), marks, groups)
 
     run = data[data.runs.notna()]
     columns = {
         "corpus": run.corpus,
         "model": _named(run),
         "head": run["head"].map(head_title),
-        **_scores(run),
-        "paper": list(map(score, run.paper, run.paper_std)),
-        "difference": [number(value, "+") for value in run.difference],
+        **_scores(run, DECIMALS),
+        "paper": _papers(run),
+        "difference": [number(value, "+", DECIMALS) for value in run.difference],
     }
     caption = _caption("Table 3: every score", block)
     notes = [UNITS, _intervals(cells), *_alarms(cells)]
@@ -316,30 +433,62 @@ def table3_items(cells: pd.DataFrame, block: str) -> Iterator[Table]:
     yield Table("table3-best", caption, rows, 3, notes, _plain(best, block))
 
 
-def _beside_the_paper(data: pd.DataFrame) -> pd.DataFrame:
+class Layout(NamedTuple):
+    """A table as the paper lays it out."""
+
+    rows: pd.DataFrame
+    marks: dict[tuple[int, str], Sequence[Mark]]
+    groups: dict[str, str]  # column -> what stands above it
+
+
+def _beside_the_paper(data: pd.DataFrame) -> Layout:
     """The paper's layout; below our scores of a corpus stand the paper's, and the differences."""
-    rows = []
+    rows: list[dict[str, str]] = []
+    marks: dict[tuple[int, str], Sequence[Mark]] = {}
+    groups: dict[str, str] = {}
     for corpus, own in data.groupby("corpus", sort=False):
         names = [
-            name if head == BASELINE else f"{name} {head_title(head)}"
+            f"{name} {HEAD_SIGNS.get(head, '' if head == BASELINE else head_title(head))}".strip()
             for name, head in zip(_named(own), own["head"], strict=True)
         ]
-        lines = {"here": _scores(own)["macro-F1"]}
+        known = [paper_models().get(model, {}).get("group", "") for model in own.model]
+        groups |= dict(zip(names, known, strict=True))
+        lines = {"here": (_scores(own, DECIMALS)["macro-F1"], own.macro_f1)}
         if own.paper.notna().any():
-            lines["paper"] = list(map(score, own.paper, own.paper_std))
+            lines["paper"] = (_papers(own), own.paper)
         if own.difference.notna().any():
-            lines["difference"] = [number(value, "+") for value in own.difference]
-        for line, values in lines.items():
-            first = corpus if line == "here" else ""
-            rows.append({"corpus": first, "": line} | dict(zip(names, values, strict=True)))
-    return pd.DataFrame(rows)
+            lines["difference"] = ([number(value, "+", DECIMALS) for value in own.difference], None)
+        for line, (texts, values) in lines.items():
+            if values is not None:
+                scored = pd.Series(values.to_numpy(float), names)
+                marks |= {(len(rows), name): mark for name, mark in _best_of_row(scored, groups)}
+            first = str(corpus) if line == "here" else ""
+            rows.append({"corpus": first, "": line} | dict(zip(names, texts, strict=True)))
+    return Layout(pd.DataFrame(rows), marks, groups)
 
 
-def difference_items(cells: pd.DataFrame, block: str) -> Iterator[Table]:
+def _best_of_row(
+    scores: pd.Series, groups: Mapping[str, str]
+) -> Iterator[tuple[str, Sequence[Mark]]]:
+    """The marks of one row: bold the best of all, underlined the best of each group."""
+    scores = scores.dropna()
+    of_group = scores.groupby([groups[name] for name in scores.index])
+    best = {group: own.idxmax() for group, own in of_group if group}
+    for name in scores.index:
+        marks: list[Mark] = []
+        if len(scores) > 1 and name == scores.idxmax():
+            marks.append("bold")
+        if len(best) > 1 and name in best.values():
+            marks.append("underline")
+        if marks:
+            yield name, marks
+
+
+def difference_items(cells: pd.DataFrame, block: str, load: Load) -> Iterator[Table]:
     """Paired differences between heads, and between models, on the same test utterances."""
     todo = pairs(cells)
     bar = automatic(todo.itertuples(), desc="comparing", total=len(todo), leave=False)
-    found = pd.DataFrame([_compared(pair) for pair in bar], index=todo.index)
+    found = pd.DataFrame([_compared(pair, load) for pair in bar], index=todo.index)
     compared = todo.drop(columns=["a_paths", "b_paths"]).join(found)
     whats = {
         "heads": "Differences between the heads of a model",
@@ -352,7 +501,7 @@ def difference_items(cells: pd.DataFrame, block: str) -> Iterator[Table]:
             "A": _side(data, "a"),
             "B": _side(data, "b"),
             "A less B": [number(value, "+") for value in data.difference],
-            "95 % interval": [
+            "95% interval": [
                 interval(low, high, "+") for low, high in zip(data.low, data.high, strict=True)
             ],
             "p": data.p.map(_p),
@@ -371,12 +520,9 @@ def difference_items(cells: pd.DataFrame, block: str) -> Iterator[Table]:
         yield Table(f"differences-{between}", caption, rows, 3, notes, _plain(data, block))
 
 
-def _compared(pair: Any) -> dict[str, Any]:
+def _compared(pair: Any, load: Load) -> dict[str, Any]:
     """The comparison of two sets of records, or why there is none."""
-    a, b = (
-        [load_record(Path(path)) for path in paths.values()]
-        for paths in (pair.a_paths, pair.b_paths)
-    )
+    a, b = ([load(Path(path)) for path in paths.values()] for paths in (pair.a_paths, pair.b_paths))
     try:
         return asdict(compare_records(a, b))
     except ResultsError as error:
@@ -431,7 +577,7 @@ def write_report(items: list[Item], out: Path) -> list[Path]:
     for name, of_name in tables.items():
         latex = [as_latex(table, f"tab:{name}-{i}") for i, table in enumerate(of_name, start=1)]
         data = pd.concat((table.data for table in of_name), ignore_index=True)
-        files[out / f"{name}.tex"] = "% needs \\usepackage{booktabs,longtable}\n" + "\n".join(latex)
+        files[out / f"{name}.tex"] = f"% needs {LATEX_PACKAGES}\n" + "\n".join(latex)
         files[out / f"{name}.csv"] = data.to_csv(index=False)
     for path, content in files.items():
         write_then_rename(path, content.encode(errors="backslashreplace"))
@@ -439,12 +585,20 @@ def write_report(items: list[Item], out: Path) -> list[Path]:
     return [*files, *(path.with_suffix(kind) for path in pictures for kind in (".png", ".pdf"))]
 
 
-def _scores(data: pd.DataFrame) -> dict[str, list[str]]:
+def _papers(data: pd.DataFrame) -> list[str]:
+    return [
+        score(mean, std, DECIMALS) for mean, std in zip(data.paper, data.paper_std, strict=True)
+    ]
+
+
+def _scores(data: pd.DataFrame, decimals: int = 1) -> dict[str, list[str]]:
     """The columns that every score has."""
-    scores = map(score, data.macro_f1, data["std"])
+    scores = (
+        score(mean, std, decimals) for mean, std in zip(data.macro_f1, data["std"], strict=True)
+    )
     return {
         "macro-F1": ["".join(both) for both in zip(_marks(data), scores, strict=True)],
-        "95 % interval": list(map(interval, data.low, data.high)),
+        "95% interval": list(map(interval, data.low, data.high)),
         "constant": data.constant_f1.map(number).tolist(),
         "runs": [DASH if pd.isna(n) else f"{n:.0f}" for n in data.runs],
     }
@@ -456,10 +610,7 @@ def _marks(data: pd.DataFrame) -> list[str]:
 
 
 def _named(data: pd.DataFrame) -> list[str]:
-    return [
-        f"{model} (random weights)" if random else model
-        for model, random in zip(data.model, data.random_weights, strict=True)
-    ]
+    return named_models(data.model, data.random_weights)
 
 
 def _caption(text: str, block: str) -> str:

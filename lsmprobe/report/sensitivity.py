@@ -1,6 +1,7 @@
-"""What the open choices decide, as text, tables and files."""
+"""What the open choices decide: as items, and as files."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,12 +9,29 @@ import pandas as pd
 from lsmprobe.atomic import write_then_rename
 from lsmprobe.experiments.sensitivity import Sensitivity, flag_of
 from lsmprobe.probing.table import head_title
-from lsmprobe.report.typeset import DASH, Table, as_markdown, as_text
+from lsmprobe.report.typeset import (
+    DASH,
+    Item,
+    Table,
+    as_markdown,
+    as_text,
+    head_and_layer,
+    interval,
+    number,
+    score,
+)
+
+# A conclusion: its column, how it is titled, and of what it is said; how its value is written.
+CONCLUSIONS = {
+    "best_head": ("best head", None, 0),
+    "best_layer": ("best layer", "best_layer_f1", 1),
+    "heaviest_layer": ("heaviest layer", "weight", 3),
+}
 
 
 def format_sensitivity(found: Sensitivity) -> str:
     """For the terminal."""
-    return "\n\n".join(as_text(table) for table in _tables(found))
+    return "\n\n".join(map(as_text, sensitivity_items(found)))
 
 
 def save_sensitivity(found: Sensitivity, folder: Path) -> Path:
@@ -23,39 +41,30 @@ def save_sensitivity(found: Sensitivity, folder: Path) -> Path:
         OSError: a file cannot be written.
     """
     path = folder / f"{found.model}-{found.corpus}.md"
-    tables = _tables(found)
-    for table in tables:
-        numbers = table.data.to_csv(index=False).encode()
-        write_then_rename(path.with_name(f"{path.stem}-{table.name}.csv"), numbers)
-    text = "\n\n".join(as_markdown(table) for table in tables)
+    items = sensitivity_items(found)
+    for table in items:
+        if isinstance(table, Table):
+            numbers = table.data.to_csv(index=False).encode()
+            write_then_rename(path.with_name(f"{path.stem}-{table.name}.csv"), numbers)
+    text = "\n\n".join(map(as_markdown, items))
     write_then_rename(path, f"{text}\n".encode())
     return path
 
 
-def _tables(found: Sensitivity) -> list[Table]:
+def sensitivity_items(found: Sensitivity) -> list[Item]:
     """What moved the conclusions, and by how much each head moved."""
     on = f"{found.model} on {found.corpus}"
     flips = found.conclusions
-    heads = list(dict.fromkeys(found.scores["head"]))
     rows = pd.DataFrame({"choice": flips.choice.map(flag_of), "value": flips.value})
-    for head in heads:
-        own = found.scores[found.scores["head"] == head]
-        layer = "" if own.layer.isna().all() else f", layer {own.layer.iloc[0]}"
-        rows[head_title(head) + layer] = [
-            _spread(mean, std) for mean, std in zip(own.macro_f1, own["std"], strict=True)
-        ]
-    said = {
-        "best_head": (
-            "best head",
-            [DASH if pd.isna(head) else head_title(head) for head in flips.best_head],
-        ),
-        "best_layer": ("best layer", _and(flips.best_layer, flips.best_layer_f1, "{:.1f}")),
-        "heaviest_layer": ("heaviest layer", _and(flips.heaviest_layer, flips.weight, "{:.3f}")),
-    }
-    for name, (title, column) in said.items():
+    for head, own in found.scores.groupby("head", sort=False):
+        rows[head_and_layer(head_title(str(head)), own.layer.iloc[0])] = list(
+            map(score, own.macro_f1, own["std"])
+        )
+    for name, (title, value, decimals) in CONCLUSIONS.items():
         if flips[name].notna().any():
-            stars = ["*" if name in turned.split() else "" for turned in flips.turned]
-            rows[title] = [f"{text}{star}" for text, star in zip(column, stars, strict=True)]
+            rows[title] = [
+                _conclusion(row, name, value, decimals) for row in flips.to_dict("records")
+            ]
     notes = [
         "Each row flips one choice of the recipe in the first row. Macro-F1 in percent, mean ± "
         "standard deviation (ddof 1) over runs; best layer: for Linear, with its macro-F1; "
@@ -69,6 +78,16 @@ def _tables(found: Sensitivity) -> list[Table]:
     return [moved, _differences(found, on)]
 
 
+def _conclusion(row: dict[str, Any], name: str, value: str | None, decimals: int) -> str:
+    """A conclusion of one flip, with its value and a star if it is not that without a flip."""
+    if pd.isna(row[name]):
+        return DASH
+    text = (
+        f"{row[name]} ({number(row[value], decimals=decimals)})" if value else head_title(row[name])
+    )
+    return text + "*" * (name in row["turned"].split())
+
+
 def _differences(found: Sensitivity, on: str) -> Table:
     flipped = found.scores[found.scores.difference.notna() | found.scores.note.notna()]
     rows = pd.DataFrame(
@@ -76,37 +95,24 @@ def _differences(found: Sensitivity, on: str) -> Table:
             "choice": flipped.choice.map(flag_of),
             "value": flipped.value,
             "head": flipped["head"].map(head_title),
-            "difference": flipped.difference.map("{:+.1f}".format, na_action="ignore"),
-            "95 % interval": [
-                f"{low:+.1f} to {high:+.1f}" if low == low else np.nan
+            "difference": [number(value, "+") for value in flipped.difference],
+            "95% interval": [
+                interval(low, high, "+")
                 for low, high in zip(flipped.low, flipped.high, strict=True)
             ],
-            "p": flipped.p.map("{:.3f}".format, na_action="ignore"),
-            "Holm": flipped.p_holm.map("{:.3f}".format, na_action="ignore"),
+            "p": [number(value, decimals=3) for value in flipped.p],
+            "Holm": [number(value, decimals=3) for value in flipped.p_holm],
         }
-    ).astype(object)
+    )
     notes = [
         "Points of macro-F1 against the same head without a flip, both means over the runs.",
         *(f"The interval is a paired bootstrap over {over}." for over in flipped.over.dropna()),
         *flipped.note.dropna(),
     ]
-    if n_tests := flipped.p.notna().sum():
+    if n_tests := int(np.count_nonzero(flipped.p.notna())):
         notes.append(
             "p is of a two-sided permutation test over speakers and about these very runs; Holm is "
             f"p corrected for the {n_tests} tests of this table."
         )
     said = list(dict.fromkeys(filter(None, notes)))
-    return Table("scores", f"Differences of {on}.", rows.fillna(DASH), 3, said, found.scores)
-
-
-def _spread(mean: float, std: float) -> str:
-    if np.isnan(mean):
-        return DASH  # every run failed
-    return f"{mean:.1f}" if np.isnan(std) else f"{mean:.1f} ± {std:.1f}"
-
-
-def _and(layers: pd.Series, values: pd.Series, pattern: str) -> list[str]:
-    return [
-        DASH if pd.isna(layer) else f"{layer} ({pattern.format(value)})"
-        for layer, value in zip(layers, values, strict=True)
-    ]
+    return Table("scores", f"Differences of {on}.", rows, 3, said, found.scores)

@@ -17,6 +17,7 @@ import pandas as pd
 
 from lsmprobe.config import BaselineConfig, ExtractConfig, ProbeConfig
 from lsmprobe.probing.table import PAPER_HEADS
+from lsmprobe.results.records import Load, load_record
 from lsmprobe.results.score_table import interval_of_experiment
 
 BASELINE = "ast"  # trained from scratch, once per corpus
@@ -39,7 +40,7 @@ DEFAULTS = _defaults(ExtractConfig, ProbeConfig)
 AST_DEFAULTS = _defaults(BaselineConfig)
 
 
-def experiments(runs: pd.DataFrame) -> pd.DataFrame:
+def experiments(runs: pd.DataFrame, *, load: Load = load_record) -> pd.DataFrame:
     """One row per experiment; a run that is there twice counts once.
 
     `block` says what is not as in the paper, as "name: value, ..."; it is empty for the paper's own
@@ -52,6 +53,7 @@ def experiments(runs: pd.DataFrame) -> pd.DataFrame:
         runs: one row each; the columns of `load_results`, and of each record `validation_f1`,
             `split_seed`, `split_notes`, `n_layers` of the model, and `alarms` as pairs of code and
             sentence.
+        load: what reads a record.
 
     Returns:
         model, random_weights, model_type, n_layers, corpus, head, layer, block; macro_f1, std,
@@ -62,7 +64,7 @@ def experiments(runs: pd.DataFrame) -> pd.DataFrame:
     """
     keys = ["model", "corpus", "head", "experiment"]
     cells = pd.DataFrame(
-        _experiment(own.drop_duplicates("seed"))
+        _experiment(own.drop_duplicates("seed"), load)
         for _, own in runs.groupby(keys, sort=False, dropna=False)
     )
     for (_, corpus), group in cells.groupby(["block", "corpus"]):
@@ -79,7 +81,7 @@ def experiments(runs: pd.DataFrame) -> pd.DataFrame:
     return cells.drop(columns=["known", "cache_hash", "weights_sha256", "experiment"])
 
 
-def _experiment(runs: pd.DataFrame) -> dict[str, Any]:
+def _experiment(runs: pd.DataFrame, load: Load) -> dict[str, Any]:
     first = runs.iloc[0]
     split_seeds = sorted(set(runs.split_seed))
     split = {
@@ -87,7 +89,7 @@ def _experiment(runs: pd.DataFrame) -> dict[str, Any]:
         "split_seed": split_seeds[0] if len(split_seeds) == 1 else "another one for each run",
     }
     cache = {name: first.cache_identity.get(name) for name in CACHE_SETTINGS}
-    found = interval_of_experiment(runs)
+    found = interval_of_experiment(runs, load=load)
     same = ["model", "random_weights", "corpus", "head", "layer", "layers", "n_layers"]
     same += ["split_notes", "experiment", "cache_hash"]
     return {

@@ -1,5 +1,7 @@
 """Cross-lingual transfer as a matrix, as layers, as text and as files."""
 
+import glob
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pandas as pd
 from lsmprobe.atomic import write_then_rename
 from lsmprobe.errors import SettingsError
 from lsmprobe.report.figures import draw_transfer, draw_transfer_layers, save_figure
+from lsmprobe.report.typeset import Item, Table, as_text, counted, number
 
 
 def transfer_matrix(table: pd.DataFrame, score: str = "macro_f1") -> pd.DataFrame:
@@ -54,9 +57,7 @@ def transfer_layers(table: pd.DataFrame, score: str = "macro_f1") -> pd.DataFram
     table = table.dropna(subset="layer")
     within = table["source"] == table["target"]
     sets = table.groupby(["source", "target"])["emotions"].transform("nunique")
-    names = np.where(
-        within, "within " + table["source"], table["source"] + " -> " + table["target"]
-    )
+    names = np.where(within, "within " + table["source"], table["source"] + " → " + table["target"])
     names = np.where(sets > 1, names + " (" + table["emotions"] + ")", names)
     order = [*dict.fromkeys(names[~within]), *sorted({*names[within]})]
     wide = table.assign(pair=names).pivot_table(index="pair", columns="layer", values=score)
@@ -65,52 +66,83 @@ def transfer_layers(table: pd.DataFrame, score: str = "macro_f1") -> pd.DataFram
 
 def format_transfer(table: pd.DataFrame) -> str:
     """The scores for the terminal: a matrix per model and head, or a table of layers."""
-    parts = []
+    return "\n\n".join(map(as_text, transfer_items(table)))
+
+
+def transfer_items(table: pd.DataFrame) -> list[Item]:
+    """A matrix per model and head, or where several layers were read, a table of layers."""
+    items: list[Item] = []
     for (model, head), own in table.groupby(["model", "head"], sort=False):
         sweep = _is_sweep(own)
-        which = "layer by layer" if sweep else _which(own)
         shown = transfer_layers(own) if sweep else transfer_matrix(own)
-        text = shown.rename_axis(index=None, columns=None).to_string(
-            float_format="{:.1f}".format, na_rep="-"
+        which = "layer by layer" if sweep else _which(own)
+        how = "" if sweep else "from a row's corpus to a column's: "
+        rows = pd.DataFrame(
+            {
+                "pair" if sweep else "trained on": shown.index,
+                **{str(name): [number(value) for value in shown[name]] for name in shown},
+            }
         )
-        how = "from a row's corpus to a column's: " if not sweep else ""
-        parts.append(f"{model}, {head}, {which}, {how}macro-F1 in percent\n{text}")
+        caption = f"{model}, {head}, {which}, {how}macro-F1 in percent."
+        items.append(Table("transfer", caption, rows, 1, (), own))
+    return [*items, *_said(table)]
+
+
+def _said(table: pd.DataFrame) -> list[str]:
+    """What all of the matrices share, and what has an alarm."""
     norm = table["feature_norm"].iloc[0]
     if norm == "zscore":
         whose = "each corpus' own" if table["target_norm"].any() else "the source's training set's"
         norm = f"zscore with {whose} statistics"
     low, high = table["constant_f1"].min(), table["constant_f1"].max()
-    parts.append(
-        f"means over {table['runs'].max()} runs; features: {norm}; tested on the whole target, and "
-        "within a corpus on the test set of its own split; the best constant answer scores "
-        f"{low:.1f} to {high:.1f}"
-    )
-    flagged = int((table["alarms"].map(len) > 0).sum())
-    if flagged:
-        parts.append(f"! {flagged} of {len(table)} rows have alarms (docs/statistics.md)")
-    return "\n\n".join(parts)
+    said = [
+        f"Means over {counted(int(table['runs'].max()), 'run')}; features: {norm}; tested on the "
+        "whole target, and within a corpus on the test set of its own split; the best constant "
+        f"answer scores {number(low)} to {number(high)}."
+    ]
+    if flagged := int((table["alarms"].map(len) > 0).sum()):
+        said.append(
+            f"! {flagged} of {counted(len(table), 'row')} have alarms (docs/statistics.md)."
+        )
+    return said
 
 
 def save_transfer(table: pd.DataFrame, folder: Path) -> list[Path]:
-    """Write transfer.csv and a heat map per model and head; their paths.
+    """Write a CSV file and a heat map per model and head, named by what decides them; their paths.
+
+    Names tell the norm, and the corpora by a hash, so that another set of corpora does not
+    overwrite them. Figures of an earlier table of the same name that this one does not have go.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    written = [folder / "transfer.csv"]
+    name = _name_of_files(table)
+    written = [folder / f"{name}.csv"]
     write_then_rename(written[0], table.to_csv(index=False).encode())
     for (model, head), own in table.groupby(["model", "head"], sort=False):
         sweep = _is_sweep(own)
-        path = folder / f"{model}-{head}{'-layers' if sweep else ''}.png"
-        draw = (
+        path = folder / f"{name}-{model}-{head}{'-layers' if sweep else ''}.png"
+        ax = (
             draw_transfer_layers(transfer_layers(own))
             if sweep
             else draw_transfer(transfer_matrix(own))
         )
-        draw.set_title(f"{model}, {head}{'' if sweep else ', ' + _which(own)}")
-        save_figure(draw, path)
+        which = "" if sweep else f", {_which(own)}"
+        ax.set_title(f"{model}, {head}{which}, norm {own['feature_norm'].iloc[0]}", fontsize=10)
+        save_figure(ax, path)
         written.append(path)
+    for old in set(folder.glob(f"{glob.escape(name)}-*.png")) - set(written):
+        old.unlink()
     return written
+
+
+def _name_of_files(table: pd.DataFrame) -> str:
+    """What decides the table: the corpora, the emotions, the norm and whose statistics it takes."""
+    corpora = sorted({*table["source"], *table["target"]})
+    aligned = "-target-norm" if table["target_norm"].any() else ""
+    chosen = sorted(set(table["emotions"])), sorted(set(table["model"])), sorted(set(table["head"]))
+    digest = hashlib.sha256(repr((corpora, chosen)).encode()).hexdigest()[:8]
+    return f"transfer-{table['feature_norm'].iloc[0]}{aligned}-{digest}"
 
 
 def _is_sweep(table: pd.DataFrame) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,38 +29,71 @@ FORMAT = "lsmprobe-run"
 VERSION = 1
 log = logging.getLogger(__name__)
 _FOLD_VALUES = ("best_epoch", "history", "layer_weights", "seconds", "shared_pools")
-_COLUMNS: dict[str, str] = {
-    "model": "str",
-    "corpus": "str",
-    "head": "str",
-    "layer": "Int64",
-    "seed": "Int64",
-    "split": "str",
-    "feature_norm": "str",
-    "experiment": "str",
-    "macro_f1": "float64",
-    "macro_f1_low": "float64",
-    "macro_f1_high": "float64",
-    "uar": "float64",
-    "accuracy": "float64",
-    "constant_f1": "float64",
-    "shuffled_f1": "float64",  # missing in older records
-    "shuffled_f1_95": "float64",
-    "interval_over": "str",
-    "n_test": "Int64",
-    "best_epoch": "object",
-    "n_layers": "Int64",  # of the cache, layer 0 too
-    "layers": "object",
-    "layer_weights": "object",
-    "random_weights": "bool",
-    "settings": "object",
-    "split_hash": "str",
-    "cache_hash": "str",
-    "cache_identity": "object",
-    "alarms": "object",
-    "seconds": "float64",
-    "path": "object",  # a folder's name may be no Unicode, which `str` refuses
+
+
+class Column(NamedTuple):
+    """A column of the table of results: its type, and how a record tells it."""
+
+    kind: str
+    read: Callable[[Mapping[str, Any]], Any]
+
+
+def _scored(name: str) -> Column:
+    return Column("float64", lambda record: float(record["scores"][name]))
+
+
+def _end(name: str) -> Column:
+    return Column("float64", lambda record: float(record["scores"]["interval"][name]))
+
+
+def _shuffled(name: str) -> Column:
+    """Missing in older records."""
+    return Column("float64", lambda record: (record["scores"].get("shuffled") or {}).get(name))
+
+
+def _same(name: str, kind: str) -> Column:
+    return Column(kind, lambda record: record[name])
+
+
+# What people read stands first; settings, hashes and paths stand last.
+_COLUMNS: dict[str, Column] = {
+    "model": _same("model", "str"),
+    "corpus": _same("corpus", "str"),
+    "head": _same("head", "str"),
+    "layer": _same("layer", "Int64"),
+    "macro_f1": _scored("macro_f1"),
+    "macro_f1_low": _end("low"),
+    "macro_f1_high": _end("high"),
+    "uar": _scored("uar"),
+    "accuracy": _scored("accuracy"),
+    "constant_f1": _scored("constant_f1"),
+    "shuffled_f1": _shuffled("mean"),
+    "shuffled_f1_95": _shuffled("point_95"),
+    "seed": _same("seed", "Int64"),
+    "split": Column("str", lambda record: record["split"]["kind"]),
+    "feature_norm": Column("str", lambda record: record["settings"]["feature_norm"]),
+    "n_test": Column("Int64", lambda record: len(record["predictions"])),
+    "interval_over": Column("str", lambda record: record["scores"]["interval"]["over"]),
+    "random_weights": Column(
+        "bool", lambda record: record["cache"]["identity"].get("random_init") is not None
+    ),
+    "alarms": Column(
+        "object", lambda record: [alarm["code"] for alarm in record.get("alarms", [])]
+    ),
+    "validation": Column("float64", lambda record: _validation(record["folds"])),
+    "best_epoch": Column("object", lambda record: [fold["best_epoch"] for fold in record["folds"]]),
+    "n_layers": Column("Int64", lambda record: record.get("n_layers")),  # of the cache, 0 too
+    "layers": _same("layers", "object"),
+    "layer_weights": _same("layer_weights", "object"),
+    "seconds": Column("float64", lambda record: float(record["seconds"])),
+    "settings": _same("settings", "object"),
+    "experiment": _same("experiment", "str"),
+    "split_hash": Column("str", lambda record: record["split"]["hash"]),
+    "cache_hash": Column("str", lambda record: record["cache"]["hash"]),
+    "cache_identity": Column("object", lambda record: record["cache"]["identity"]),
 }
+PATH = {"path": "object"}  # a folder's name may be no Unicode, which `str` refuses
+Load = Callable[[Path], dict[str, Any]]  # a record of a path, as `load_record` gives it
 # What a column of each type can take.
 _FITS: dict[str, Callable[[Any], bool]] = {
     "str": lambda value: isinstance(value, str) and not re.search("[\ud800-\udfff]", value),
@@ -173,7 +206,24 @@ def load_record(path: Path) -> dict[str, Any]:
     Raises:
         ResultsError: the file is not a record, one of another version, or damaged.
     """
-    record, _ = _read(path)
+    try:
+        record: dict[str, Any] = json.loads(path.read_bytes())
+        found = record["format"], record["version"]
+    except OSError as error:
+        raise ResultsError(f"{path} cannot be read ({error.strerror}). Probe again.") from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise _damaged(path, error) from error
+    if found != (FORMAT, VERSION):
+        raise ResultsError(
+            f"{path} has format {found[0]} {found[1]}; expected {FORMAT} {VERSION}. "
+            "Delete it and probe again."
+        )
+    try:
+        for name, value in _row(record).items():
+            if not _FITS[_COLUMNS[name].kind](value):
+                raise ValueError(f"{name} is {str(value)[:40]!r}")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path, error) from error
     return record
 
 
@@ -206,13 +256,18 @@ def load_predictions(path: str | Path) -> pd.DataFrame:
         raise _damaged(path, error) from error
 
 
-def load_results(results_dir: str | Path = "results") -> pd.DataFrame:
+def load_results(results_dir: str | Path = "results", *, load: Load = load_record) -> pd.DataFrame:
     """Every finished run in a folder, one row each.
 
     Scores are in percent. `layer` is missing for Multi-Layer, `layer_weights` for the others. Runs
     of one `experiment` differ in their seed alone (and with --resplit in their split); `settings`
     and `cache_identity` say in what two experiments differ. `alarms` are codes, see alarms.py.
-    Damaged records are named in a warning of the log and left out.
+    `validation` is the score on the validation set of the epoch that was kept. Damaged records are
+    named in a warning of the log and left out.
+
+    Args:
+        results_dir: the folder.
+        load: what reads a record; whoever reads on hands in one that remembers.
 
     Raises:
         ResultsError: the folder is not there.
@@ -221,52 +276,36 @@ def load_results(results_dir: str | Path = "results") -> pd.DataFrame:
     if not folder.is_dir():
         raise ResultsError(f"{folder} is not a folder; expected the --results-dir of probe.py.")
     splits = folder / "splits"
-    return results_table(path for path in sorted(folder.rglob("*.json")) if path.parent != splits)
+    paths = (path for path in sorted(folder.rglob("*.json")) if path.parent != splits)
+    return results_table(paths, load=load)
 
 
-def results_table(paths: Iterable[Path]) -> pd.DataFrame:
+def results_table(paths: Iterable[Path], *, load: Load = load_record) -> pd.DataFrame:
     """These records as a DataFrame, one row each; see `load_results`."""
     rows = []
     for path in paths:
         try:
-            rows.append(_read(path)[1])
+            rows.append({**_row(load(path)), "path": str(path)})
         except ResultsError as error:
             log.warning("left out: %s", error)
-    columns = {name: [row[name] for row in rows] for name in _COLUMNS}
-    return pd.DataFrame({n: pd.Series(columns[n], dtype=kind) for n, kind in _COLUMNS.items()})
+    kinds = {name: column.kind for name, column in _COLUMNS.items()} | PATH
+    return pd.DataFrame(
+        {n: pd.Series([row[n] for row in rows], dtype=kind) for n, kind in kinds.items()}
+    )
 
 
 def is_finished(path: Path) -> bool:
     """Whether a run's record is there and can be read."""
     try:
-        _read(path)
+        load_record(path)
     except ResultsError:
         return False
     return True
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A record, and its row in the table of results."""
-    try:
-        record = json.loads(path.read_bytes())
-        found = record["format"], record["version"]
-    except OSError as error:
-        raise ResultsError(f"{path} cannot be read ({error.strerror}). Probe again.") from error
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise _damaged(path, error) from error
-    if found != (FORMAT, VERSION):
-        raise ResultsError(
-            f"{path} has format {found[0]} {found[1]}; expected {FORMAT} {VERSION}. "
-            "Delete it and probe again."
-        )
-    try:
-        row = _row(record)
-        for name, value in row.items():
-            if not _FITS[_COLUMNS[name]](value):
-                raise ValueError(f"{name} is {str(value)[:40]!r}")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _damaged(path, error) from error
-    return record, {**row, "path": str(path)}
+def _row(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record's row in the table of results."""
+    return {name: column.read(record) for name, column in _COLUMNS.items()}
 
 
 def _damaged(path: str | Path, error: Exception) -> ResultsError:
@@ -276,37 +315,11 @@ def _damaged(path: str | Path, error: Exception) -> ResultsError:
     )
 
 
-def _row(record: Mapping[str, Any]) -> dict[str, Any]:
-    scores = record["scores"]
-    shuffled = scores.get("shuffled") or {"mean": None, "point_95": None}
-    return {
-        "model": record["model"],
-        "corpus": record["corpus"],
-        "head": record["head"],
-        "layer": record["layer"],
-        "seed": record["seed"],
-        "split": record["split"]["kind"],
-        "feature_norm": record["settings"]["feature_norm"],
-        "experiment": record["experiment"],
-        "macro_f1": float(scores["macro_f1"]),
-        "macro_f1_low": float(scores["interval"]["low"]),
-        "macro_f1_high": float(scores["interval"]["high"]),
-        "uar": float(scores["uar"]),
-        "accuracy": float(scores["accuracy"]),
-        "constant_f1": float(scores["constant_f1"]),
-        "shuffled_f1": shuffled["mean"],
-        "shuffled_f1_95": shuffled["point_95"],
-        "interval_over": scores["interval"]["over"],
-        "n_test": len(record["predictions"]),
-        "best_epoch": [fold["best_epoch"] for fold in record["folds"]],
-        "n_layers": record.get("n_layers"),
-        "layers": record["layers"],
-        "layer_weights": record["layer_weights"],
-        "random_weights": record["cache"]["identity"].get("random_init") is not None,
-        "settings": record["settings"],
-        "split_hash": record["split"]["hash"],
-        "cache_hash": record["cache"]["hash"],
-        "cache_identity": record["cache"]["identity"],
-        "alarms": [alarm["code"] for alarm in record.get("alarms", [])],
-        "seconds": float(record["seconds"]),
-    }
+def _validation(folds: Any) -> float | None:
+    """The score on validation of the epoch that was kept, mean over folds; missing if not told."""
+    try:
+        return sum(
+            float(fold["history"][fold["best_epoch"] - 1]["validation_score"]) for fold in folds
+        ) / len(folds)
+    except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError, OverflowError):
+        return None

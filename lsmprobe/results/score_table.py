@@ -10,18 +10,19 @@ import numpy as np
 import pandas as pd
 
 from lsmprobe.errors import ResultsError
-from lsmprobe.results.records import load_record
+from lsmprobe.results.records import Load, load_record
 from lsmprobe.results.scores import Interval, RunAnswers, interval_of_runs
 
 # Runs are averaged only where they are of one experiment, whatever else they share.
 KEYS = ["model", "corpus", "split", "feature_norm", "head", "layer", "experiment"]
 
 
-def score_table(results: pd.DataFrame) -> pd.DataFrame:
+def score_table(results: pd.DataFrame, *, load: Load = load_record) -> pd.DataFrame:
     """Mean and spread over the runs of each head, in percent.
 
     Args:
         results: what `load_results` or `probe` returned.
+        load: what reads a record.
 
     Returns:
         One row per experiment (model, corpus, split, feature normalisation, head, layer, and any
@@ -47,7 +48,7 @@ def score_table(results: pd.DataFrame) -> pd.DataFrame:
         runs=("seed", "size"),
         alarms=("alarms", _counted),
     ).reset_index()
-    ends = pd.DataFrame(asdict(interval_of_experiment(runs)) for _, runs in groups)
+    ends = pd.DataFrame(asdict(interval_of_experiment(runs, load=load)) for _, runs in groups)
     for at, name in enumerate(("low", "high", "over"), start=table.columns.get_loc("std") + 1):
         table.insert(at, "interval_over" if name == "over" else name, ends.get(name))
     table["interval_note"] = [
@@ -56,7 +57,7 @@ def score_table(results: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def interval_of_experiment(runs: pd.DataFrame) -> Interval:
+def interval_of_experiment(runs: pd.DataFrame, *, load: Load = load_record) -> Interval:
     """The 95% interval of the mean macro-F1 of these runs, which differ in their seed alone.
 
     Of one run it is its own; of several it is the multi-bootstrap of their recorded answers. Where
@@ -64,12 +65,13 @@ def interval_of_experiment(runs: pd.DataFrame) -> Interval:
 
     Args:
         runs: rows of what `load_results` returned.
+        load: what reads a record.
     """
     first = runs.iloc[0]
     if len(runs) == 1:
         return Interval(first["macro_f1_low"], first["macro_f1_high"], first["interval_over"])
     try:
-        records = [load_record(Path(path)) for path in runs["path"]]
+        records = [load(Path(path)) for path in runs["path"]]
     except (KeyError, ResultsError):
         low, high = runs["macro_f1_low"].mean(), runs["macro_f1_high"].mean()
         return Interval(low, high, f"mean of the runs' own: {first['interval_over']}")
