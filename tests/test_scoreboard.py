@@ -138,7 +138,8 @@ def test_a_score_with_an_alarm_is_marked_and_the_alarm_named_below(results):
 
 
 def test_all_layers_are_read_by_multilayer_and_none_by_the_baseline(results):
-    baseline = results[results["head"] == "multilayer"].assign(head="ast", experiment="f")
+    about = {"head": "ast", "experiment": "f", "layer_weights": None}
+    baseline = results[results["head"] == "multilayer"].assign(**about)
     text = format_scores(pd.concat([results, baseline], ignore_index=True))
     layers = dict(line.split()[2:4] for line in text.splitlines() if line.startswith("m "))
     assert layers == {"ast": "-", "linear": "4", "multilayer": "all"}

@@ -27,6 +27,9 @@ LATEX = str.maketrans(
         "†": r"\textsuperscript{\dag}",
         "‡": r"\textsuperscript{\ddag}",
         "²": r"\textsuperscript{2}",
+        "[": "{[}",  # at the start of a row it would be an option of the line break before it,
+        "]": "{]}",
+        "*": "{*}",  # and so would this
         "<": r"\ensuremath{<}",
         ">": r"\ensuremath{>}",
         **{character: f"\\{character}" for character in "&%$#_{}"},
