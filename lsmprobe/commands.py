@@ -34,7 +34,12 @@ from lsmprobe.config import (
 from lsmprobe.errors import LsmprobeError, one_line
 from lsmprobe.progress import terminal
 
-LEAKS = {"speaker": "speakers", "sentence": "sentences", "sha256": "identical audio"}
+LEAKS = {
+    "speaker": "speakers",
+    "sentence": "sentences",
+    "sha256": "identical audio",
+    "recording": "audio that is equal up to gain or trimmed silence",
+}
 Run = Callable[[Any], int | None]
 
 
@@ -153,12 +158,12 @@ def list_corpora_command(_: ListCorporaConfig) -> None:
 
 
 def check_corpus_command(config: CheckCorpusConfig) -> int:
-    """Print what a copy holds; 0 if it is complete."""
+    """Print what a corpus holds; 0 if nothing is missing, unusable or mistaken."""
     from lsmprobe.corpora.check import check_corpus
 
     if config.json and not config.json.parent.is_dir():
         raise LsmprobeError(f"--json {config.json}: there is no such folder to write it into.")
-    report = check_corpus(config.name, config.data_dir)
+    report = check_corpus(config.name, **config.reading)
     print(*report.lines(), sep="\n")
     if config.json:
         config.json.write_text(report.to_json() + "\n", encoding="utf-8")
@@ -199,11 +204,17 @@ def table1_command(_: Table1Config) -> None:
 def audit_command(config: AuditConfig) -> int:
     """Print what the parts of a split share; 0 if no speaker and no audio leaks."""
     from lsmprobe.corpora.table import CORPORA
-    from lsmprobe.splits.audit import audit_split
+    from lsmprobe.splits.audit import audit_split, warnings_of
+    from lsmprobe.splits.kinds import make_split
 
     damaged = CORPORA[config.dataset].damaged if config.dataset in CORPORA else frozenset()
     utterances = _utterances(config)
     table = audit_split(config.split, utterances, seed=config.split_seed, damaged=damaged)
+    split = make_split(config.split, utterances, seed=config.split_seed)
+    _print_shares(split, utterances)
+    print(*[f"warning: {each}." for each in split.notes], sep="\n", end="\n" if split.notes else "")
+    for warning in warnings_of(utterances):
+        print(f"warning: {warning}")
     for column, what in LEAKS.items():
         compared = table[table.column == column]
         shared = compared[compared.shared > 0]
@@ -219,6 +230,7 @@ def audit_command(config: AuditConfig) -> int:
 
 def make_split_command(config: MakeSplitConfig) -> None:
     """Save a split and print its sizes."""
+    from lsmprobe.splits.audit import warnings_of
     from lsmprobe.splits.file import PARTS, save_split
     from lsmprobe.splits.kinds import make_split
 
@@ -232,7 +244,20 @@ def make_split_command(config: MakeSplitConfig) -> None:
             for part, rows in parts.items()
         )
         print(f"fold {number}: {sizes}" if len(split.folds) > 1 else sizes)
-    print(*split.notes, config.out, sep="\n")
+    _print_shares(split, utterances)
+    print(*split.notes, *warnings_of(utterances), config.out, sep="\n")
+
+
+def _print_shares(split: Any, utterances: Any) -> None:
+    """The emotions of each part in percent, a line each; of several folds those of the tests."""
+    from lsmprobe.splits.audit import emotion_shares
+
+    table = emotion_shares(split, utterances)
+    if many := len(split.folds) > 1:
+        table = table[table.part == "test"]
+    for (fold, part), rows in table.groupby(["fold", "part"], sort=False):
+        shares = ", ".join(f"{row.emotion} {row.percent:.0f}%" for row in rows.itertuples())
+        print(f"{f'fold {fold}, ' if many else ''}{part}: {shares}")
 
 
 def _utterances(config: SplitConfig) -> Any:

@@ -407,13 +407,15 @@ class ListCorporaConfig(Config):
 
 
 @dataclass(frozen=True)
-class CheckCorpusConfig(Config):
-    """Check a copy of a corpus; exit status 0 only if it is complete."""
-
+class _NamedCorpus(Config):
     name: str
-    """A corpus of the table."""
-    data_dir: Path | None = None
-    """Where it lies; otherwise $LSMPROBE_DATA/NAME, then data/NAME."""
+    """A corpus of the table, a manifest (CSV), folder:DIR, audformat:DIR or hf:ID."""
+
+
+@dataclass(frozen=True)
+class CheckCorpusConfig(CorpusConfig, _NamedCorpus):
+    """Check a copy of a corpus, or one of your own; exit status 0 only if nothing is wrong."""
+
     json: Path | None = None
     """Write the findings here too."""
 

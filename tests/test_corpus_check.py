@@ -11,6 +11,7 @@ import soundfile
 from test_corpora import SHARED, paths_of, tree
 
 from lsmprobe.corpora.check import check_corpus, list_corpora
+from lsmprobe.corpora.fingerprint import fingerprint, same_recordings
 from lsmprobe.corpora.read import read_corpus
 from lsmprobe.corpora.table import CORPORA
 from lsmprobe.errors import CorpusError
@@ -181,9 +182,11 @@ def test_an_audit_refuses_clips_that_it_cannot_compare(tmp_path):
 
 
 def test_an_audit_leaves_out_the_sentences_where_none_is_known(tmp_path):
-    assert set(audit_split("speaker", own_corpus(tmp_path)).column) == {"speaker", "sha256"}
+    assert set(audit_split("speaker", own_corpus(tmp_path)).column) == {
+        *("speaker", "sha256", "recording")
+    }
     said = audit_split("speaker", own_corpus(tmp_path, "s1")).groupby("column").shared.sum()
-    assert said.to_dict() == {"speaker": 0, "sentence": 3, "sha256": 0}
+    assert said.to_dict() == {"speaker": 0, "sentence": 3, "sha256": 0, "recording": 0}
 
 
 def test_clips_that_were_never_published_are_extra(tmp_path):
@@ -291,3 +294,94 @@ def test_the_list_of_corpora():
     assert set(table.index) == set(CORPORA)
     assert table.clips["emodb"] == 535 and table.language["eyase"] == "Egyptian Arabic"
     assert "zenodo.org/records/2544829" in table.obtain["demos"]
+
+
+# ------------------------------------------------------------------ a corpus of one's own
+
+
+def speech(seed, rate=16_000):
+    """Noise in syllables of its own rhythm, one second, with silence around it."""
+    rng = np.random.default_rng(seed)
+    loudness = np.repeat(rng.uniform(0.1, 1, 20), rate // 20)
+    return np.pad(0.2 * loudness * rng.normal(size=rate).clip(-3, 3), (2_000, 1_000))
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Eight clips of four speakers, and their manifest."""
+    rows = ["path,emotion,speaker"]
+    for n in range(8):
+        soundfile.write(tmp_path / f"{n}.wav", speech(n), 16_000)
+        rows.append(f"{n}.wav,{'joy' if n % 2 else 'anger'},s{n // 2}")
+    (tmp_path / "own.csv").write_text("\n".join(rows))
+    return tmp_path
+
+
+def test_a_corpus_of_ones_own_is_checked(own):
+    report = check_corpus(str(own / "own.csv"))
+    assert report.is_complete
+    assert report.lines()[-1] == "8 clips, 4 speakers: all usable"
+    assert json.loads(report.to_json())["n_clips_expected"] is None
+    voice = speech(0)
+    soundfile.write(own / "0.wav", np.stack([voice, -0.99 * voice], 1), 16_000)
+    shutil.copy(own / "2.wav", own / "5.wav")
+    (own / "7.wav").write_bytes(b"")
+    report = check_corpus(str(own / "own.csv"))
+    assert not report.is_complete
+    assert "opposite phase (1): '0.wav'" in report.lines()
+    assert report.clashes == (("2.wav", "5.wav"),)
+    assert report.lines()[-1] == (
+        "8 clips, 4 speakers: 1 unusable, 1 with the audio of another clip"
+    )
+
+
+def test_parts_of_a_file_count_with_their_own_length(own):
+    soundfile.write(own / "long.wav", np.concatenate([speech(n) for n in range(9)]), 16_000)
+    rows = [f"long.wav,joy,s{n},{n},{n + 1}" for n in range(9)]
+    (own / "parts.csv").write_text("path,emotion,speaker,start,end\n" + "\n".join(rows))
+    report = check_corpus(str(own / "parts.csv"))
+    assert report.hours == pytest.approx(9 / 3600) and report.longest_s == 1
+
+
+def test_flags_of_ones_own_corpus_are_refused_for_a_published_one(emovo):
+    with pytest.raises(CorpusError, match="leave out --emotions"):
+        check_corpus("emovo", emovo, emotions=("anger",))
+
+
+@pytest.mark.parametrize("change", ["gain", "trimmed", "padded"])
+def test_the_same_recording_in_two_parts_is_a_leak_whatever_its_gain_and_silence(own, change):
+    voice = speech(0)
+    changed = {"gain": 0.3 * voice, "trimmed": voice[2_000:-1_000], "padded": np.pad(voice, 9_000)}
+    soundfile.write(own / "6.wav", changed[change], 16_000)
+    utterances = read_corpus(str(own / "own.csv"))
+    found = audit_split("loso", utterances)
+    shared = found[found.shared > 0]
+    assert set(shared.column) == {"recording"}
+    assert shared["values"].iloc[0] == ["0.wav"]
+    assert check_corpus(str(own / "own.csv")).nearly == (("0.wav", "6.wav"),)
+
+
+EMODB = SHARED / "emodb" / "wav"
+
+
+def waveforms_of_emodb():
+    if not EMODB.is_dir():
+        pytest.skip("the EmoDB audio is not beside this project")
+    return [soundfile.read(path, dtype="float32")[0] for path in sorted(EMODB.glob("*.wav"))]
+
+
+def test_no_two_clips_of_emodb_are_taken_for_one_recording():
+    """The same ten sentences by the same ten speakers: the hardest case that is at hand."""
+    assert same_recordings([fingerprint(waveform) for waveform in waveforms_of_emodb()]) == []
+
+
+def test_every_clip_of_emodb_is_found_again_after_a_change_of_gain_and_silence():
+    clips, rng = waveforms_of_emodb(), np.random.default_rng(0)
+    copies = []
+    for clip in clips:
+        loud = np.flatnonzero(np.abs(clip) > 0.03 * np.abs(clip).max())
+        trimmed = clip[loud[0] : loud[-1] + 1]
+        louder = np.round(trimmed * 10 ** rng.uniform(-1, -0.05) * 2**15) / 2**15
+        copies.append(np.pad(louder, rng.integers(0, 8_000, 2)))
+    groups = same_recordings([fingerprint(clip) for clip in [*clips, *copies]])
+    assert groups == [[n, n + len(clips)] for n in range(len(clips))]

@@ -85,6 +85,19 @@ def test_the_cache_holds_what_the_model_gives_for_each_utterance_alone(tmp_path,
         )
 
 
+def test_what_is_odd_about_the_clips_is_counted_at_the_end(tmp_path, manifest, write_wav, rng):
+    """Whose channels cancel each other, say: what is left of these clips is a whisper."""
+    path = manifest(speakers=1)
+    for clip in sorted(path.parent.glob("*.wav"))[:5]:
+        voice = 0.2 * rng.normal(size=4_000).clip(-3, 3)
+        write_wav(clip, np.stack([voice, -0.99 * voice], 1))
+    summary = extract(config(tmp_path, path))
+    assert len(summary.odd["opposite phase"]) == 5
+    assert (
+        "opposite phase in 5: s0-anger-0.wav, s0-anger-1.wav, s0-happiness-0.wav and 2 more"
+    ) in str(summary)
+
+
 def test_extracting_again_does_nothing(tmp_path, manifest):
     settings = config(tmp_path, manifest(speakers=1))
     path = extract(settings).path

@@ -306,6 +306,17 @@ def test_runs_of_one_experiment_differ_in_their_seed_alone(tmp_path, planted_cac
     assert other.experiment[0] != same.experiment[0]
 
 
+def test_a_record_has_an_alarm_where_the_speaker_tells_the_emotion(tmp_path):
+    rows = [(f"s{s}", "anger" if s % 2 else "fear") for s in range(10) for _ in range(6)]
+    states = [torch.randn(2, 3, 5) for _ in rows]
+    table = utterance_table([s for s, _ in rows], [e for _, e in rows], [3] * len(rows))
+    write_cache(tmp_path / "cache" / "m" / "c.h5", table, states)
+    results = probe(config(tmp_path, head="linear", runs=1, epochs=1, layer=0))
+    alarms = load_record(Path(results["path"][0]))["alarms"]
+    [alarm] = [alarm for alarm in alarms if alarm["code"] == "confounded"]
+    assert "speaker and emotion are nearly one variable here" in alarm["text"]
+
+
 def test_an_emotion_of_one_speaker_alone_stops_no_fold_and_is_said(tmp_path, caplog):
     """Four speakers show two emotions each and one a third: loso leaves that one out once."""
     rows = [(f"s{s}", e) for s in range(4) for e in ("anger", "fear") for _ in range(4)]

@@ -1,13 +1,18 @@
 """Splits by what every split must be, and what is said about them."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lsmprobe.commands import audit_command, make_split_command
+from lsmprobe.config import AuditConfig, MakeSplitConfig
 from lsmprobe.errors import SplitError
-from lsmprobe.splits.audit import audit
+from lsmprobe.splits.audit import audit, emotion_shares, warnings_of
+from lsmprobe.splits.confounds import confounds, told_by
 from lsmprobe.splits.file import PARTS, split_hash
 from lsmprobe.splits.kinds import (
     given_split,
@@ -229,11 +234,7 @@ def test_auto_takes_the_split_that_the_corpus_brings_if_it_is_whole():
     split = make_split("auto", table(speakers, emotions, split=column))
     assert split.kind == "given"
     assert split.folds[0].test.tolist() == list(range(24, 36))
-    assert split.notes == ()
-    partly = table(speakers, emotions, split=["", *column[1:]])
-    assert make_split("auto", partly).kind == "speaker"
-    with pytest.raises(SplitError, match=r"\(empty\) 1"):
-        make_split("given", partly)
+    assert all("is not like the corpus" in note for note in split.notes)
 
 
 def test_a_given_split_that_shares_speakers_says_that_it_leaks():
@@ -275,6 +276,107 @@ def test_the_audit_finds_what_the_parts_share():
         [0, "sentence", "train, test", ["one"]],
     ]
     assert len(found) == 9
+
+
+def test_a_part_that_is_not_like_the_corpus_says_so():
+    emotions = ["joy"] * 8 + ["anger"] * 8
+    kinds = (["train"] * 4 + ["validation", "validation", "test", "test"]) * 2
+    kinds[6] = "train"
+    corpus = table([str(n) for n in range(16)], emotions, split=kinds)
+    [note] = make_split("given", corpus).notes
+    assert note == "test is not like the corpus: 67% of it are `anger`, of the corpus 50%"
+    even = corpus.assign(split=(["train"] * 4 + ["validation"] * 2 + ["test"] * 2) * 2)
+    assert make_split("given", even).notes == ()
+
+
+def one_emotion_each(n_speakers=29, n_alike=26, clips=12):
+    """Most speakers show one emotion only; the others show all four."""
+    emotions = ["anger", "fear", "joy", "sadness"]
+    rows = [
+        (f"s{speaker}", emotions[speaker % 4 if speaker < n_alike else clip % 4])
+        for speaker in range(n_speakers)
+        for clip in range(clips)
+    ]
+    return table([speaker for speaker, _ in rows], [emotion for _, emotion in rows])
+
+
+def test_a_speaker_who_shows_one_emotion_only_is_a_confound():
+    [warning] = warnings_of(one_emotion_each())
+    assert warning.startswith("speaker and emotion are nearly one variable here")
+    assert warnings_of(one_emotion_each(n_alike=0)) == []
+    n = 200
+    sentence = ["angry words" if each % 2 else f"{each % 4}" for each in range(n)]
+    voices = pd.DataFrame(
+        {
+            "speaker": [f"s{each // 20}" for each in range(n)],
+            "gender": ["female" if each % 2 else "male" for each in range(n)],
+            "sentence": sentence,
+            "emotion": ["anger" if each % 2 else "joy" for each in range(n)],
+        }
+    )
+    assert [each.column for each in confounds(voices)] == ["gender", "sentence"]
+
+
+@given(seed=st.integers(0, 10**6), n_values=st.integers(2, 300), n_classes=st.integers(2, 7))
+@settings(deadline=None, max_examples=30)
+def test_what_has_nothing_to_do_with_the_emotion_tells_nothing(seed, n_values, n_classes):
+    """Also where hardly any value recurs, so that without regard to chance each tells its label."""
+    rng = np.random.default_rng(seed)
+    values, labels = rng.integers(n_values, size=300), rng.integers(n_classes, size=300)
+    assert told_by(values, labels) < 0.3
+    assert told_by(range(300), labels) == 0
+    assert told_by(labels, labels) == pytest.approx(1)
+
+
+def test_what_a_variable_tells_agrees_with_scikit_learn():
+    """Their adjusted mutual information with the labels' entropy as the bound, by enumeration."""
+    from sklearn.metrics import mutual_info_score
+    from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
+
+    rng = np.random.default_rng(0)
+    labels = rng.integers(4, size=400)
+    values = np.where(rng.random(400) < 0.5, labels, rng.integers(4, size=400))
+    chance = expected_mutual_information(contingency_matrix(labels, values), 400)
+    entropy = mutual_info_score(labels, labels)
+    expected = (mutual_info_score(labels, values) - chance) / (entropy - chance)
+    assert told_by(values, labels) == pytest.approx(expected, abs=0.01)
+
+
+def test_speakers_whose_names_differ_in_capitals_or_blanks_are_named():
+    corpus = table(["Ann", "ann ", "Bob", "A nn"], ["x"] * 4)
+    [warning] = warnings_of(corpus)
+    assert warning.startswith("the speakers 'A nn', 'Ann', 'ann ' differ only in capitals")
+
+
+def test_the_commands_print_emotions_per_part_and_what_is_wrong(tmp_path, capsys, write_wav):
+    """A corpus in which each speaker shows one emotion: the split is skewed, and both say so."""
+    rng, rows = np.random.default_rng(0), ["path,emotion,speaker"]
+    for speaker in range(6):
+        for clip in range(speaker + 2):
+            name = f"{speaker}{clip}.wav"
+            write_wav(tmp_path / name, 0.1 * rng.normal(size=2_000))
+            rows.append(f"{name},{'anger' if speaker < 2 else 'joy'},s{speaker}")
+    (tmp_path / "own.csv").write_text("\n".join(rows))
+    make = MakeSplitConfig(
+        split="speaker", dataset=str(tmp_path / "own.csv"), out=tmp_path / "split.json"
+    )
+    make_split_command(make)
+    made = capsys.readouterr().out
+    audit_command(AuditConfig(split="speaker", dataset=str(tmp_path / "own.csv")))
+    audited = capsys.readouterr().out
+    for said in (made, audited):
+        for part in PARTS:
+            assert re.search(rf"^{part}: anger \d+%, joy \d+%$", said, re.MULTILINE)
+        assert "is not like the corpus: " in said
+        assert "speaker and emotion are nearly one variable here" in said
+
+
+def test_the_shares_of_emotions_add_up_in_every_part():
+    corpus = one_emotion_each()
+    shares = emotion_shares(make_split("speaker", corpus), corpus)
+    assert list(shares.part.unique()) == ["train", "validation", "test"]
+    assert shares.clips.sum() == len(corpus)
+    assert shares.groupby("part").percent.sum().tolist() == pytest.approx([100] * 3)
 
 
 def test_the_audit_of_a_speaker_split_shares_no_speaker():

@@ -1,4 +1,4 @@
-"""The doctor of a copy: a corpus folder compared with what is published of the corpus.
+"""The doctor of a corpus: what its clips hold, compared with what is published of it.
 
 Every clip is decoded once; the findings end in one verdict.
 """
@@ -6,19 +6,22 @@ Every clip is decoded once; the findings end in one verdict.
 import hashlib
 import importlib.resources
 import json
+import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from lsmprobe.corpora.audio import AudioHeader, read_audio, read_header
+from lsmprobe.corpora.fingerprint import Fingerprint, fingerprint, same_recordings
 from lsmprobe.corpora.read import corpus_folder, known_corpus, read_corpus, release_in
 from lsmprobe.corpora.table import AS_IN_THE_PAPER, CORPORA, EMOTIONS, Corpus, Release
-from lsmprobe.errors import AudioError
+from lsmprobe.errors import AudioError, CorpusError
 from lsmprobe.progress import Progress, automatic
 
 SHOWN = 5  # of a list, in the lines; the JSON has them all
@@ -50,9 +53,9 @@ class CorpusReport:
     folder: str
     release: str  # empty if there is but one
     n_clips: int
-    n_clips_expected: int
+    n_clips_expected: int | None  # None of a corpus of one's own
     n_speakers: int
-    n_speakers_expected: int
+    n_speakers_expected: int | None
     counts: tuple[Count, ...]
     hours: float
     shortest_s: float
@@ -65,11 +68,18 @@ class CorpusReport:
     odd: dict[str, tuple[str, ...]]  # clipping, dead channel, ... -> keys
     duplicates: tuple[tuple[str, ...], ...]  # keys of the same audio
     clashes: tuple[tuple[str, ...], ...]  # of the duplicates, those of two emotions or speakers
-    paper: str  # how the corpus compares with the paper's Table 1
+    nearly: tuple[tuple[str, ...], ...]  # equal but for their gain or the silence around them
+    alike: tuple[tuple[str, ...], ...]  # speakers whose names differ only in capitals or blanks
+    paper: str  # how the corpus compares with the paper's Table 1; empty of one's own
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything published is there, as it was published, and nothing else."""
+        """Whether everything published is there, as it was published, and nothing else.
+
+        Of a corpus of one's own: whether every clip is usable, and none has another's audio.
+        """
+        if self.n_clips_expected is None:
+            return not self.unusable and not self.clashes
         return (
             self.n_clips == self.n_clips_expected
             and self.n_speakers == self.n_speakers_expected
@@ -88,6 +98,8 @@ class CorpusReport:
     @property
     def verdict(self) -> str:
         """One line: complete, or what is missing, extra or wrong; and the paper."""
+        if self.n_clips_expected is None:
+            return self._own_verdict()
         clips = f"{self.n_clips} of {self.n_clips_expected} clips"
         release = f" of {self.release}" if self.release else ""
         if self.is_complete:
@@ -108,11 +120,22 @@ class CorpusReport:
         said += [self.paper] if self.paper != AS_IN_THE_PAPER else []
         return f"incomplete: {clips}{release}, {', '.join(said)}"
 
+    def _own_verdict(self) -> str:
+        faults = {
+            "unusable": len(self.unusable),
+            "with the audio of another clip": sum(len(keys) - 1 for keys in self.clashes),
+        }
+        said = [f"{n} {fault}" for fault, n in faults.items() if n]
+        end = ", ".join(said) or "all usable"
+        return f"{self.n_clips} clips, {self.n_speakers} speakers: {end}"
+
     def lines(self) -> list[str]:
         """The report, a line each; the verdict is the last."""
-        corpus = CORPORA[self.corpus]
+        title = f"{self.corpus!r}"
+        if corpus := CORPORA.get(self.corpus):
+            title = f"{corpus.title} ({corpus.language}) in {self.folder!r}"
         return [
-            f"{corpus.title} ({corpus.language}) in {self.folder!r}",
+            title,
             *self._body(),
             self.verdict,
         ]
@@ -141,6 +164,8 @@ class CorpusReport:
         for what, same in (
             ("the same audio for two emotions or speakers", self.clashes),
             ("the same audio", others),
+            ("the same audio but for gain or silence", self.nearly),
+            ("speakers whose names differ only in capitals or blanks", self.alike),
         ):
             yield from _shown(what, [" = ".join(map(repr, keys)) for keys in same])
 
@@ -158,87 +183,146 @@ def _shown(what: str, each: list[str]) -> Iterator[str]:
         yield f"{what} ({len(each)}): {'; '.join(each[:SHOWN])}{more}"
 
 
-def check_corpus(name: str, data_dir: str | Path | None = None) -> CorpusReport:
-    """Read every clip of a copy and compare it with what is published of the corpus.
+def check_corpus(name: str, data_dir: str | Path | None = None, **reading: Any) -> CorpusReport:
+    """Read every clip of a corpus, and compare it with what is published of it.
 
     Args:
-        name: a row of `corpora.CORPORA`.
+        name: a row of `corpora.CORPORA`; or a corpus of one's own, as `read_corpus` takes it, of
+            which nothing is published.
         data_dir: where the copy lies, see `corpora.corpus_folder`.
+        reading: further arguments of `read_corpus`, for a corpus of one's own.
 
     Raises:
         CorpusError: there is no such corpus, or none in that folder.
     """
-    corpus, folder = known_corpus(name), corpus_folder(name, data_dir)
-    utterances = read_corpus(name, folder)
-    clips = listen_to_all(utterances)
-    return _report(corpus, folder, release_in(corpus, folder), utterances, clips)
+    if name in CORPORA:
+        if asked := [argument for argument, value in reading.items() if value]:
+            raise CorpusError(
+                f"{name!r} is checked as it is published; leave out "
+                f"{', '.join('--' + argument.replace('_', '-') for argument in asked)}."
+            )
+        corpus, folder = known_corpus(name), corpus_folder(name, data_dir)
+        utterances = read_corpus(name, folder)
+        clips = listen_to_all(utterances)
+        report = _report(name, folder, utterances, clips)
+        return _with_published(report, corpus, release_in(corpus, folder), utterances)
+    utterances = read_corpus(name, data_dir, **reading)
+    return _report(name, Path(data_dir or "."), utterances, listen_to_all(utterances))
 
 
 @dataclass(frozen=True)
-class _Clip:
+class Clip:
+    """What listening to a clip found."""
+
     header: AudioHeader | None = None
     odd: tuple[str, ...] = ()
     audio_hash: str = ""
     fault: str = ""
+    fingerprint: Fingerprint | None = None
 
 
-def listen_to_all(utterances: pd.DataFrame, progress: Progress = automatic) -> list[_Clip]:
+def listen_to_all(utterances: pd.DataFrame, progress: Progress = automatic) -> list[Clip]:
     """Decode every utterance once, in as many threads as there are cores."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         heard = pool.map(_listen, utterances.path, utterances.start_s, utterances.end_s)
         return list(progress(heard, total=len(utterances), unit=" clips"))
 
 
-def _listen(path: str, start_s: float, end_s: float) -> _Clip:
+def _listen(path: str, start_s: float, end_s: float) -> Clip:
     header = None
     try:
         header = read_header(path)
         audio = read_audio(path, start_s=start_s, end_s=end_s)
     except AudioError as error:
-        return _Clip(header, fault=str(error))
+        return Clip(header, fault=str(error))
     # Of the waveform, not the file: a header may differ between two copies of the same audio.
     audio_hash = hashlib.sha256(audio.waveform.tobytes()).hexdigest()
-    return _Clip(header, tuple(finding.partition(":")[0] for finding in audio.findings), audio_hash)
+    return Clip(
+        header,
+        tuple(finding.partition(":")[0] for finding in audio.findings),
+        audio_hash,
+        fingerprint=fingerprint(audio.waveform),
+    )
 
 
 def _report(
-    corpus: Corpus, folder: Path, release: Release, utterances: pd.DataFrame, clips: list[_Clip]
+    name: str, folder: Path, utterances: pd.DataFrame, clips: Sequence[Clip]
 ) -> CorpusReport:
+    """What is there, compared with nothing."""
     headers = [clip.header for clip in clips if clip.header]
-    seconds = [header.seconds for header in headers]
+    parts = zip(clips, utterances.start_s, utterances.end_s, strict=True)
+    seconds = [_seconds(clip.header, start, end) for clip, start, end in parts if clip.header]
+    keys = utterances.key.tolist()
     odd, same = defaultdict(list), defaultdict(list)
-    for key, clip in zip(utterances.key, clips, strict=True):
+    for key, clip in zip(keys, clips, strict=True):
         for kind in clip.odd:
             odd[kind].append(key)
         if clip.audio_hash:
             same[clip.audio_hash].append(key)
-    duplicates = [tuple(keys) for keys in same.values() if len(keys) > 1]
+    duplicates = [tuple(group) for group in same.values() if len(group) > 1]
     labels = utterances.set_index("key")[["speaker", "emotion"]]
-    faults = {k: clip.fault for k, clip in zip(utterances.key, clips, strict=True) if clip.fault}
     return CorpusReport(
-        corpus=corpus.name,
+        corpus=name,
         folder=str(folder),
-        release=release.name,
+        release="",
         n_clips=len(utterances),
-        n_clips_expected=release.n_utterances,
+        n_clips_expected=None,
         n_speakers=utterances.speaker.nunique(),
-        n_speakers_expected=corpus.n_speakers,
-        counts=tuple(_counts(utterances, _published(corpus, release))),
+        n_speakers_expected=None,
+        counts=tuple(_counts(utterances, pd.DataFrame())),
         hours=sum(seconds) / 3600,
         shortest_s=min(seconds, default=0.0),
         longest_s=max(seconds, default=0.0),
         sample_rates=dict(sorted(Counter(header.sample_rate for header in headers).items())),
-        sample_rates_expected=tuple(sorted(corpus.sample_rates)),
+        sample_rates_expected=(),
         channels=dict(sorted(Counter(header.channels for header in headers).items())),
-        unusable=faults,
-        damaged=tuple(sorted(corpus.damaged & set(faults))),
-        odd={kind: tuple(keys) for kind, keys in sorted(odd.items())},
+        unusable={key: clip.fault for key, clip in zip(keys, clips, strict=True) if clip.fault},
+        damaged=(),
+        odd={kind: tuple(found) for kind, found in sorted(odd.items())},
         duplicates=tuple(duplicates),
         clashes=tuple(
-            keys for keys in duplicates if len(labels.loc[[*keys]].drop_duplicates()) > 1
+            group for group in duplicates if len(labels.loc[[*group]].drop_duplicates()) > 1
         ),
+        nearly=tuple(tuple(keys[i] for i in group) for group in nearly_equal(clips)),
+        alike=tuple(names_alike(utterances.speaker)),
+        paper="",
+    )
+
+
+def _with_published(
+    report: CorpusReport, corpus: Corpus, release: Release, utterances: pd.DataFrame
+) -> CorpusReport:
+    """The report of a copy, compared with what is published."""
+    return replace(
+        report,
+        release=release.name,
+        n_clips_expected=release.n_utterances,
+        n_speakers_expected=corpus.n_speakers,
+        counts=tuple(_counts(utterances, _published(corpus, release))),
+        sample_rates_expected=tuple(sorted(corpus.sample_rates)),
+        damaged=tuple(sorted(corpus.damaged & set(report.unusable))),
         paper=corpus.beside_the_paper(release),
     )
+
+
+def _seconds(header: AudioHeader, start_s: float, end_s: float) -> float:
+    """Of a part, or of the whole file."""
+    start = 0.0 if math.isnan(start_s) else start_s
+    return (header.seconds if math.isnan(end_s) else min(end_s, header.seconds)) - start
+
+
+def nearly_equal(clips: Sequence[Clip]) -> list[list[int]]:
+    """Groups of clips that are one recording, though not equal: gain or silence was changed."""
+    groups = same_recordings([clip.fingerprint for clip in clips])
+    return [group for group in groups if len({clips[i].audio_hash for i in group}) > 1]
+
+
+def names_alike(speakers: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    """Names of speakers that differ only in capitals and blanks."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(set(map(str, speakers))):
+        alike["".join(name.split()).casefold()].append(name)
+    return (tuple(names) for names in alike.values() if len(names) > 1)
 
 
 def _published(corpus: Corpus, release: Release) -> pd.DataFrame:
@@ -257,7 +341,9 @@ def _counts(utterances: pd.DataFrame, published: pd.DataFrame) -> Iterator[Count
     """What is there beside what is published; of speaker and emotion together, what differs."""
     for columns in (["emotion"], ["gender"], ["speaker"], ["speaker", "emotion"]):
         found = utterances.groupby(columns).size()
-        expected = published.groupby(columns).clips.sum()
+        expected = pd.Series(dtype=int)
+        if len(published):
+            expected = published.groupby(columns).clips.sum()
         for name in sorted(set(found.index) | set(expected.index)):
             known = None if published.empty else int(expected.get(name, 0))
             shown = name if isinstance(name, str) else ", ".join(name)

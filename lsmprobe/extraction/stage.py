@@ -6,6 +6,7 @@ are written one utterance at a time. A run that is stopped continues at the next
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -31,6 +32,7 @@ from lsmprobe.extraction.resume import planned_files
 from lsmprobe.machine import choose_device, keep_freed_memory
 from lsmprobe.progress import Progress, automatic
 
+SHOWN = 3  # clips of one finding
 log = logging.getLogger(__name__)
 
 
@@ -42,6 +44,7 @@ class Summary:
     n_utterances: int
     n_done: int
     skipped: tuple[str, ...]
+    odd: dict[str, tuple[str, ...]]  # clipping, opposite phase, ... -> keys, of this run
     n_tried: int  # clips that were left to do
     hours: float  # of audio, extracted in this run
     gigabytes: float  # of the file
@@ -60,6 +63,10 @@ class Summary:
                 repr(key)[1:-1] for key in self.skipped
             )  # a newline stays in its line
             what += f"; {len(self.skipped)} unreadable and skipped: {names}"
+        for kind, keys in self.odd.items():
+            shown = ", ".join(repr(key)[1:-1] for key in keys[:SHOWN])
+            more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+            what += f"; {kind} in {len(keys)}: {shown}{more}"
         return what
 
 
@@ -90,6 +97,7 @@ def extract(config: ExtractConfig, *, progress: Progress = automatic) -> Summary
         if todo and config.precision != "float32":
             log.info(precision_told(config, encoder, table.iloc[todo]))
         hours = 0.0
+        odd: dict[str, list[str]] = defaultdict(list)
         with (
             AudioBar(table, todo, progress) as bar,
             ThreadPoolExecutor(DECODERS) as pool,
@@ -106,6 +114,9 @@ def extract(config: ExtractConfig, *, progress: Progress = automatic) -> Summary
                 ]
                 behind.call(files.store, done, set(group) - {row for row, _ in readable})
                 hours += sum(len(audio.waveform) for _, audio in readable) / SAMPLE_RATE / 3600
+                for row, audio in readable:
+                    for finding in audio.findings:
+                        odd[finding.partition(":")[0]].append(table.key[row])
                 bar.add(group)
         if not files.done.any():
             raise CorpusError(f"none of the {len(table)} clips of {config.dataset} can be read.")
@@ -118,6 +129,7 @@ def extract(config: ExtractConfig, *, progress: Progress = automatic) -> Summary
         n_utterances=len(table),
         n_done=int(files.done.sum()),
         skipped=tuple(table.key[files.skipped]),
+        odd={kind: tuple(sorted(odd[kind])) for kind in sorted(odd)},
         n_tried=len(todo),
         hours=hours,
         gigabytes=sum(path.stat().st_size for path in paths) / 1e9,

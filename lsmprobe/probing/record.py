@@ -14,6 +14,7 @@ from lsmprobe.probing.run import METHOD, Run
 from lsmprobe.probing.table import NORMS, head_of
 from lsmprobe.probing.task import Task
 from lsmprobe.results.alarms import Alarm, layer_alarms
+from lsmprobe.splits.confounds import confounds
 from lsmprobe.version import __version__
 
 
@@ -53,6 +54,7 @@ def run_record(
         task.labels[tested], answers, table.speaker.to_numpy(), task.n_outputs
     )
     alarms = found.alarms + _alarms_of_layers(task, layers)
+    alarms += [Alarm("confounded", str(each)) for each in confounds(task.utterances)]
     return {
         "model": task.model,
         "corpus": task.corpus,

@@ -22,6 +22,7 @@ from lsmprobe.splits.search import choose, rank_assignments
 
 SPECS = ("auto", "speaker", "random", "loso", "kfold:K", "kfold", "given")
 VALIDATION_SHARE = 0.1  # of the training utterances, where a corpus brings no validation part
+MOST_SHARE_OFF = 0.10  # between an emotion's share of a part and of the corpus
 
 
 def make_split(spec: str, utterances: pd.DataFrame, *, seed: int = 0) -> Split:
@@ -37,6 +38,13 @@ def make_split(spec: str, utterances: pd.DataFrame, *, seed: int = 0) -> Split:
     Raises:
         SplitError: the corpus cannot be split so, or `spec` is none of these.
     """
+    split = _asked(spec, utterances, seed)
+    skewed = _share_notes(split, _as_strings(utterances["emotion"]))
+    return replace(split, notes=tuple(dict.fromkeys((*split.notes, *skewed))))
+
+
+def _asked(spec: str, utterances: pd.DataFrame, seed: int) -> Split:
+    """The split, without a word on its emotions' shares."""
     speakers, emotions = utterances["speaker"], utterances["emotion"]
     given = utterances["split"].tolist() if "split" in utterances else [""]
     own_folds = _fold_names(utterances["fold"]) if "fold" in utterances else [""]
@@ -325,6 +333,30 @@ def _gap_notes(fold: Fold, speaker_of: np.ndarray, emotions: np.ndarray) -> list
             if n < len(PARTS):
                 why = f"no split of these speakers avoids a gap, {n} of them can give `{emotion}`"
             notes.append(f"{part} has no `{emotion}`: {why}")
+    return notes
+
+
+def _share_notes(split: Split, emotions: np.ndarray) -> list[str]:
+    """Where the emotions of a part are not as in the corpus, by more than `MOST_SHARE_OFF`.
+
+    Of several folds nothing is said, since all are tested and their answers scored together.
+    """
+    if len(split.folds) > 1:
+        return []
+    notes = []
+    classes, counts = np.unique(emotions, return_counts=True)
+    wanted = counts / len(emotions)
+    for part in PARTS:
+        there = emotions[getattr(split.folds[0], part)]
+        shares = np.array([(there == emotion).mean() for emotion in classes])
+        off = np.abs(shares - wanted)
+        if off.max() > MOST_SHARE_OFF:
+            # Where two are as far off, one of them is there too often: that one is named.
+            worst = int(np.argmax(off + 1e-9 * (shares > wanted)))
+            notes.append(
+                f"{part} is not like the corpus: {100 * shares[worst]:.0f}% of it are "
+                f"`{classes[worst]}`, of the corpus {100 * wanted[worst]:.0f}%"
+            )
     return notes
 
 
