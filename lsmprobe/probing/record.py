@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lsmprobe.probing.heads import Probe
-from lsmprobe.probing.objectives import objective_of
+from lsmprobe.probing.objectives import CLASSIFICATION, objective_of
 from lsmprobe.probing.run import METHOD, Run
 from lsmprobe.probing.table import NORMS, head_of
 from lsmprobe.probing.task import Task
@@ -54,7 +54,8 @@ def run_record(
         task.labels[tested], answers, table.speaker.to_numpy(), task.n_outputs
     )
     alarms = found.alarms + _alarms_of_layers(task, layers)
-    alarms += [Alarm("confounded", str(each)) for each in confounds(task.utterances)]
+    if objective is CLASSIFICATION:
+        alarms += [Alarm("confounded", str(each)) for each in confounds(task.utterances)]
     return {
         "model": task.model,
         "corpus": task.corpus,
