@@ -203,6 +203,7 @@ def table1_command(_: Table1Config) -> None:
 
 def audit_command(config: AuditConfig) -> int:
     """Print what the parts of a split share; 0 if no speaker and no audio leaks."""
+    from lsmprobe.corpora.overlap import stated_overlaps
     from lsmprobe.corpora.table import CORPORA
     from lsmprobe.splits.audit import audit_split, warnings_of
     from lsmprobe.splits.kinds import make_split
@@ -215,6 +216,8 @@ def audit_command(config: AuditConfig) -> int:
     print(*[f"warning: {each}." for each in split.notes], sep="\n", end="\n" if split.notes else "")
     for warning in warnings_of(utterances):
         print(f"warning: {warning}")
+    for fact in stated_overlaps(config.corpus_name(config.dataset)):
+        print(f"across corpora: {fact}")
     for column, what in LEAKS.items():
         compared = table[table.column == column]
         shared = compared[compared.shared > 0]

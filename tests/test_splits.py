@@ -356,14 +356,15 @@ def test_the_commands_print_emotions_per_part_and_what_is_wrong(tmp_path, capsys
             name = f"{speaker}{clip}.wav"
             write_wav(tmp_path / name, 0.1 * rng.normal(size=2_000))
             rows.append(f"{name},{'anger' if speaker < 2 else 'joy'},s{speaker}")
-    (tmp_path / "own.csv").write_text("\n".join(rows))
+    (tmp_path / "emovo.csv").write_text("\n".join(rows))
     make = MakeSplitConfig(
-        split="speaker", dataset=str(tmp_path / "own.csv"), out=tmp_path / "split.json"
+        split="speaker", dataset=str(tmp_path / "emovo.csv"), out=tmp_path / "split.json"
     )
     make_split_command(make)
     made = capsys.readouterr().out
-    audit_command(AuditConfig(split="speaker", dataset=str(tmp_path / "own.csv")))
+    audit_command(AuditConfig(split="speaker", dataset=str(tmp_path / "emovo.csv")))
     audited = capsys.readouterr().out
+    assert "across corpora: Emozionalmente has sentences of EMOVO" in audited
     for said in (made, audited):
         for part in PARTS:
             assert re.search(rf"^{part}: anger \d+%, joy \d+%$", said, re.MULTILINE)

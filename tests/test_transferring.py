@@ -14,6 +14,7 @@ from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.writer import CacheWriter
 from lsmprobe.cli import main
 from lsmprobe.config import TransferConfig
+from lsmprobe.corpora.overlap import stated_overlaps
 from lsmprobe.errors import CacheError, SettingsError
 from lsmprobe.experiments.transfers import (
     JoinedCache,
@@ -48,7 +49,7 @@ def language(tmp_path):
     5 speakers x 4 utterances of 3 to 5 frames per emotion; in layer 0 there is noise alone.
     """
 
-    def make(name, cue=0, emotions=THREE, shift=0.0, scale=1.0, audio=None, **changed):
+    def make(name, cue=0, emotions=THREE, shift=0.0, scale=1.0, audio=None, sentence="", **changed):
         generator = torch.Generator().manual_seed(sum(map(ord, name)))
         directions = torch.nn.functional.normalize(
             torch.randn(9, DIM, generator=torch.Generator().manual_seed(cue))
@@ -57,6 +58,7 @@ def language(tmp_path):
         rows = [(f"s{s}", e) for s in range(5) for e in emotions for _ in range(4)]
         lengths = torch.randint(3, 6, (len(rows),), generator=generator).tolist()
         table = utterance_table([s for s, _ in rows], [e for _, e in rows], lengths)
+        table["sentence"] = sentence
         about = {"store": "frames", "dtype": "float16", **changed}
         made = {"store": about.pop("store"), "dtype": about.pop("dtype")}
         identity = {"model": "made", "random_init": None, "weights_sha256": "aa", **about}
@@ -404,3 +406,27 @@ def test_the_command_prints_a_matrix_and_what_failed(language, tmp_path, capsys)
     assert "made, north -> island: " in said.err
     assert "weights_sha256 is aa and bb" in said.err
     assert "south" in said.out
+
+
+def test_text_that_two_corpora_share_is_said(language, config, caplog):
+    caplog.set_level("INFO")
+    language("mine", sentence="Il gatto dorme.")
+    language("yours", sentence="il gatto dorme")
+    language("emovo", sentence="b1")
+    language("emozionalmente", sentence="b1")  # a code, which agrees by chance
+    pairs, _ = planned_pairs(config())
+    said = {f"{pair.source} -> {pair.target}": pair.note for pair in pairs}
+    assert "1 sentence in both corpora: 'il gatto dorme'" in said["mine -> yours"]
+    assert "Emozionalmente has sentences of EMOVO" in said["emovo -> emozionalmente"]
+    assert "in both corpora" not in said["emovo -> emozionalmente"]
+    assert said["mine -> emovo"] == "mine -> emovo: anger, fear, sadness; left out: none | none"
+    assert said["mine -> yours"] in caplog.messages
+
+
+def test_a_collection_overlaps_with_its_parts_and_a_part_of_it_with_that_corpus_alone():
+    assert [fact.what for fact in stated_overlaps("CAMEO", "cafe")] == ["audio"]
+    assert [fact.what for fact in stated_overlaps("cafe", "CAMEO-cafe")] == ["audio"]
+    assert [fact.what for fact in stated_overlaps("CAMEO-crema_d", "crema-d")] == ["audio"]
+    assert stated_overlaps("CAMEO-crema_d", "cafe") == []
+    assert stated_overlaps("emodb", "emovo") == []
+    assert {fact.corpora[0] for fact in stated_overlaps("oreau")} == {"cameo"}

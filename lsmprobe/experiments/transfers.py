@@ -23,6 +23,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from lsmprobe.cache.plan import settings
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.config import TransferConfig, label_map
+from lsmprobe.corpora.overlap import shared_sentences, stated_overlaps
 from lsmprobe.errors import CacheError, LsmprobeError, SettingsError, nearest
 from lsmprobe.probing.norms import Standardise, frame_statistics, pooled_statistics
 from lsmprobe.probing.run import Run, name_runs
@@ -31,9 +32,10 @@ from lsmprobe.probing.task import Task, find_caches, read_task
 from lsmprobe.progress import Progress, automatic
 from lsmprobe.results.records import results_table
 from lsmprobe.results.score_table import score_table
-from lsmprobe.splits.file import Fold, Split
+from lsmprobe.splits.file import Fold, Split, plural
 
 NAMES = ("corpus", "model", "hub_id", "revision", "store")  # the hash of the weights says more
+SHOWN = 3  # sentences that two corpora share
 log = logging.getLogger(__name__)
 
 
@@ -108,6 +110,7 @@ class _Corpus(NamedTuple):
     merges: tuple[str, ...]  # those of --map whose label occurs
     emotions: set[str]  # after the merges
     audio: set[str]  # hashes
+    sentences: set[str]
 
 
 def planned_pairs(config: TransferConfig) -> tuple[list[Pair], dict[str, Exception]]:
@@ -132,7 +135,9 @@ def planned_pairs(config: TransferConfig) -> tuple[list[Pair], dict[str, Excepti
         own = tuple(merge for merge in config.map if merge.partition("=")[0] in labels)
         emotions = {merged.get(label, label) for label in labels}
         known |= labels | emotions
-        held.setdefault(model, {})[corpus] = _Corpus(path, own, emotions, set(table["sha256"]))
+        held.setdefault(model, {})[corpus] = _Corpus(
+            path, own, emotions, set(table["sha256"]), set(table["sentence"])
+        )
     if not failures and max(map(len, held.values())) < 2:
         found = "; ".join(f"{model} has {', '.join(corpora)}" for model, corpora in held.items())
         raise CacheError(
@@ -150,6 +155,7 @@ def planned_pairs(config: TransferConfig) -> tuple[list[Pair], dict[str, Excepti
             shared = shared_emotions(one.emotions, other.emotions, config.emotions)
             rest = [", ".join(sorted(each.emotions - {*shared})) or "none" for each in (one, other)]
             note = f"{source} -> {target}: {', '.join(shared)}; left out: {' | '.join(rest)}"
+            note += "".join(f"; {said}" for said in in_common(source, one, target, other))
             paths, merges = (one.path, other.path), (one.merges, other.merges)
             pair = Pair(model, source, target, paths, merges, shared, note)
             if same := one.audio & other.audio:
@@ -168,6 +174,15 @@ def planned_pairs(config: TransferConfig) -> tuple[list[Pair], dict[str, Excepti
     for told in dict.fromkeys(pair.note for pair in pairs):
         log.info(told)
     return pairs, failures
+
+
+def in_common(source: str, one: _Corpus, target: str, other: _Corpus) -> list[str]:
+    """What a reader of the scores must know of two corpora: equal text, and what is published."""
+    said = [str(fact) for fact in stated_overlaps(source, target)]
+    if same := shared_sentences(one.sentences, other.sentences):
+        shown = ", ".join(map(repr, same[:SHOWN])) + (", ..." if len(same) > SHOWN else "")
+        said.append(f"{plural(len(same), 'sentence')} in both corpora: {shown}")
+    return said
 
 
 def merge_hint(source: Iterable[str], target: Iterable[str]) -> str:
