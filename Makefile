@@ -37,6 +37,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/probing.py --json benchmarks/results/probing.json
 	$(BIN)/python benchmarks/scale.py --json benchmarks/results/scale.json
 	$(BIN)/python benchmarks/beyond_memory.py --json benchmarks/results/beyond_memory.json
+	$(BIN)/python benchmarks/coverage.py --json benchmarks/results/coverage.json
 	$(BIN)/python benchmarks/grid.py $(GRID) --json benchmarks/results/grid.json
 
 # The API documentation, from the docstrings: build/api/lsmprobe.html.

@@ -449,7 +449,7 @@ def test_the_whole_machine_finds_the_layer_that_hears_the_emotion(tmp_path, mani
     curve = probe(ProbeConfig(head="linear", layer="all", epochs=10, **settings))
     f1 = curve.set_index("layer").macro_f1
     assert f1.idxmax() == 2
-    assert f1[2] > 90
+    assert f1[2] > 75
     assert abs(f1[4] - 25) < 15  # chance is 25
     weights = layer_weights(
         probe(ProbeConfig(head="multilayer", scalar_lr=0.05, epochs=10, **settings))

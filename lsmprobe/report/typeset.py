@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, SupportsIndex, TypeAlias
 
 import pandas as pd
 
@@ -275,7 +275,7 @@ def interval(low: float, high: float, sign: str = "") -> str:
     return DASH if pd.isna(low) else f"{number(low, sign)} to {number(high, sign)}"
 
 
-def counted(n: int, what: str) -> str:
+def counted(n: SupportsIndex, what: str) -> str:
     """A number of things in words.
 
     >>> counted(1, "run"), counted(2, "run")
