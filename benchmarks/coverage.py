@@ -10,10 +10,12 @@ speakers and runs there could be.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import tyro
+from machine import write_json
 from scipy.stats import norm
 from tqdm import tqdm
 
@@ -155,12 +157,15 @@ def alarm_rates(trials: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def main(trials: int = 400) -> None:
+def main(trials: int = 400, quick: bool = False, json: Path | None = None) -> None:
     """Print the tables.
 
     Args:
         trials: of every row.
+        quick: a few trials, to see that it runs.
+        json: write the figures here too.
     """
+    trials = 4 if quick else trials
     one_run = [World(1, 55, skill=skill, of_speakers=0) for skill in (0.3, 0.6, 0.85)]
     one_run += [World(speakers, 55) for speakers in (1, 3, 5, 10, 20)]
     many = [
@@ -176,7 +181,9 @@ def main(trials: int = 400) -> None:
         bar = tqdm(worlds, disable=None)
         rows = [vars(w) | coverage(w, methods, trials) for w in bar]
         print(pd.DataFrame(rows).to_markdown(index=False), "\n")
-    print(alarm_rates(trials).to_markdown(index=False, floatfmt=".1f"))
+    alarms = alarm_rates(trials)
+    print(alarms.to_markdown(index=False, floatfmt=".1f"))
+    write_json(json, {"trials": trials, "alarms": alarms["alarm, percent"].tolist()})
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def test_a_folder_that_takes_no_mark_is_read_once_by_a_process(planted_cache, mo
 
     path, read = planted_cache(), []
     whole = verify.verify_cache
-    monkeypatch.setattr(verify, "verify_cache", lambda p: read.append(p) or whole(p))
+    monkeypatch.setattr(verify, "verify_cache", lambda p, **_: read.append(p) or whole(p))
     verified_mark(path).mkdir()  # nothing can be written there
     for _ in range(3):
         verify_once(FeatureCache(path))
@@ -114,7 +114,7 @@ def test_a_file_is_read_whole_once_and_again_when_it_has_changed(planted_cache, 
     from lsmprobe.cache import verify
 
     whole = verify.verify_cache
-    monkeypatch.setattr(verify, "verify_cache", lambda p: read.append(p) or whole(p))
+    monkeypatch.setattr(verify, "verify_cache", lambda p, **_: read.append(p) or whole(p))
     verify_once(FeatureCache(path))
     verify_once(FeatureCache(path))
     assert read == [path]
