@@ -149,6 +149,9 @@ class FromDisk:
     corpus: Corpus
     mb_per_s: float | None
 
+    def all_of(self, utterances: np.ndarray, layers: Sequence[int], device: str) -> None:
+        """As if memory were too small for them."""
+
     def through(
         self, pools: Sequence[np.ndarray], layers: Sequence[int], device: str
     ) -> Iterator[Batches]:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from lsmprobe.atomic import write_then_rename
+from lsmprobe.cache.file import disk_errors
 from lsmprobe.cache.layout import LABELS, NUMBERS, TEXT, table_of
 from lsmprobe.cache.parts import cache_of
 from lsmprobe.errors import CacheError
@@ -97,14 +98,10 @@ def write_labels(
     content = written.getvalue().encode("utf-8", "surrogateescape")
     path = labels_path(cache)
     if not path.exists() or path.read_bytes() != content:
-        try:
+        with disk_errors(path, len(content)):
             write_then_rename(path, content)
             if mark:
                 written_mark(cache).touch()
-        except OSError as error:
-            raise CacheError(
-                f"{path} cannot be written: {error.strerror}. Use another --cache-dir."
-            ) from error
     return changed
 
 

@@ -35,6 +35,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
+from lsmprobe.cache.labels import labels_path
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.errors import CacheError
 
@@ -235,7 +236,7 @@ def make_lab(folder: Path, n_clips: int = 12, seed: int = 0) -> Lab:
         ended = Command(folder, lab.extraction(folder / "once")).end()
         seconds = time.monotonic() - started
         assert ended.status == 0, ended.err
-    shutil.copyfile(lab.file(folder / "once"), lab.reference)
+    copy_cache(lab.file(folder / "once"), lab.reference)
     counted = folder / "n_writes.txt"
     command = Command(folder, lab.extraction(folder / "twice"), [partial(at_write, None, counted)])
     assert command.end().status == 0
@@ -284,8 +285,10 @@ def done(path: Path, reference: Path, damaged: Collection[str] = ()) -> set[str]
 
 
 def litter(cache_dir: Path, file: Path) -> list[str]:
-    """The files in a cache folder besides the cache."""
-    return sorted(each.name for each in cache_dir.rglob("*") if each.is_file() and each != file)
+    """The files in a cache folder besides the cache and the table of its labels."""
+    known = {file, labels_path(file)}
+    files = (each for each in cache_dir.rglob("*") if each.is_file())
+    return sorted(each.name for each in files if each not in known)
 
 
 # What is killed. A job makes the cache that is there before; its commands end with the reference.
@@ -327,7 +330,7 @@ def some_damaged(lab: Lab, cache_dir: Path) -> list[str]:
     """The reference, with three utterances damaged."""
     file = lab.file(cache_dir)
     file.parent.mkdir(parents=True)
-    shutil.copyfile(lab.reference, file)
+    copy_cache(lab.reference, file)
     features = FeatureCache(file)
     with file.open("r+b") as opened:
         for i in (0, 5, 9):
@@ -444,7 +447,7 @@ def refused_for_room(lab: Lab, cache_dir: Path, command: Command) -> int:
         return 0
     assert "GB, and" in ended.line(), ended.err
     assert "Make room" in ended.line()
-    assert not cache_dir.exists() or not any(f.is_file() for f in cache_dir.rglob("*"))
+    assert litter(cache_dir, lab.file(cache_dir)) == []
     return 1
 
 
@@ -607,6 +610,13 @@ def verdict(path: Path, reference: FeatureCache) -> str:
     return "harmless"
 
 
+def copy_cache(source: Path, target: Path) -> None:
+    """A cache of one file, with the table of its labels."""
+    shutil.copyfile(source, target)
+    if labels_path(source).exists():
+        shutil.copyfile(labels_path(source), labels_path(target))
+
+
 def verdicts(path: Path, damages: Sequence[Damage], folder: Path) -> list[str]:
     """The verdict on each damage to a file, by itself."""
     return _in_child(damages, path, folder)
@@ -633,6 +643,7 @@ def _in_child(cases: Sequence[Damage | Path], reference: Path, folder: Path) -> 
 def _judge(cases: Sequence[Damage | Path], reference: Path, found: Path) -> None:
     features, good = FeatureCache(reference), reference.read_bytes()
     copy = found.with_suffix(".h5")
+    copy_cache(reference, copy)  # for its labels, which lie beside it
     with found.open("w") as lines:
         for case in cases:
             if isinstance(case, Damage):
