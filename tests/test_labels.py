@@ -111,6 +111,26 @@ def test_further_columns_come_back_as_text_or_as_numbers(corpus, run):
     assert set(FeatureCache(path).utterances.own_samples) == {1.0}
 
 
+def test_names_that_look_like_numbers_stay_names_and_do_not_change_by_themselves(
+    corpus, run, caplog
+):
+    caplog.set_level("INFO")
+    columns = {
+        "rater": [f"{n % 3:02d}" for n in range(16)],
+        "session": [f"1_{n}" for n in range(16)],
+        "identifier": [str(12345678901234567890 + n) for n in range(16)],
+        "valence": ["0.50"] * 16,
+    }
+    manifest = corpus(**columns)
+    path = run(manifest).path
+    table = FeatureCache(path).utterances
+    for name in ("rater", "session", "identifier"):
+        assert list(table[name]) == columns[name]
+    assert set(table.valence) == {0.5}
+    run(manifest)
+    assert "changed" not in caplog.text
+
+
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
 
 
@@ -179,6 +199,25 @@ def test_a_cache_of_before_the_table_has_its_own_labels_until_one_was_written(tm
         FeatureCache(path).utterances  # noqa: B018
 
 
+def test_a_table_that_lacks_a_column_or_an_emotion_is_not_filled_from_the_hdf5_file(corpus, run):
+    path = run(corpus()).path
+    table = pd.read_csv(labels_path(path), dtype=str, keep_default_na=False)
+    table.drop(columns="emotion").to_csv(labels_path(path), index=False)
+    with pytest.raises(CacheError, match=r"mine\.labels\.csv lacks the column emotion"):
+        FeatureCache(path).utterances  # noqa: B018
+    table.assign(speaker="").to_csv(labels_path(path), index=False)
+    with pytest.raises(CacheError, match=r"16 clips without speaker \('00\.wav' first\)"):
+        FeatureCache(path).utterances  # noqa: B018
+
+
+def test_a_mark_that_a_kill_prevented_is_set_by_the_next_run(tmp_path):
+    table = utterance_table(["a"], ["anger"], [3])
+    cache = tmp_path / "c.h5"
+    write_labels(cache, table, None)
+    write_labels(cache, table, None, mark=True)  # nothing differs
+    assert written_mark(cache).exists()
+
+
 def test_labels_from_a_file_join_by_key(tmp_path, corpus, run):
     path = run(corpus()).path
     table = FeatureCache(path).utterances[["key", "emotion"]]
@@ -196,6 +235,12 @@ def test_labels_from_a_file_join_by_key(tmp_path, corpus, run):
         probed(tmp_path, labels=own)
     pd.concat([table, table.iloc[:2]]).to_csv(own, index=False)
     with pytest.raises(CacheError, match=r"has 2 keys twice \('00\.wav' first\)"):
+        probed(tmp_path, labels=own)
+    table.rename(columns={"emotion": "Emotion"}).to_csv(own, index=False)
+    with pytest.raises(CacheError, match="has a column 'Emotion'; expected 'emotion'"):
+        probed(tmp_path, labels=own)
+    table.rename(columns={"emotion": "label"}).to_csv(own, index=False)
+    with pytest.raises(CacheError, match="has the columns key, label; expected at least one of"):
         probed(tmp_path, labels=own)
     with pytest.raises(CacheError, match="cannot be read"):
         probed(tmp_path, labels=tmp_path / "nowhere.csv")

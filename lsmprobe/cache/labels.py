@@ -8,6 +8,7 @@ file is what was known when it was laid out; it counts only where no table was e
 import csv
 import io
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,12 @@ from lsmprobe.cache.parts import cache_of
 from lsmprobe.errors import CacheError
 
 OWN = {*TEXT, *NUMBERS, "offset", "sha256"} - {"key", *LABELS}  # columns of the cache itself
+REQUIRED = ("emotion", "speaker")  # that no utterance goes without
 SHOWN = 3  # changes that are named
+# A number, and no name that Python reads as one: 01, 1_2.
+NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?|-?\.\d+", re.ASCII)
+INFINITE = {"inf", "-inf"}  # as they are written here
+EXACT = 2**53  # integers beyond it are no floating-point numbers; such a name has many digits
 
 
 class Changed(NamedTuple):
@@ -100,8 +106,9 @@ def write_labels(
     if not path.exists() or path.read_bytes() != content:
         with disk_errors(path, len(content)):
             write_then_rename(path, content)
-            if mark:
-                written_mark(cache).touch()
+    if mark and not written_mark(cache).exists():  # also where a kill came before it
+        with disk_errors(written_mark(cache), 0):
+            written_mark(cache).touch()
     return changed
 
 
@@ -109,11 +116,40 @@ def read_labels(path: Path) -> pd.DataFrame:
     """A table of labels: a row per utterance, its key as the index.
 
     Text stays text in the columns that every table has; a further column whose every value is a
-    number, or empty, is numbers.
+    number, or empty, is numbers. `01` and `1_2` are names, not numbers.
 
     Raises:
         CacheError: it is not there, is no CSV table with a column `key`, or names a key twice.
     """
+    table = _as_written(path)
+    for name in further_columns(table):
+        table[name] = _numbers(table[name])
+    return table
+
+
+def read_own_labels(path: Path) -> pd.DataFrame:
+    """A table of labels that a user made: as `read_labels`, and it must hold labels.
+
+    Raises:
+        CacheError: also where no column is a label, or a column's name is nearly that of one, so
+            that its labels would be passed over.
+    """
+    table = read_labels(path)
+    known = ("key", *LABELS)
+    for name in table.columns:
+        meant = name.strip().casefold()
+        if name not in known and meant in known:
+            raise CacheError(f"{path} has a column {name!r}; expected {meant!r}. Rename it.")
+    if not any(name in table.columns for name in LABELS):
+        raise CacheError(
+            f"{path} has the columns key, {', '.join(table.columns) or 'and no other'}; expected "
+            f"at least one of {', '.join(LABELS)}."
+        )
+    return table
+
+
+def _as_written(path: Path) -> pd.DataFrame:
+    """All columns as text."""
     try:
         text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
         rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
@@ -127,18 +163,17 @@ def read_labels(path: Path) -> pd.DataFrame:
             f"{path} has the columns {', '.join(header) or 'none'}; expected each once, and among "
             "them key."
         )
-    for number, row in enumerate(rows[1:], start=2):
+    filled = [(number, row) for number, row in enumerate(rows[1:], start=2) if row]
+    for number, row in filled:  # less blank lines
         if len(row) != len(header):
             raise CacheError(
                 f"{path}: row {number} has {len(row)} values; expected {len(header)}, one for each "
                 "column."
             )
-    table = _by_key(pd.DataFrame(rows[1:], columns=header, dtype=object))
+    table = _by_key(pd.DataFrame([row for _, row in filled], columns=header, dtype=object))
     if table.index.has_duplicates:
         twice = table.index[table.index.duplicated()]
         raise CacheError(f"{path} has {len(twice)} keys twice ({twice[0]!r} first); expected once.")
-    for name in further_columns(table):
-        table[name] = _numbers(table[name])
     return table
 
 
@@ -153,7 +188,7 @@ def labels_of(cache: Any) -> tuple[pd.DataFrame, Path] | None:
     """
     path = labels_path(cache.path)
     if path.exists():
-        return read_labels(path), path
+        return _whole(read_labels(path), path), path
     if "labels" in cache.identity or written_mark(cache.path).exists():
         raise CacheError(
             f"{path} is missing, which holds the labels of {cache.path}. Copy it back, or run "
@@ -165,11 +200,13 @@ def labels_of(cache: Any) -> tuple[pd.DataFrame, Path] | None:
 def labels_that_count(cache: Any) -> pd.DataFrame:
     """The labels of all utterances that a cache is to hold, by key: of its table, or its own.
 
+    As text, so that they can be compared with what a corpus says now.
+
     Raises:
         CacheError: as `labels_of`.
     """
     if found := labels_of(cache):
-        return found[0]
+        return _as_written(found[1])
     own = table_of({name: cache.columns[name] for name in ("key", *LABELS)})
     return _by_key(own)
 
@@ -186,7 +223,8 @@ def with_labels(
         strict: whether keys that the cache does not have are an error.
 
     Raises:
-        CacheError: keys are missing, or with `strict` unknown.
+        CacheError: keys are missing, or with `strict` unknown; or a clip has no emotion or no
+            speaker.
     """
     keys = table["key"]
     missing = keys[~keys.isin(labels.index)]
@@ -202,7 +240,28 @@ def with_labels(
     joined = labels.iloc[labels.index.get_indexer(pd.Index(keys, dtype=object))]
     own = [name for name in joined.columns if name in OWN]
     joined = joined.drop(columns=own)
+    for name in [name for name in REQUIRED if name in joined.columns]:
+        empty = joined.index[joined[name] == ""]
+        if len(empty):
+            raise CacheError(
+                f"{path} has {len(empty)} {'clip' if len(empty) == 1 else 'clips'} without "
+                f"{name} ({empty[0]!r} first); expected one for each."
+            )
     return table.assign(**{name: joined[name].to_numpy() for name in joined.columns})
+
+
+def _whole(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """A cache's own table; a label that it lacks must not come from the HDF5 file instead.
+
+    Raises:
+        CacheError: a column is missing.
+    """
+    if lacks := [name for name in LABELS if name not in table.columns]:
+        raise CacheError(
+            f"{path} lacks the column{'s' if len(lacks) > 1 else ''} {', '.join(lacks)}. Put it "
+            "back, or run lsmprobe extract again, which writes the table from the corpus."
+        )
+    return table
 
 
 def _by_key(table: pd.DataFrame) -> pd.DataFrame:
@@ -239,15 +298,20 @@ def _text(value: Any) -> str:
     if value is None or value != value:
         return ""
     number = float(value)
-    return str(int(number)) if number.is_integer() and abs(number) < 2**53 else repr(number)
+    return str(int(number)) if number.is_integer() and abs(number) < EXACT else repr(number)
 
 
 def _numbers(values: Iterable[str]) -> Any:
     """Numbers, if every value is one or empty, and not all are empty; else as they are."""
     texts = list(values)
-    if not any(texts):
+    there = [text for text in texts if text]
+    if not there or not all(map(_is_number, there)):
         return texts
-    try:
-        return np.array([float(text) if text else np.nan for text in texts])
-    except ValueError:
-        return texts
+    return np.array([float(text) if text else np.nan for text in texts])
+
+
+def _is_number(text: str) -> bool:
+    digits = text.removeprefix("-")
+    if digits.isascii() and digits.isdigit() and int(digits) > EXACT:
+        return False
+    return NUMBER.fullmatch(text) is not None or text in INFINITE

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from lsmprobe.cache.labels import read_labels, with_labels
+from lsmprobe.cache.labels import read_own_labels, with_labels
 from lsmprobe.cache.parts import cache_paths
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.verify import verify_once
@@ -194,7 +194,9 @@ def read_task(
     merged = label_map(config.map)
     table = cache.utterances
     if config.labels:
-        table = with_labels(cache.planned, read_labels(config.labels), config.labels, strict=True)
+        table = with_labels(
+            cache.planned, read_own_labels(config.labels), config.labels, strict=True
+        )
     for flag, names in (("--map", merged), ("--emotions", config.emotions)):
         known = sorted(
             set(table.emotion) | (set(merged.values()) if flag == "--emotions" else set())
