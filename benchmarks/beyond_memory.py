@@ -10,6 +10,9 @@ them the page cache forgets the file.
     python benchmarks/beyond_memory.py [--quick] [--json FILE]
 """
 
+import lsmprobe  # noqa: F401  before torch, which reads once how its threads are to wait
+
+# isort: split
 import os
 import resource
 import tempfile

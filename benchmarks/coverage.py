@@ -8,6 +8,9 @@ speaker and every run has a skill of its own around the mean; the truth is the m
 speakers and runs there could be.
 """
 
+import lsmprobe  # noqa: F401  before torch, which reads once how its threads are to wait
+
+# isort: split
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

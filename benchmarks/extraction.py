@@ -14,6 +14,9 @@ peak memory over a short and a long corpus (a tiny model, a process each).
     python benchmarks/extraction.py [--quick] [--json FILE]
 """
 
+import lsmprobe  # noqa: F401  before torch, which reads once how its threads are to wait
+
+# isort: split
 import os
 import shutil
 import subprocess

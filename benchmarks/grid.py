@@ -10,6 +10,9 @@ what does not grow with them too, so that the projection is then too long.
     python benchmarks/grid.py [--quick] [--json FILE]
 """
 
+import lsmprobe  # noqa: F401  before torch, which reads once how its threads are to wait
+
+# isort: split
 import tempfile
 import time
 from collections.abc import Iterator

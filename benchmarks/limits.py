@@ -5,6 +5,9 @@ Matrix products, memory copies, the disk, and the way to a GPU and back where th
     python benchmarks/limits.py [--quick] [--json FILE]
 """
 
+import lsmprobe  # noqa: F401  before torch, which reads once how its threads are to wait
+
+# isort: split
 import os
 import statistics
 import tempfile

@@ -1,5 +1,8 @@
 """What the benchmarks share: the machine in words, times as medians, figures as JSON."""
 
+import lsmprobe  # noqa: F401  before torch, which reads once how its threads are to wait
+
+# isort: split
 import datetime
 import json
 import os

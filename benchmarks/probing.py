@@ -14,6 +14,9 @@ Of what takes long, a part is measured and scaled up; the lines say so.
     python benchmarks/probing.py [--quick] [--json FILE]
 """
 
+import lsmprobe  # noqa: F401  before torch, which reads once how its threads are to wait
+
+# isort: split
 import mmap
 import os
 import statistics

@@ -6,6 +6,9 @@ the nanoseconds per frame stay the same from row to row, opening that the millis
     python benchmarks/scale.py [--quick] [--json FILE]
 """
 
+import lsmprobe  # noqa: F401  before torch, which reads once how its threads are to wait
+
+# isort: split
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace

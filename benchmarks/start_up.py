@@ -5,6 +5,9 @@ Each is a fresh process, timed from outside; for comparison, one that only impor
     python benchmarks/start_up.py [--quick] [--json FILE]
 """
 
+import lsmprobe  # noqa: F401  before torch, which reads once how its threads are to wait
+
+# isort: split
 import subprocess
 import sys
 import tempfile

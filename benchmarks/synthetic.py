@@ -1,5 +1,8 @@
 """Made-up corpora and caches for the benchmarks: speech-like lengths, noise for states."""
 
+import lsmprobe  # noqa: F401  before torch, which reads once how its threads are to wait
+
+# isort: split
 from collections.abc import Sequence
 from pathlib import Path
 

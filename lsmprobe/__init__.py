@@ -3,11 +3,15 @@
 The names below are imported on first use, so that `import lsmprobe` costs nothing.
 """
 
+import os
 from typing import TYPE_CHECKING
 
 import lazy_loader
 
+from lsmprobe.threads import wait_briefly
 from lsmprobe.version import __version__ as __version__
+
+wait_briefly(os.environ)  # every command, worker and notebook passes here, and torch comes later
 
 if TYPE_CHECKING:
     from lsmprobe.cache.reader import FeatureCache as FeatureCache

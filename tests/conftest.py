@@ -11,6 +11,9 @@ from jaxtyping import install_import_hook
 
 install_import_hook("lsmprobe", "beartype.beartype")
 
+import lsmprobe  # noqa: F401  before torch, which reads once how its threads are to wait
+
+# isort: split
 from pathlib import Path
 
 import numpy as np
