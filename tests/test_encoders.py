@@ -86,7 +86,7 @@ def make_checkpoint(folder, config):
         if isinstance(module, torch.nn.BatchNorm1d):
             module.running_mean.normal_()  # such as training leaves
     model.save_pretrained(folder)
-    extractor = getattr(transformers, models.EXTRACTORS[config["model_type"]])
+    extractor = getattr(transformers, models.MODEL_TYPES[config["model_type"]].extractor)
     extractor(**({"chunk_length": 1} if config["model_type"] == "whisper" else {})).save_pretrained(
         folder
     )

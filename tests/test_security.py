@@ -15,7 +15,9 @@ import transformers
 from lsmprobe.cli import main
 from lsmprobe.corpora.read import read_corpus
 from lsmprobe.errors import CorpusError, LsmprobeError, ModelError, SplitError
-from lsmprobe.extraction.checkpoints import find_checkpoint, read_config
+from lsmprobe.extraction.checkpoints import find_checkpoint, random_network, read_config
+from lsmprobe.extraction.load import load_encoder
+from lsmprobe.extraction.models import MODEL_TYPES
 from lsmprobe.results.records import load_head
 from lsmprobe.splits.file import load_split
 
@@ -101,16 +103,75 @@ def test_what_a_name_holds_stays_within_the_line_of_a_message():
 # Checkpoints (code beside one and in its pickle: test_encoders.py)
 
 
+SMALL = {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16, "conv_dim": [8] * 7}
+SMALL |= {
+    "num_attention_heads": 2,
+    "num_conv_pos_embeddings": 4,
+    "num_conv_pos_embedding_groups": 2,
+}
+PROGRAM = "someone/kernels"
+NAMES_A_PROGRAM = {
+    "attn_implementation": PROGRAM,
+    "_attn_implementation": PROGRAM,
+    "_attn_implementation_internal": PROGRAM,
+    "_attn_implementation_autoset": True,
+    "attn_implementation_internal": PROGRAM,
+    "experts_implementation": PROGRAM,
+    "_experts_implementation": PROGRAM,
+    "_experts_implementation_internal": PROGRAM,
+    "auto_map": {"AutoModel": "code.M"},
+    "custom_pipelines": {"x": {"impl": "code.P"}},
+    "kernel_config": {"kernel_mapping": {"RMSNorm": PROGRAM}},
+    "fusion_config": {"x": PROGRAM},
+    "per_layer_config": {"0": {"_attn_implementation": PROGRAM}},
+    "quantizer": [{"attn_implementation": PROGRAM}],
+    "encoder_config": {"attn_implementation": PROGRAM, "layers": [{"_attn_implementation": "x"}]},
+    "sub_configs": {"encoder_config": {"_attn_implementation_internal": PROGRAM}},
+    "transformers_weights": "../elsewhere.safetensors",
+    "distributed_config": {"tp_plan": "auto"},
+    "name_or_path": PROGRAM,
+}
+
+
 def checkpoint(folder, **written):
-    config = transformers.Wav2Vec2Config().to_dict() | written
+    config = transformers.Wav2Vec2Config(**SMALL).to_dict() | written
     (folder / "config.json").write_text(json.dumps(config))
     return find_checkpoint(str(folder), None, with_weights=True)
 
 
-def test_a_config_cannot_name_a_program_of_the_hub(tmp_path):
-    named = {"attn_implementation": "someone/kernels", "auto_map": {"AutoModel": "code.M"}}
-    config = read_config(checkpoint(tmp_path, **named))
-    assert config._attn_implementation is None
+@pytest.mark.parametrize("kind", MODEL_TYPES)
+@pytest.mark.parametrize("field", NAMES_A_PROGRAM)
+def test_a_config_cannot_name_a_program_of_the_hub(kind, field, tmp_path):
+    named = {field: NAMES_A_PROGRAM[field], "model_type": kind}
+    (tmp_path / "config.json").write_text(json.dumps(named))
+    config = read_config(find_checkpoint(str(tmp_path), None, with_weights=True))
+    assert config._attn_implementation == MODEL_TYPES[kind].attention
+    assert config._experts_implementation is None
+    plain = transformers.CONFIG_MAPPING[kind](attn_implementation=MODEL_TYPES[kind].attention)
+    assert vars(config) == vars(plain)
+
+
+def test_no_program_is_asked_for_when_a_network_is_made(tmp_path, monkeypatch):
+    """As if the package that fetches such programs were installed."""
+    asked = []
+    hub_kernels = transformers.integrations.hub_kernels
+    monkeypatch.setattr(hub_kernels, "is_kernels_available", lambda *_, **__: True)
+    monkeypatch.setattr(hub_kernels, "get_kernel", lambda *args, **_: asked.append(args))
+    config = read_config(checkpoint(tmp_path, **NAMES_A_PROGRAM))
+    network = random_network(config, seed=0)
+    network.save_pretrained(tmp_path / "weights")
+    written = json.loads((tmp_path / "config.json").read_text()) | {"model_type": "wav2vec2"}
+    (tmp_path / "weights" / "config.json").write_text(json.dumps(written))
+    transformers.Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "weights")
+    encoder = load_encoder(str(tmp_path / "weights"))
+    assert encoder.backbone.network.config._attn_implementation == "sdpa"
+    assert asked == []
+
+
+def test_a_field_of_the_architecture_holds_a_number_a_word_or_a_list(tmp_path):
+    nested = {"hidden_act": {"attn_implementation": PROGRAM}}
+    with pytest.raises(ModelError, match=r"hidden_act is .*; expected a number, word or list"):
+        read_config(checkpoint(tmp_path, **nested))
 
 
 def test_quantised_weights_are_refused(tmp_path):

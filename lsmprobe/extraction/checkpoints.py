@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from lsmprobe.errors import ModelError, nearest
-from lsmprobe.extraction.models import EXTRACTORS, SAMPLE_RATE, SPEECH_MODELS, InputNorm
+from lsmprobe.extraction.models import MODEL_TYPES, SAMPLE_RATE, SPEECH_MODELS, InputNorm
 
 UNUSED = "masked_spec_embed"  # stands for masked frames in pre-training, and is random if not saved
 
@@ -116,10 +116,10 @@ def read_config(checkpoint: Checkpoint) -> Any:
         raise ModelError(
             f"{checkpoint.folder} has no config.json; expected what `save_pretrained` writes."
         )
-    if written.get("model_type") not in EXTRACTORS:
+    if written.get("model_type") not in MODEL_TYPES:
         raise ModelError(
             f"{checkpoint.name} is a model of type {written.get('model_type')!r}; expected one of "
-            f"{', '.join(EXTRACTORS)}."
+            f"{', '.join(MODEL_TYPES)}."
         )
     if written.get("add_adapter") or written.get("use_intermediate_ffn_before_adapter"):
         raise ModelError(
@@ -131,10 +131,35 @@ def read_config(checkpoint: Checkpoint) -> Any:
             f"{checkpoint.name} has quantised weights; expected floating point, such as the model "
             "has from which it was made."
         )
-    # A config may name a program on the hub that is to compute the attention.
-    written.pop("attn_implementation", None)
     with one_line(f"{checkpoint.name}: its config.json does not describe a model"):
-        return transformers.CONFIG_MAPPING[written["model_type"]].from_dict(written)
+        kind = transformers.CONFIG_MAPPING[written["model_type"]]
+        attention = MODEL_TYPES[written["model_type"]].attention
+        return kind(**architecture(kind, written), attn_implementation=attention)
+
+
+def architecture(kind: Any, written: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a config.json that describe the network: numbers, words and lists of them.
+
+    All others are left out, known or not: transformers reads some of them as programs of the hub
+    that compute the attention, as other files of weights or as code.
+
+    Args:
+        kind: the class of configs in transformers, whose own fields are allowed.
+        written: what the file holds.
+
+    Raises:
+        ValueError: such a field holds something else.
+    """
+    from transformers import PretrainedConfig
+
+    common = PretrainedConfig().to_dict()
+    allowed = {*kind().to_dict(), *kind.attribute_map} - {*common}
+    fields = {name: written[name] for name in written if name in allowed}
+    for name, value in fields.items():
+        values = value if isinstance(value, list) else [value]
+        if not all(each is None or isinstance(each, bool | int | float | str) for each in values):
+            raise ValueError(f"{name} is {json.dumps(value)[:80]}; expected a number, word or list")
+    return fields
 
 
 def read_extractor(checkpoint: Checkpoint, config: Any, input_norm: InputNorm) -> Any:
@@ -145,7 +170,7 @@ def read_extractor(checkpoint: Checkpoint, config: Any, input_norm: InputNorm) -
     """
     import transformers
 
-    kind = getattr(transformers, EXTRACTORS[config.model_type])
+    kind = getattr(transformers, MODEL_TYPES[config.model_type].extractor)
     if checkpoint.folder is None:
         return kind(do_normalize=False)
     try:

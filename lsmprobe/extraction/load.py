@@ -45,7 +45,7 @@ def load_encoder(
 
     Args:
         model: a row of SPEECH_MODELS, a local folder, or a Hugging Face id as `owner/name`, of one
-            of the types in EXTRACTORS.
+            of the types in MODEL_TYPES.
         device: where it runs, for example `cpu`, `cuda` or `mps`.
         precision: what it computes in; the weights are read as float32 first.
         random_init: a seed; the same architecture with random weights, from the config alone.

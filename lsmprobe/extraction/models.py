@@ -6,17 +6,29 @@ from typing import Any, Literal
 
 SAMPLE_RATE = 16_000  # Hz
 InputNorm = Literal["checkpoint", "none", "zscore"]
-# The model types that are known to run, and what prepares the input of each.
-EXTRACTORS = {
-    "wav2vec2": "Wav2Vec2FeatureExtractor",
-    "hubert": "Wav2Vec2FeatureExtractor",
-    "wavlm": "Wav2Vec2FeatureExtractor",
-    "data2vec-audio": "Wav2Vec2FeatureExtractor",
-    "wav2vec2-bert": "SeamlessM4TFeatureExtractor",
-    "whisper": "WhisperFeatureExtractor",
-}
 Precision = Literal["float32", "bfloat16", "float16"]
 WhisperContext = Literal["window", "utterance"]
+
+
+@dataclass(frozen=True)
+class ModelType:
+    """A family of transformers that is known to run here.
+
+    Its config.json has no say in `attention`: it might name a program of the hub there.
+    """
+
+    extractor: str  # the class that prepares the input
+    attention: Literal["sdpa", "eager"] = "sdpa"
+
+
+MODEL_TYPES = {
+    "wav2vec2": ModelType("Wav2Vec2FeatureExtractor"),
+    "hubert": ModelType("Wav2Vec2FeatureExtractor"),
+    "wavlm": ModelType("Wav2Vec2FeatureExtractor", attention="eager"),
+    "data2vec-audio": ModelType("Wav2Vec2FeatureExtractor"),
+    "wav2vec2-bert": ModelType("SeamlessM4TFeatureExtractor"),
+    "whisper": ModelType("WhisperFeatureExtractor"),
+}
 
 
 @dataclass(frozen=True)
