@@ -14,10 +14,11 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from small_models import FAMILIES, GROUP, make_checkpoint, noise
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from lsmprobe.errors import AudioError, ModelError
-from lsmprobe.extraction import checkpoints, models
+from lsmprobe.extraction import checkpoints
 from lsmprobe.extraction.backbones import ConvolutionBackbone
 from lsmprobe.extraction.encoder import MIN_SAMPLES, Encoder, is_out_of_memory
 from lsmprobe.extraction.exactness import batches_exactly, largest_difference, precision_deviation
@@ -25,72 +26,7 @@ from lsmprobe.extraction.load import load_encoder
 from lsmprobe.extraction.models import SAMPLE_RATE, SPEECH_MODELS
 
 WHISPER_TINY = Path(__file__).parents[2] / "shared" / "models" / "whisper-tiny.en"
-BLOCKS = {
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "initializer_range": 0.2,  # sharp attention: what leaks shows
-}
-CONVOLUTIONS = {
-    **BLOCKS,
-    "conv_dim": [16] * 7,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-}
-LAYER = {"feat_extract_norm": "layer", "conv_bias": True}
-STABLE = {**LAYER, "do_stable_layer_norm": True}
-DATA2VEC = {"conv_pos_kernel_size": 19, "num_conv_pos_embeddings": 5}
-WHISPER = {
-    "d_model": 32,
-    "encoder_layers": 3,
-    "encoder_attention_heads": 4,
-    "encoder_ffn_dim": 48,
-    "max_source_positions": 50,  # windows of 1 s
-    "vocab_size": 8,
-    "pad_token_id": 0,
-    "decoder_layers": 1,
-    "decoder_attention_heads": 4,
-    "decoder_ffn_dim": 48,
-    "init_std": 0.2,
-}
-FAMILIES = {
-    "wav2vec2, group norm": {"model_type": "wav2vec2", **CONVOLUTIONS},
-    "wav2vec2, layer norm": {"model_type": "wav2vec2", **CONVOLUTIONS, **LAYER},
-    "wav2vec2, stable layer norm": {"model_type": "wav2vec2", **CONVOLUTIONS, **STABLE},
-    "mms": {"model_type": "wav2vec2", **CONVOLUTIONS, **STABLE, "adapter_attn_dim": 8},
-    "hubert, group norm": {"model_type": "hubert", **CONVOLUTIONS},
-    "hubert, stable layer norm": {"model_type": "hubert", **CONVOLUTIONS, **STABLE},
-    "hubert, batch norm": {"model_type": "hubert", **CONVOLUTIONS, "conv_pos_batch_norm": True},
-    "wavlm, group norm": {"model_type": "wavlm", **CONVOLUTIONS},
-    "wavlm, stable layer norm": {"model_type": "wavlm", **CONVOLUTIONS, **STABLE},
-    "data2vec-audio": {"model_type": "data2vec-audio", **CONVOLUTIONS, **DATA2VEC},
-    "w2v-bert": {"model_type": "wav2vec2-bert", **BLOCKS},
-    "whisper": {"model_type": "whisper", **WHISPER},
-}
 CONVOLUTIONAL = [name for name in FAMILIES if name not in ("w2v-bert", "whisper")]
-GROUP = "wav2vec2, group norm"
-
-
-def noise(*lengths, seed=0):
-    rng = np.random.default_rng(seed)
-    return [rng.normal(0.02, 0.1, length).astype(np.float32) for length in lengths]
-
-
-def make_checkpoint(folder, config):
-    """A checkpoint as published: a transformers model with random weights and its preprocessor."""
-    kind = transformers.CONFIG_MAPPING[config["model_type"]]
-    torch.manual_seed(1)
-    model = transformers.AutoModel.from_config(kind(**config)).eval()
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm1d):
-            module.running_mean.normal_()  # such as training leaves
-    model.save_pretrained(folder)
-    extractor = getattr(transformers, models.MODEL_TYPES[config["model_type"]].extractor)
-    extractor(**({"chunk_length": 1} if config["model_type"] == "whisper" else {})).save_pretrained(
-        folder
-    )
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -359,7 +295,8 @@ def test_a_clip_that_memory_does_not_hold_is_one_clear_line(family, advice, enco
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(encoder):
     small = cramped(encoder(GROUP), 20, RuntimeError("CUDA error: device-side assert triggered"))
-    with pytest.raises(RuntimeError, match="device-side assert"):
+    expected = r"^model\d* \(3 blocks of dimension 32\) does not run on .* 1\.5 s: .*-side assert"
+    with pytest.raises(ModelError, match=expected):
         small.hidden_states(noise(8_000, 24_000))
     assert len(small.backbone.tried) == 1
 
@@ -561,13 +498,6 @@ def test_weights_that_are_not_all_there_are_an_error(damage, message, folder):
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_no_checkpoint_is_an_error(folder):
-    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(ModelError, match="the weights of mine cannot be read") as caught:
-        load_encoder(str(folder))
-    assert "\n" not in str(caught.value)
-
-
 class Intruder:
     def __init__(self, path):
         self.path = path
@@ -685,11 +615,8 @@ def test_what_does_not_run_here_is_named(folder):
         ModelError, match="mine is a model of type 'bert'; expected one of wav2vec2"
     ):
         load_encoder(str(folder))
-    change_config(folder, model_type="wav2vec2", add_adapter=True)
-    with pytest.raises(ModelError, match="adapter behind its last block"):
-        load_encoder(str(folder))
     (folder / "config.json").write_text("{")
-    with pytest.raises(ModelError, match=r"config\.json cannot be read"):
+    with pytest.raises(ModelError, match=r"config\.json of mine cannot be read"):
         load_encoder(str(folder))
     (folder / "config.json").unlink()
     with pytest.raises(ModelError, match=r"has no config\.json; expected what"):

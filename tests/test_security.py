@@ -15,9 +15,10 @@ import transformers
 from lsmprobe.cli import main
 from lsmprobe.corpora.read import read_corpus
 from lsmprobe.errors import CorpusError, LsmprobeError, ModelError, SplitError
-from lsmprobe.extraction.checkpoints import find_checkpoint, random_network, read_config
+from lsmprobe.extraction.checkpoints import find_checkpoint, read_config
 from lsmprobe.extraction.load import load_encoder
 from lsmprobe.extraction.models import MODEL_TYPES
+from lsmprobe.extraction.network import random_network
 from lsmprobe.results.records import load_head
 from lsmprobe.splits.file import load_split
 
@@ -86,7 +87,7 @@ def test_no_code_runs_what_it_reads(source):
 
 
 def test_weights_are_read_as_weights_only():
-    tree = ast.parse((PACKAGE / "extraction" / "checkpoints.py").read_text("utf-8"))
+    tree = ast.parse((PACKAGE / "extraction" / "network.py").read_text("utf-8"))
     [reader] = [node for node in ast.walk(tree) if getattr(node, "name", "") == "read_network"]
     [load] = [node for node in ast.walk(reader) if getattr(node, "attr", "") == "from_pretrained"]
     [call] = [n for n in ast.walk(reader) if isinstance(n, ast.Call) and n.func is load]

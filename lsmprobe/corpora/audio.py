@@ -31,6 +31,7 @@ from lsmprobe.corpora.containers import (
 from lsmprobe.corpora.cut_off import is_whole
 from lsmprobe.corpora.kept import Kept
 from lsmprobe.errors import AudioError
+from lsmprobe.impostors import HEAD, impostor
 
 SAMPLE_RATE = 16_000  # Hz
 MIN_SAMPLES = 400  # one frame, 25 ms
@@ -54,13 +55,6 @@ SILENCE = 1e-5  # peak to peak: a third of the smallest step of 16 bits
 PART_TOLERANCE_S = 0.5  # by which a part may end beyond its file; `ends_beyond` says so
 FULL_SCALE = 0.999
 OPPOSITE_PHASE = -0.5  # correlation of two channels
-# How files begin that are often found in the place of audio, what they are and what to do.
-IMPOSTORS = {
-    b"version https://git-lfs": "is a Git LFS pointer, not the audio; run: git lfs pull",
-    b"<": "is an HTML or XML page, not audio (a failed download?); download it again",
-    b"PK\x03\x04": "is a zip archive, not audio; unpack it",
-    b"\x1f\x8b": "is a gzip archive, not audio; unpack it",
-}
 MAX_KEPT_VALUES = 2**27  # decoded and kept for further parts of their files: 512 MiB of float32
 MAX_KNOWN_FILES = 2**16
 _importing = threading.Lock()
@@ -292,7 +286,7 @@ def _decoder(file: io.BufferedIOBase, path: str | os.PathLike[str]) -> Iterator[
             yield sound
     except soundfile.LibsndfileError as error:
         file.seek(0)
-        reason = _impostor(file.read(512)) or (
+        reason = impostor(file.read(HEAD), "audio") or (
             f"cannot be decoded ({error.error_string.rstrip('.')}): it is damaged or of another "
             f"format than {', '.join(FORMATS)}; copy it again or convert it to WAV"
         )
@@ -316,18 +310,6 @@ class _Callbacks:
         with suppress(OSError):
             return self.file.read(size)
         return b""
-
-
-def _impostor(head: bytes) -> str | None:
-    """What a file that cannot be decoded is by its first bytes, and what to do; None if unknown."""
-    for beginning, reason in IMPOSTORS.items():
-        if head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(beginning):
-            return reason
-    if not head.strip(b"\0"):
-        return "begins with nothing but zero bytes (a failed copy?); copy it again"
-    if min(head) >= ord("\t"):
-        return "is text, not audio; put the audio file in its place"
-    return None
 
 
 def _checked_header(

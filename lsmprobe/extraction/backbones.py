@@ -200,20 +200,21 @@ def transformer_states(
     def without_padding(_: nn.Module, args: tuple[Tensor, ...]) -> Tensor:
         """Beyond an utterance's end its positions see zeros, as they do alone.
 
-        The first convolution over positions is handed zeros there; those after it (data2vec) and
-        one behind a BatchNorm (some HuBERT) are not.
+        Of the convolutions the first one over positions is handed zeros there; those after it
+        (data2vec), one behind a BatchNorm (some HuBERT) and those in blocks (Conformer) are not.
         """
         assert real is not None
         return args[0].masked_fill(~real[:, None], 0)
 
     blocks = network.encoder.layers
-    positional = getattr(network.encoder, "pos_conv_embed", nn.Module())  # w2v-bert has none
     with ExitStack() as hooks, catch_warnings():
         hooks.enter_context(blocks[0].register_forward_pre_hook(entering))
         for block in blocks:
             hooks.enter_context(block.register_forward_hook(leaving))
-        for module in positional.modules() if real is not None else ():
-            if isinstance(module, nn.Conv1d):
+        for module in network.encoder.modules() if real is not None else ():
+            if isinstance(module, nn.Conv1d) and any(
+                module.padding
+            ):  # those of w2v-bert see a mask
                 hooks.enter_context(module.register_forward_pre_hook(without_padding))
         # WavLM adds a boolean mask to its position bias, which is what we want
         filterwarnings("ignore", message="Support for mismatched key_padding_mask")

@@ -1,10 +1,7 @@
-"""A row of the table, a folder or an id of the hub -> config, preprocessor and network.
+"""A row of the table, a folder or an id of the hub -> its config and its preprocessor."""
 
-Weights are read from safetensors or as weights alone, never as code.
-"""
-
-import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,13 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from lsmprobe.errors import ModelError, nearest
 from lsmprobe.extraction.models import MODEL_TYPES, SAMPLE_RATE, SPEECH_MODELS, InputNorm
+from lsmprobe.impostors import HEAD, impostor
 
-UNUSED = "masked_spec_embed"  # stands for masked frames in pre-training, and is random if not saved
+PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")  # either says it
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+MERGE = (
+    "Merge it and save the whole model (with peft: "
+    "model.merge_and_unload().save_pretrained(FOLDER)), then use that."
+)
+BEHIND_THE_LAST_BLOCK = ("add_adapter", "use_intermediate_ffn_before_adapter")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,12 @@ def download(hub_id: str, revision: str, with_weights: bool) -> Path:
             f"{hub_id} at revision {revision} is not in the local cache, and the Hugging Face hub "
             "cannot be reached. Connect once, or give a local folder."
         ) from error
-    files = ["config.json", "preprocessor_config.json", "processor_config.json"]
+    files = ["config.json", *PREPROCESSORS, *ADAPTER_FILES[:1]]
     if with_weights:
         safe = any(file.rfilename.startswith("model.safetensors") for file in listed)
         kind = "model{}.safetensors{}" if safe else "pytorch_model{}.bin{}"
         files += [kind.format(*parts) for parts in (("", ""), ("", ".index.json"), ("-*", ""))]
-    with one_line(f"{hub_id} cannot be downloaded"):
+    with in_one_line(f"{hub_id} cannot be downloaded"):
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=files))
 
 
@@ -110,9 +112,9 @@ def read_config(checkpoint: Checkpoint) -> Any:
     if checkpoint.folder is None:
         written = dict(SPEECH_MODELS[checkpoint.name].config or {})
     elif (checkpoint.folder / "config.json").is_file():
-        with one_line(f"{checkpoint.name}: its config.json cannot be read"):
-            written = dict(json.loads((checkpoint.folder / "config.json").read_text("utf-8")))
+        written = read_json(checkpoint, checkpoint.folder / "config.json")
     else:
+        refuse_adapter_beside(checkpoint)
         raise ModelError(
             f"{checkpoint.folder} has no config.json; expected what `save_pretrained` writes."
         )
@@ -121,20 +123,61 @@ def read_config(checkpoint: Checkpoint) -> Any:
             f"{checkpoint.name} is a model of type {written.get('model_type')!r}; expected one of "
             f"{', '.join(MODEL_TYPES)}."
         )
-    if written.get("add_adapter") or written.get("use_intermediate_ffn_before_adapter"):
-        raise ModelError(
-            f"{checkpoint.name} has an adapter behind its last block (add_adapter), which changes "
-            "the frames; expected a model without, such as the one it was made from."
+    behind = [name for name in BEHIND_THE_LAST_BLOCK if written.get(name)]
+    if behind:
+        written |= dict.fromkeys(behind, False)
+        log.info(
+            "%s has an adapter behind its last block (%s), which comes after every layer that is "
+            "stored and is not used",
+            checkpoint.name,
+            behind[0],
         )
     if "quantization_config" in written:
         raise ModelError(
             f"{checkpoint.name} has quantised weights; expected floating point, such as the model "
             "has from which it was made."
         )
-    with one_line(f"{checkpoint.name}: its config.json does not describe a model"):
+    with in_one_line(f"{checkpoint.name}: its config.json does not describe a model"):
         kind = transformers.CONFIG_MAPPING[written["model_type"]]
         attention = MODEL_TYPES[written["model_type"]].attention
         return kind(**architecture(kind, written), attn_implementation=attention)
+
+
+def refuse_adapter_beside(checkpoint: Checkpoint) -> None:
+    """What fine-tuning with peft leaves beside the weights, or in the place of a model.
+
+    With peft installed transformers would add it, and without it would not.
+
+    Raises:
+        ModelError: there is one.
+    """
+    assert checkpoint.folder is not None
+    for name in ADAPTER_FILES:
+        if (checkpoint.folder / name).exists():
+            raise ModelError(
+                f"{checkpoint.name} holds an adapter ({name}), such as a LoRA, that is not part of "
+                f"the model's weights and would not be used. {MERGE}"
+            )
+
+
+def read_json(checkpoint: Checkpoint, file: Path) -> dict[str, Any]:
+    """What a file of the checkpoint holds.
+
+    Raises:
+        ModelError: it is something else.
+    """
+    with in_one_line(f"{shown(checkpoint, file)} cannot be read"):
+        content = file.read_bytes()
+    found = impostor(content[:HEAD], "a config", is_text=True)
+    if found:
+        raise ModelError(f"{shown(checkpoint, file)} {found}.")
+    with in_one_line(f"{shown(checkpoint, file)} cannot be read"):
+        return dict(json.loads(content.decode("utf-8")))
+
+
+def shown(checkpoint: Checkpoint, file: Path) -> str:
+    """A file of a checkpoint, for a message."""
+    return f"{file.name} of {checkpoint.name}"
 
 
 def architecture(kind: Any, written: dict[str, Any]) -> dict[str, Any]:
@@ -173,6 +216,9 @@ def read_extractor(checkpoint: Checkpoint, config: Any, input_norm: InputNorm) -
     kind = getattr(transformers, MODEL_TYPES[config.model_type].extractor)
     if checkpoint.folder is None:
         return kind(do_normalize=False)
+    for name in PREPROCESSORS:
+        if (checkpoint.folder / name).is_file():
+            read_json(checkpoint, checkpoint.folder / name)  # or it says what it is instead
     try:
         extractor = kind.from_pretrained(checkpoint.folder, local_files_only=True)
     except OSError as error:
@@ -187,66 +233,31 @@ def read_extractor(checkpoint: Checkpoint, config: Any, input_norm: InputNorm) -
         raise ModelError(
             f"{checkpoint.name} hears {extractor.sampling_rate} Hz; expected {SAMPLE_RATE}."
         )
+    made, wanted = mel_bins(extractor, config)
+    if made != wanted:
+        raise ModelError(
+            f"{checkpoint.name}: its preprocessor makes {made} mel bins, and its weights expect "
+            f"{wanted}. Put the preprocessor_config.json of the model it was made from beside them."
+        )
     return extractor
 
 
-def read_network(checkpoint: Checkpoint, config: Any) -> Any:
-    """The weights in float32 (some are saved as float16), from safetensors or weights alone.
-
-    Raises:
-        ModelError: they cannot be read, or some are missing.
-    """
-    with one_line(f"the weights of {checkpoint.name} cannot be read"):
-        network, report = network_class(config).from_pretrained(
-            checkpoint.folder,
-            config=config,
-            dtype=torch.float32,
-            key_mapping={r"^(model\.)?encoder\.": ""} if config.model_type == "whisper" else None,
-            weights_only=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    missing = sorted(set(report["missing_keys"]) - {UNUSED})
-    if missing:
-        raise ModelError(
-            f"the checkpoint of {checkpoint.name} lacks {len(missing)} weights of the model "
-            f"({missing[0]} first), which would be random. Get another copy, or use --random-init."
-        )
-    return network
-
-
-def random_network(config: Any, seed: int) -> Any:
-    """The architecture with weights that depend on the seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return network_class(config)(config)
-
-
-def network_class(config: Any) -> Any:
-    """The class in transformers; of Whisper the encoder alone."""
-    import transformers
-    from transformers.models.whisper.modeling_whisper import WhisperEncoder
-
+def mel_bins(extractor: Any, config: Any) -> tuple[int, int]:
+    """How many filters the preprocessor has, and how many the network expects; 0 for waveforms."""
     if config.model_type == "whisper":
-        return WhisperEncoder
-    return transformers.MODEL_MAPPING[type(config)]
-
-
-def weights_sha256(network: nn.Module) -> str:
-    """One hash over names, shapes and values."""
-    digest = hashlib.sha256()
-    for name, values in sorted(network.state_dict().items()):
-        if name != UNUSED:
-            digest.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
-            digest.update(values.contiguous().reshape(-1).numpy())
-    return digest.hexdigest()
+        return extractor.feature_size, config.num_mel_bins
+    if config.model_type == "wav2vec2-bert":  # it takes frames in pairs
+        return extractor.num_mel_bins, config.feature_projection_input_dim // extractor.stride
+    return 0, 0
 
 
 @contextmanager
-def one_line(what: str) -> Iterator[None]:
+def in_one_line(what: str) -> Iterator[None]:
     """For libraries that raise a dozen classes, some over many lines, at a bad file."""
     try:
         yield
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(f"{what}: {' '.join(str(error).split())[:300]}") from error
 

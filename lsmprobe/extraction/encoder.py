@@ -64,7 +64,7 @@ class Encoder:
 
         Raises:
             AudioError: a waveform is too short for one frame.
-            ModelError: memory does not hold a single waveform.
+            ModelError: memory does not hold a single waveform, or the model does not run.
         """
         for samples in map(len, waveforms):
             if samples < self.min_samples:
@@ -77,16 +77,29 @@ class Encoder:
         try:
             return [hidden for group in groups for hidden in self._together(group)]
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
             longest_s = max(map(len, waveforms)) / SAMPLE_RATE
-            context = self.identity.get("whisper_context")
-            other = {"window": "utterance", "utterance": "window", None: ""}[context]
             raise ModelError(
-                f"memory does not hold {self.identity['model']} on one clip at a time; the longest "
-                f"in this batch lasts {longest_s:.1f} s. Cut clips with --max-seconds, or use "
-                f"another --device{other and f' or --whisper-context {other}'}."
+                self._too_large(longest_s)
+                if is_out_of_memory(error)
+                else self._does_not_run(longest_s, error)
             ) from error
+
+    def _too_large(self, longest_s: float) -> str:
+        context = self.identity.get("whisper_context")
+        other = {"window": "utterance", "utterance": "window", None: ""}[context]
+        return (
+            f"memory does not hold {self.identity['model']} on one clip at a time; the longest in "
+            f"this batch lasts {longest_s:.1f} s. Cut clips with --max-seconds, or use another "
+            f"--device{other and f' or --whisper-context {other}'}."
+        )
+
+    def _does_not_run(self, longest_s: float, error: BaseException) -> str:
+        """PyTorch's own words hold the shapes that do not fit, often over many lines."""
+        said = " ".join(str(error).split())[:300]
+        return (
+            f"{self.identity['model']} ({self.n_layers} blocks of dimension {self.dim}) does not "
+            f"run on clips of up to {longest_s:.1f} s: {said}"
+        )
 
     @torch.no_grad()
     def _together(

@@ -14,16 +14,14 @@ from lsmprobe.extraction.backbones import (
 from lsmprobe.extraction.checkpoints import (
     find_checkpoint,
     quiet,
-    random_network,
     read_config,
     read_extractor,
-    read_network,
-    weights_sha256,
 )
 from lsmprobe.extraction.descriptors import DESCRIPTORS, load_descriptor
 from lsmprobe.extraction.encoder import Encoder
 from lsmprobe.extraction.exactness import batches_exactly
 from lsmprobe.extraction.models import InputNorm, Precision, WhisperContext
+from lsmprobe.extraction.network import random_network, read_network, weights_sha256
 
 LAYER_CONVENTION = (
     "layer 0 enters the first Transformer block, layer l in 1..L is what block l puts out, "

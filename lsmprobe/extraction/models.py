@@ -26,6 +26,8 @@ MODEL_TYPES = {
     "hubert": ModelType("Wav2Vec2FeatureExtractor"),
     "wavlm": ModelType("Wav2Vec2FeatureExtractor", attention="eager"),
     "data2vec-audio": ModelType("Wav2Vec2FeatureExtractor"),
+    "unispeech-sat": ModelType("Wav2Vec2FeatureExtractor"),
+    "wav2vec2-conformer": ModelType("Wav2Vec2FeatureExtractor"),
     "wav2vec2-bert": ModelType("SeamlessM4TFeatureExtractor"),
     "whisper": ModelType("WhisperFeatureExtractor"),
 }
