@@ -212,6 +212,13 @@ class ProbeConfig(Config):
     """Only the utterances of these emotions."""
     map: tuple[str, ...] = ()
     """Merge labels, OLD=NEW, before anything else."""
+    target: str = "emotion"
+    """What is learned: a column of the table of utterances, also one that --labels adds; several
+    columns of numbers with commas, such as arousal,valence."""
+    target_kind: Literal["auto", "classes", "numbers"] = "auto"
+    """How the target is read; auto: numbers are numbers (regression), words are classes."""
+    regression_loss: Literal["ccc", "mse"] = "ccc"
+    """The loss for numbers: one less the concordance correlation, or the mean squared error."""
     labels: Path | None = None
     """A CSV table with the column key, whose other columns count instead of the cache's labels
     (emotion, speaker, ...): one row for each utterance."""
@@ -235,8 +242,8 @@ class ProbeConfig(Config):
     class_weights: Literal["balanced", "none"] = "balanced"
     """Weigh the loss inversely to the training counts of the classes, or not."""
     epoch_choice: Literal["best", "uar", "loss", "last"] = "best"
-    """The epoch that is scored on the test set: best validation macro-F1, best validation UAR,
-    lowest validation loss, or the last."""
+    """The epoch that is scored on the test set: best validation score (macro-F1, of numbers CCC),
+    best validation UAR, lowest validation loss, or the last."""
     validation_loss: Literal["utterances", "batches"] = "utterances"
     """What the validation loss, which the plateau scheduler watches, is a mean of: of utterances
     (weighted by class), or of the losses of batches, as in the paper's reference for training."""
@@ -297,6 +304,14 @@ class BaselineConfig(CorpusConfig, _Dataset):
     """Repeat runs whose record is there already."""
 
 
+def _emotions_only(config: ProbeConfig) -> None:
+    if config.target != "emotion":
+        raise SettingsError(
+            f"--target {config.target} does not go with this command, which compares scores of "
+            "emotions; expected emotion. lsmprobe probe takes any column."
+        )
+
+
 @dataclass(frozen=True)
 class SensitivityConfig(ProbeConfig):
     """Flip one open choice at a time: how far do the scores move, which conclusions turn around?"""
@@ -308,6 +323,7 @@ class SensitivityConfig(ProbeConfig):
                 "--layer all does not go with sensitivity, which compares heads on one layer, and "
                 "Linear on all of them anyway; drop it."
             )
+        _emotions_only(self)
         if self.resplit:
             raise SettingsError(
                 "--resplit does not go with sensitivity, which compares runs on one test set; drop "
@@ -325,6 +341,7 @@ class TransferConfig(ProbeConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _emotions_only(self)
         if self.split not in ("auto", "speaker", "given"):
             raise SettingsError(
                 f"--split {self.split} does not go with transfer, which splits every source once; "

@@ -262,7 +262,9 @@ def test_heads_are_compared_whether_they_read_one_layer_or_all_of_them(results):
 
 
 def test_runs_that_leave_open_what_is_compared_are_refused(results):
-    with pytest.raises(ResultsError, match="c, loso, none, linear: several runs with one model"):
+    with pytest.raises(
+        ResultsError, match="c, emotion, classes, loso, none, linear: several runs with one"
+    ):
         compare_runs(results, "model")
     with pytest.raises(ResultsError, match="no two runs here differ in feature_norm"):
         compare_runs(results, "feature_norm")

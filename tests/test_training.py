@@ -8,7 +8,6 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
 from lsmprobe.errors import TrainingError
-from lsmprobe.probing import training
 from lsmprobe.probing.batches import FrameFeatures, PooledFeatures
 from lsmprobe.probing.heads import LinearHead, MultiLayerHead, NonLinearHead, Probe
 from lsmprobe.probing.norms import Standardise, pooled_statistics
@@ -308,10 +307,10 @@ def test_the_epoch_is_the_best_on_validation_and_the_earliest_on_ties(data, choi
     assert fitted.best_epoch == expected
 
 
-def test_the_epoch_may_be_the_best_by_uar(data, monkeypatch):
+def test_the_epoch_may_be_the_best_by_uar(data):
     values = iter([10.0, 30.0, 30.0, 20.0])
-    monkeypatch.setattr(training, "uar", lambda *_: next(values))
-    [fitted] = train([member()], data, Recipe(epochs=4, epoch_choice="uar"))
+    by_uar = replace(CLASSIFICATION, other_scores={"uar": lambda *_: next(values)})
+    [fitted] = train([member()], data, Recipe(epochs=4, epoch_choice="uar"), objective=by_uar)
     assert fitted.best_epoch == 2
 
 

@@ -182,24 +182,25 @@ def weighs_layers(head: nn.Module) -> bool:
 
 
 class Probe(nn.Module):
-    """Feature normalisation, then a head: what is trained, scored and saved.
+    """Feature normalisation, a head, the scale of its answers: what is trained, scored and saved.
 
     Frames may come in half precision; they are widened here.
     """
 
-    def __init__(self, norm: nn.Module, head: nn.Module) -> None:
+    def __init__(self, norm: nn.Module, head: nn.Module, scale: nn.Module | None = None) -> None:
         super().__init__()
         self.norm = norm
         self.head = head
+        self.scale = nn.Identity() if scale is None else scale
 
     def forward(
         self,
         frames: Float[Tensor, "*layers frames dim"] | Sequence[Float[Tensor, "*layers _ dim"]],
         lengths: Int[Tensor, " batch"],
-    ) -> Float[Tensor, "batch classes"]:
-        """Logits."""
+    ) -> Float[Tensor, "batch outputs"]:
+        """Logits, or numbers in the target's unit."""
         if weighs_layers(self.head):
-            return self.head(frames, lengths, self.norm)
+            return self.scale(self.head(frames, lengths, self.norm))
         dtype = next(self.head.parameters()).dtype
         blocks = [self.norm(block.to(dtype)) for block in _blocks(frames)]
-        return self.head(torch.cat(blocks), lengths)
+        return self.scale(self.head(torch.cat(blocks), lengths))

@@ -4,8 +4,9 @@ A new objective is a row: training, the names of runs and records ask it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,34 +14,29 @@ import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
-from lsmprobe.errors import ResultsError, nearest
-from lsmprobe.results.alarms import Alarm, run_alarms
-from lsmprobe.results.scores import bootstrap_interval, macro_f1, scores, shuffled_answers
+from lsmprobe.errors import ResultsError, SettingsError, nearest
+from lsmprobe.results.measures import CLASSES, NUMBERS, Evaluation, Measure
+from lsmprobe.results.scores import score_of
 
 Targets = Num[np.ndarray, "utterances ..."]
 Answers = Num[np.ndarray, "utterances ..."]
-
-
-class Evaluation(NamedTuple):
-    """What a run scores on its test set, as plain values, and what is suspicious about it."""
-
-    scores: dict[str, Any]
-    alarms: list[Alarm]
+Score = Callable[[Targets, Answers, int], float]  # of the number of outputs; higher is better
+CHOICES = ("best", "loss", "last")  # of an epoch, whatever is learned
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A row. `names` are those of a task: its classes, or the columns that it learns.
+    """A row. `names` are those of a task's outputs: its classes, or the columns that it learns.
 
     Answers are compared with targets, so the two have one shape.
     """
 
     name: str
-    title: str  # of the score that chooses the epoch, for messages
-    n_outputs: Callable[[Sequence[str]], int]
-    """From the names, how many values a head puts out for an utterance."""
+    measure: Measure  # how answers are scored
+    score: Score  # the measure's first: it chooses the epoch
     targets: Callable[[pd.DataFrame, Sequence[str]], Targets]
-    """From the table of utterances and the names: whole numbers for classes, else real numbers."""
+    """From the columns that are learned and the names: whole numbers for classes, else real
+    numbers."""
     loss: Callable[[Tensor, int, bool], nn.Module]
     """From the targets of the training set, the number of outputs and whether classes are balanced:
     a module that takes outputs and targets of a batch and gives their mean loss."""
@@ -50,14 +46,28 @@ class Objective:
     """What a record keeps of a head's outputs."""
     answers: Callable[[Float[np.ndarray, "utterances outputs"]], Answers]
     """From outputs, or from what is kept of them."""
-    score: Callable[[Targets, Answers, int], float]
-    """Chooses the epoch, from targets, answers and the number of outputs; higher is better."""
-    evaluate: Callable[[Targets, Answers, np.ndarray, int], Evaluation]
-    """From targets, answers, speakers and the number of outputs: every score, the interval over
-    speakers and utterances, the best constant answer, and the alarms."""
     shown: Callable[[np.ndarray, Any, Sequence[str]], dict[str, Any]]
     """From what is kept of one utterance, its answer and the names: its line in a record."""
+    truth: Callable[[Any, Sequence[str]], Any]
+    """From the target of one utterance and the names: what a record says of it."""
+    scale: Callable[[Tensor], nn.Module] = lambda targets: nn.Identity()
+    """From the targets of the training set: what a head's outputs go through."""
+    load_scale: Callable[[Mapping[str, Tensor]], nn.Module] = lambda saved: nn.Identity()
+    """The same from the buffers that it was saved with."""
+    other_scores: Mapping[str, Score] = field(default_factory=dict)
+    """By the name that `--epoch-choice` has for them."""
     stacks: bool = False  # its loss is the cross entropy that `LinearStack` has by hand
+
+    def evaluate(
+        self, targets: Targets, answers: Answers, speakers: np.ndarray, names: Sequence[str]
+    ) -> Evaluation:
+        """Every score of a test set, the interval, the best constant answer, and the alarms."""
+        return self.measure.evaluate(targets, answers, speakers, names)
+
+    @property
+    def title(self) -> str:
+        """Of the score that chooses the epoch, for messages."""
+        return self.measure.title
 
 
 def balanced_weights(targets: Int[Tensor, " train"], n_classes: int) -> Float[Tensor, " classes"]:
@@ -67,8 +77,9 @@ def balanced_weights(targets: Int[Tensor, " train"], n_classes: int) -> Float[Te
     return torch.where(counts > 0, weights, 0.0)
 
 
-def _class_numbers(table: pd.DataFrame, classes: Sequence[str]) -> Int[np.ndarray, " utterances"]:
-    return np.array([classes.index(emotion) for emotion in table.emotion])
+def _class_numbers(columns: pd.DataFrame, classes: Sequence[str]) -> Int[np.ndarray, " utterances"]:
+    number = {name: at for at, name in enumerate(classes)}
+    return np.array([number[name] for name in columns.iloc[:, 0]])
 
 
 def _cross_entropy(targets: Tensor, n_classes: int, balanced: bool) -> nn.Module:
@@ -81,45 +92,126 @@ def _any_weight(loss: nn.Module, targets: Tensor) -> bool:
     return loss.weight is None or bool(loss.weight[targets].any())
 
 
-def _evaluate_classes(
-    truth: Targets, guesses: Answers, speakers: np.ndarray, n_classes: int
-) -> Evaluation:
-    interval = bootstrap_interval(truth, guesses, speakers, n_classes)
-    shuffled = shuffled_answers(truth, guesses, n_classes)
-    scored = scores(truth, guesses, n_classes)
-    alarms = run_alarms(
-        truth,
-        guesses,
-        n_classes,
-        score=scored["macro_f1"],
-        low=interval.low,
-        constant=scored["constant_f1"],
-        shuffled_95=shuffled.point_95,
-    )
-    found = {**scored, "shuffled": asdict(shuffled), "interval": asdict(interval)}
-    return Evaluation(found, alarms)
-
-
 def _shown_class(chances: np.ndarray, guess: Any, classes: Sequence[str]) -> dict[str, Any]:
     rounded = [round(float(p), 6) for p in chances]
     return {"predicted": classes[guess], "probabilities": rounded}
 
 
+class CCCLoss(nn.Module):
+    """One minus the concordance correlation of a batch, the mean over its targets.
+
+    A batch of one utterance, or of one number throughout, has no correlation: its loss is 1.
+
+    Source: Lin 1989; as a loss Trigeorgis et al. 2016, ICASSP.
+    """
+
+    def forward(
+        self, outputs: Float[Tensor, "batch targets"], targets: Float[Tensor, "batch targets"]
+    ) -> Float[Tensor, ""]:
+        """The loss."""
+        a, y = outputs - outputs.mean(0), targets - targets.mean(0)
+        apart = (outputs.mean(0) - targets.mean(0)).square()
+        around = a.square().mean(0) + y.square().mean(0) + apart
+        tiny = torch.finfo(around.dtype).tiny
+        return (1 - 2 * (a * y).mean(0) / around.clamp(min=tiny)).mean()
+
+
+class ScaledMSE(nn.Module):
+    """The squared error in units of the training set's variance, the mean over targets."""
+
+    def __init__(self, targets: Float[Tensor, "train targets"]) -> None:
+        super().__init__()
+        self.register_buffer("variance", _spread(targets).square())
+
+    def forward(
+        self, outputs: Float[Tensor, "batch targets"], targets: Float[Tensor, "batch targets"]
+    ) -> Float[Tensor, ""]:
+        """The loss."""
+        assert isinstance(self.variance, Tensor)
+        return ((outputs - targets).square() / self.variance).mean()
+
+
+class Rescale(nn.Module):
+    """Outputs around 0 as numbers in the target's unit: times a standard deviation, plus a mean.
+
+    So a head starts from the training set's mean, whatever the unit.
+    """
+
+    def __init__(self, mean: Float[Tensor, " targets"], std: Float[Tensor, " targets"]) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, outputs: Float[Tensor, "batch targets"]) -> Float[Tensor, "batch targets"]:
+        """Numbers in the target's unit."""
+        assert isinstance(self.mean, Tensor) and isinstance(self.std, Tensor)
+        return outputs * self.std + self.mean
+
+
+def _spread(targets: Float[Tensor, "train targets"]) -> Float[Tensor, " targets"]:
+    """The standard deviation over the training set; 1 where all are alike."""
+    std = targets.std(0, correction=0)
+    return torch.where(std > 0, std, 1.0)
+
+
+def _columns(
+    columns: pd.DataFrame, names: Sequence[str]
+) -> Float[np.ndarray, "utterances targets"]:
+    return np.array(columns[list(names)], dtype=np.float32)
+
+
+def _named(values: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    return {name: round(float(v), 6) for name, v in zip(names, values, strict=True)}
+
+
 CLASSIFICATION = Objective(
     name="classification",
-    title="macro-F1",
-    n_outputs=len,
+    measure=CLASSES,
+    score=partial(score_of, score=CLASSES.score),
     targets=_class_numbers,
     loss=_cross_entropy,
     has_loss=_any_weight,
     kept=lambda logits: torch.softmax(logits, 1),
     answers=lambda chances: chances.argmax(1),
-    score=macro_f1,
-    evaluate=_evaluate_classes,
     shown=_shown_class,
+    truth=lambda target, classes: classes[target],
+    other_scores={"uar": partial(score_of, score="uar")},
     stacks=True,
 )
-OBJECTIVES: dict[str, Objective] = {CLASSIFICATION.name: CLASSIFICATION}
+REGRESSION = Objective(
+    name="ccc",
+    measure=NUMBERS,
+    score=partial(score_of, score=NUMBERS.score),
+    targets=_columns,
+    loss=lambda targets, n_outputs, balanced: CCCLoss(),
+    has_loss=lambda loss, targets: True,
+    kept=lambda outputs: outputs,
+    answers=lambda kept: kept,
+    shown=lambda kept, answer, names: {"predicted": _named(answer, names)},
+    truth=_named,
+    scale=lambda targets: Rescale(targets.mean(0), _spread(targets)),
+    load_scale=lambda saved: Rescale(saved["mean"], saved["std"]),
+)
+LEAST_SQUARES = replace(
+    REGRESSION, name="mse", loss=lambda targets, n_outputs, balanced: ScaledMSE(targets)
+)
+OBJECTIVES: dict[str, Objective] = {
+    row.name: row for row in (CLASSIFICATION, REGRESSION, LEAST_SQUARES)
+}
+
+
+def check_epoch_choice(choice: str, objective: Objective) -> None:
+    """Refuse a score that the objective has not.
+
+    Raises:
+        SettingsError: it has none of that name.
+    """
+    known = (*CHOICES, *objective.other_scores)
+    if choice not in known:
+        raise SettingsError(
+            f"--epoch-choice is {choice!r}, which is not a score of this target; expected one of "
+            f"{', '.join(known)}."
+        )
 
 
 def objective_of(record: Mapping[str, Any]) -> Objective:

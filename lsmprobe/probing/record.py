@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from lsmprobe.probing.heads import Probe
-from lsmprobe.probing.objectives import CLASSIFICATION, objective_of
+from lsmprobe.probing.objectives import objective_of
 from lsmprobe.probing.run import METHOD, Run
 from lsmprobe.probing.table import NORMS, head_of
 from lsmprobe.probing.task import Task
 from lsmprobe.results.alarms import Alarm, layer_alarms
+from lsmprobe.results.measures import EMOTION
 from lsmprobe.splits.confounds import confounds
 from lsmprobe.version import __version__
 
@@ -50,11 +51,10 @@ def run_record(
     objective = task.objective
     answers = objective.answers(kept_of_all)
     table = task.utterances.iloc[tested]
-    found = objective.evaluate(
-        task.labels[tested], answers, table.speaker.to_numpy(), task.n_outputs
-    )
+    truth = task.labels[tested]
+    found = objective.evaluate(truth, answers, table.speaker.to_numpy(), task.classes)
     alarms = found.alarms + _alarms_of_layers(task, layers)
-    if objective is CLASSIFICATION:
+    if task.target == EMOTION:
         alarms += [Alarm("confounded", str(each)) for each in confounds(task.utterances)]
     return {
         "model": task.model,
@@ -65,6 +65,8 @@ def run_record(
         "experiment": run.experiment,
         "method": METHOD,
         "objective": objective.name,
+        "measure": objective.measure.name,
+        "target": list(task.target),
         "settings": dict(run.settings),
         "split": {
             "kind": run.split.kind,
@@ -109,9 +111,14 @@ def run_record(
                 "key": row.key,
                 "speaker": row.speaker,
                 "emotion": row.emotion,
+                **(
+                    {} if task.target == EMOTION else {"truth": objective.truth(true, task.classes)}
+                ),
                 **objective.shown(kept, answer, task.classes),
             }
-            for row, answer, kept in zip(table.itertuples(), answers, kept_of_all, strict=True)
+            for row, true, answer, kept in zip(
+                table.itertuples(), truth, answers, kept_of_all, strict=True
+            )
         ],
     }
 
@@ -131,17 +138,17 @@ def saved_probe(record: Mapping[str, Any], tensors: Mapping[str, Tensor], fold: 
             for name, tensor in own.items()
             if name.startswith(f"{part}.")
         }
-        for part in ("norm", "head")
+        for part in ("norm", "head", "scale")
     }
     norm = NORMS[record["settings"]["feature_norm"]].load(saved["norm"])
-    row = head_of(record)
+    row, objective = head_of(record), objective_of(record)
     head = row.build(
         len(record["layers"]),
         record["dim"] if "dim" in record else saved["head"][row.input_weight].shape[-1],
-        objective_of(record).n_outputs(record["classes"]),
+        len(record["classes"]),
         record["settings"],
     )
-    probe = Probe(norm, head)
+    probe = Probe(norm, head, objective.load_scale(saved["scale"]))
     probe.load_state_dict(own)
     return probe.eval()
 

@@ -96,7 +96,7 @@ def make_task_split(spec: str, task: Task, *, seed: int, results_dir: Path) -> S
     Raises:
         SplitError: the corpus cannot be split so, or the split cannot be saved.
     """
-    split = make_split(spec, task.utterances, seed=seed)
+    split = make_split(spec, task.balanced, seed=seed)
     digest = split_hash(split, task.keys)[:12]
     kind = split.kind.replace(":", "")
     path = results_dir / "splits" / f"{task.corpus}-{kind}-{digest}.json"

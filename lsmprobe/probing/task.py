@@ -1,4 +1,4 @@
-"""The caches that are asked for, as classification tasks: which utterances, of which classes."""
+"""The caches that are asked for, as tasks: which utterances, and what is learned of them."""
 
 import hashlib
 import itertools
@@ -21,9 +21,11 @@ from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.verify import verify_once
 from lsmprobe.config import ProbeConfig, dataset_name, label_map, model_name
 from lsmprobe.errors import CacheError, SettingsError, nearest
-from lsmprobe.probing.objectives import CLASSIFICATION, Objective
+from lsmprobe.probing.objectives import CLASSIFICATION, Objective, check_epoch_choice
 from lsmprobe.probing.table import heads_asked, unreadable
+from lsmprobe.probing.targets import learned, target_columns
 from lsmprobe.progress import Progress, automatic
+from lsmprobe.results.measures import EMOTION
 
 NO_MODELS = {"fbank"}  # what a baseline learns from; probed only where it is named
 log = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ class HiddenStates(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A cache and what is learned from it: which utterances, of which classes, with what aim."""
+    """A cache and what is learned from it: which utterances, which target, with what aim."""
 
     cache: HiddenStates
     model: str
@@ -66,24 +68,34 @@ class Task:
     utterances: pd.DataFrame  # those rows, labels merged
     classes: tuple[str, ...]  # or whatever names the outputs of another objective
     objective: Objective = CLASSIFICATION
+    target: tuple[str, ...] = EMOTION  # columns of the utterances
 
     @cached_property
     def labels(self) -> np.ndarray:
         """The target of every utterance; for classification an index into `classes`."""
-        return self.objective.targets(self.utterances, self.classes)
+        return self.objective.targets(self.utterances[list(self.target)], self.classes)
 
     @property
     def n_outputs(self) -> int:
         """How many values a head puts out for an utterance."""
-        return self.objective.n_outputs(self.classes)
+        return len(self.classes)
+
+    @property
+    def balanced(self) -> pd.DataFrame:
+        """The utterances as a split sees them: it balances `emotion`, here the target's classes."""
+        if self.objective.name != CLASSIFICATION.name or self.target == EMOTION:
+            return self.utterances
+        return self.utterances.assign(emotion=self.utterances[self.target[0]])
 
     @property
     def learned(self) -> dict[str, str]:
         """What a run's name says of what is learned."""
-        if self.objective.name == CLASSIFICATION.name:  # as it was before there were others
-            return {"labels": self.labels_hash}
+        named = {"labels": self.labels_hash}
+        if self.objective.name == CLASSIFICATION.name and self.target == EMOTION:
+            return named  # as it was before there were others
         targets = hashlib.sha256(json.dumps(self.labels.tolist()).encode()).hexdigest()
-        return {"labels": self.labels_hash, "objective": self.objective.name, "targets": targets}
+        learned = {"target": ",".join(self.target), "names": ",".join(self.classes)}
+        return {**named, **learned, "objective": self.objective.name, "targets": targets}
 
     @property
     def keys(self) -> list[str]:
@@ -187,7 +199,8 @@ def read_task(
 
     Raises:
         CacheError: the cache is unfinished, damaged (see `verify_once`) or foreign.
-        SettingsError: --emotions or --map name what the corpus does not have.
+        SettingsError: --emotions or --map name what the corpus does not have, or its target cannot
+            be learned, see `targets.learned`.
     """
     cache = FeatureCache(path)
     verify_once(cache, progress)
@@ -209,19 +222,13 @@ def read_task(
     table = table.assign(emotion=table.emotion.replace(merged))
     if config.emotions:
         table = table[table.emotion.isin(config.emotions)]
-    classes = tuple(sorted(set(table.emotion)))
-    if len(classes) < 2:
-        raise SettingsError(
-            f"{corpus} has {len(classes)} emotion to tell apart ({', '.join(classes)}); "
-            "expected two or more."
-        )
-    counts = table.emotion.value_counts()
-    if counts.min() < 2:
-        raise SettingsError(
-            f"{corpus}: emotion {counts.idxmin()!r} occurs once, so it cannot be both learned and "
-            "tested; leave it out with --emotions or merge it with --map."
-        )
-    return Task(cache, model, corpus, table.index.to_numpy(), table.reset_index(drop=True), classes)
+    target = target_columns(config.target)
+    found = learned(
+        table, target, corpus=corpus, kind=config.target_kind, loss=config.regression_loss
+    )
+    check_epoch_choice(config.epoch_choice, found.objective)
+    rows, utterances = found.table.index.to_numpy(), found.table.reset_index(drop=True)
+    return Task(cache, model, corpus, rows, utterances, found.names, found.objective, target)
 
 
 def _named(names: Sequence[str], name: Callable[[str], str]) -> list[str]:

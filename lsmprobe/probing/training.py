@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -27,7 +28,6 @@ from lsmprobe.probing.heads import LinearHead, Probe, weighs_layers
 from lsmprobe.probing.linear_stack import LinearStack, joint_step
 from lsmprobe.probing.objectives import CLASSIFICATION, Objective, Targets
 from lsmprobe.probing.seeds import DROPOUT, ORDER, seed_of
-from lsmprobe.results.scores import uar
 
 POOL = 4  # batches; 1 GB of a large model's frames at 3 s an utterance, and two may be in memory
 STACK = 4  # Linear heads; the moments of more would not stay in a processor's cache
@@ -45,7 +45,7 @@ class Recipe:
     eps: float = 1e-8
     scheduler: Literal["plateau", "cosine", "none"] = "plateau"
     class_weights: Literal["balanced", "none"] = "balanced"
-    epoch_choice: Literal["best", "uar", "loss", "last"] = "best"
+    epoch_choice: str = "best"  # best, loss, last, or another score of the objective
     validation_loss: Literal["utterances", "batches"] = "utterances"  # what it is a mean of
     scalar_lr: float | None = None  # of Multi-Layer's scalars; None: as the rest
     scalar_weight_decay: float | None = None
@@ -185,7 +185,9 @@ class _Trainer:
         balanced = recipe.class_weights == "balanced"
         self.loss = objective.loss(course.targets[course.train], n_outputs, balanced).to(device)
         self.device = device
-        self.probe = member.probe.to(device)
+        self.probe = member.probe
+        self.probe.scale = objective.scale(course.targets[course.train])
+        self.probe.to(device)
         self.optimiser = torch.optim.Adam(
             _parameter_groups(self.probe, recipe),
             lr=recipe.lr,
@@ -258,9 +260,12 @@ class _Trainer:
         loss = -validation_score if validation_loss is None else validation_loss
         values: dict[str, Callable[[], float]] = {
             "best": lambda: validation_score,
-            "uar": lambda: uar(targets.numpy(), answers, logits.shape[1]),
             "loss": lambda: -loss,
             "last": lambda: epoch,
+            **{
+                name: partial(score, targets.numpy(), answers, self.n_outputs)
+                for name, score in self.objective.other_scores.items()
+            },
         }
         value = values[self.recipe.epoch_choice]()
         if value > self.best_value:  # the earliest on ties

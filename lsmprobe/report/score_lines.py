@@ -1,5 +1,7 @@
 """Scores as an item: what a command shows when it is done."""
 
+from functools import partial
+
 import pandas as pd
 
 from lsmprobe.report.typeset import (
@@ -13,8 +15,10 @@ from lsmprobe.report.typeset import (
     number,
     score,
 )
+from lsmprobe.results.measures import CLASSES, EMOTION, MEASURES, Measure
 from lsmprobe.results.records import Load, load_record
 from lsmprobe.results.score_table import KEYS, score_table
+from lsmprobe.results.scores import STATISTICS
 
 
 def format_scores(results: pd.DataFrame) -> str:
@@ -23,19 +27,29 @@ def format_scores(results: pd.DataFrame) -> str:
 
 
 def score_items(results: pd.DataFrame, *, load: Load = load_record) -> list[Item]:
-    """The scores of these runs, one row per experiment.
+    """The scores of these runs, one row per experiment; a table for each measure.
 
     Args:
         results: what `load_results` or `probe` returned.
         load: what reads a record.
     """
     table = score_table(results, load=load)
+    measures = [m for m in MEASURES.values() if (table.measure == m.name).any()]
+    return [
+        _of_measure(table[table.measure == measure.name], results, measure) for measure in measures
+    ]
+
+
+def _of_measure(table: pd.DataFrame, results: pd.DataFrame, measure: Measure) -> Table:
+    """The table of one measure."""
     weighing = set(results["head"][results.layer_weights.notna()])
     random = table.model.isin(results.model[results.random_weights])
+    shown = partial(number, decimals=measure.decimals)
     rows = pd.DataFrame(
         {
             "model": named_models(table.model, random),
             "corpus": table.corpus,
+            "target": table.target,
             "split": table.split,
             "norm": table.feature_norm,
             "head": table["head"],
@@ -43,33 +57,41 @@ def score_items(results: pd.DataFrame, *, load: Load = load_record) -> list[Item
                 str(layer) if not pd.isna(layer) else "all" if head in weighing else DASH
                 for head, layer in zip(table["head"], table.layer, strict=True)
             ],
-            "macro-F1": [
-                "! " * bool(row.alarms) + score(row.macro_f1, row.std) for row in table.itertuples()
+            measure.title: [
+                "! " * bool(alarms) + score(mean, std, measure.decimals)
+                for mean, std, alarms in zip(
+                    table[measure.score], table["std"], table.alarms, strict=True
+                )
             ],
-            "95% interval": list(map(interval, table.low, table.high)),
-            "UAR": table.uar.map(number),
-            "accuracy": table.accuracy.map(number),
-            "constant": table.constant_f1.map(number),
-            "shuffled": table.shuffled_f1.map(number),
+            "95% interval": [
+                interval(low, high, decimals=measure.decimals)
+                for low, high in zip(table.low, table.high, strict=True)
+            ],
+            **{STATISTICS[name].title: table[name].map(shown) for name in measure.scores[1:]},
+            "constant": table[measure.constant].map(shown),
+            "shuffled": table[measure.shuffled].map(shown),
             "runs": table.runs.map(str),
         }
     )
-    n_names = 6
+    n_names = 7
     if table.duplicated(KEYS[:-1]).any():  # other settings differ; the records say which
         rows.insert(n_names, "experiment", table.experiment)
         n_names += 1
     constant = [name for name in ("split", "norm") if len(set(rows[name])) == 1]
     shared = ", ".join(f"{name} {rows[name].iloc[0]}" for name in constant)
-    caption = f"Scores in percent{f' ({shared})' if shared else ''}."
+    if set(rows.target) == {",".join(EMOTION)}:
+        constant = ["target", *constant]
+    caption = f"Scores in {measure.unit}{f' ({shared})' if shared else ''}."
     rows = rows.drop(columns=constant)
-    return [Table("scores", caption, rows, n_names - len(constant), _notes(table), table)]
+    name = "scores" if measure is CLASSES else f"scores_{measure.name}"
+    return Table(name, caption, rows, n_names - len(constant), _notes(table, measure), table)
 
 
-def _notes(table: pd.DataFrame) -> list[str]:
+def _notes(table: pd.DataFrame, measure: Measure) -> list[str]:
     """What the columns are, and what has to be said of single rows."""
     notes = [
-        "macro-F1: mean ± standard deviation (ddof 1) over runs; interval: bootstrap over "
-        f"{' / '.join(sorted(set(table.interval_over)))}; constant: macro-F1 of the best "
+        f"{measure.title}: mean ± standard deviation (ddof 1) over runs; interval: bootstrap over "
+        f"{' / '.join(sorted(set(table.interval_over)))}; constant: {measure.title} of the best "
         "constant answer; shuffled: of the runs' own answers, shuffled (what guessing scores)."
     ]
     for row in table.itertuples():

@@ -266,13 +266,15 @@ def score(mean: float, std: float, decimals: int = 1) -> str:
     return text if pd.isna(mean) or pd.isna(std) else f"{text} ± {number(std, decimals=decimals)}"
 
 
-def interval(low: float, high: float, sign: str = "") -> str:
+def interval(low: float, high: float, sign: str = "", decimals: int = 1) -> str:
     """Both ends.
 
     >>> interval(50.1, 60.26), interval(-1.0, 2.0, "+")
     ('50.1 to 60.3', '-1.0 to +2.0')
     """
-    return DASH if pd.isna(low) else f"{number(low, sign)} to {number(high, sign)}"
+    if pd.isna(low):
+        return DASH
+    return f"{number(low, sign, decimals)} to {number(high, sign, decimals)}"
 
 
 def counted(n: SupportsIndex, what: str) -> str:

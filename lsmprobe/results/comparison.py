@@ -11,16 +11,21 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int, Shaped
+from jaxtyping import Int, Num, Shaped
 from scipy.stats import permutation_test
 from statsmodels.stats.multitest import multipletests
 
 from lsmprobe.arguments import checked
 from lsmprobe.errors import ResultsError
 from lsmprobe.results.bootstrap import CONFIDENCE, N_RESAMPLES, interval_ends
-from lsmprobe.results.records import load_record
+from lsmprobe.results.measures import measure_of, target_of
+from lsmprobe.results.records import load_record, with_target
 from lsmprobe.results.scores import (
-    macro_f1_of,
+    STATISTICS,
+    RunAnswers,
+    Runs,
+    Statistic,
+    Truth,
     mean_over_drawn_runs,
     resampled_scores,
     run_draws,
@@ -32,7 +37,7 @@ MIN_SPEAKERS = 6  # 2 / 2^5 = 0.0625: with five speakers no p can be below 0.05
 
 @dataclass(frozen=True)
 class Comparison:
-    """Macro-F1 of A less that of B, in percentage points, each a mean over its runs.
+    """The score of A less that of B, each a mean over its runs; macro-F1 in percentage points.
 
     `low` and `high` are the ends of the interval, `over` what was resampled for it. `p` is NaN
     where there are too few speakers for a test, and `note` then says so; else it is empty.
@@ -47,12 +52,13 @@ class Comparison:
 
 
 def compare(
-    labels: Int[np.ndarray, " utterances"],
+    labels: Truth,
     speakers: Shaped[np.ndarray, " utterances"],
-    a: Int[np.ndarray, "runs utterances"],
-    b: Int[np.ndarray, "runs utterances"],
-    n_classes: int,
+    a: Runs,
+    b: Runs,
+    n_outputs: int,
     *,
+    score: str = "macro_f1",
     n_resamples: int = N_RESAMPLES,
     confidence: float = CONFIDENCE,
     seed: int = 0,
@@ -65,11 +71,12 @@ def compare(
       predictions could as well have come from the other side. All swaps are made if they are few.
 
     Args:
-        labels: the class of every test utterance, 0 to `n_classes - 1`.
+        labels: the class of every test utterance, 0 to `n_outputs - 1`, or its numbers.
         speakers: who says it.
         a: predictions of each run; run i of A and run i of B are a pair.
         b: as `a`.
-        n_classes: of the corpus.
+        n_outputs: classes of the corpus, or numbers of an utterance.
+        score: a key of `scores.STATISTICS`.
         n_resamples: of the bootstrap.
         confidence: of the interval.
         seed: of everything that is drawn.
@@ -78,12 +85,18 @@ def compare(
     Noreen 1989 (approximate randomisation).
     """
     scores, over = resampled_scores(
-        labels, np.vstack([a, b]), speakers, n_classes, n_resamples=n_resamples, seed=seed
+        labels,
+        np.concatenate([a, b]),
+        speakers,
+        n_outputs,
+        score=score,
+        n_resamples=n_resamples,
+        seed=seed,
     )
     differences = scores[: len(a)] - scores[len(a) :]
     rng = run_draws(seed)
     low, high = interval_ends(mean_over_drawn_runs(differences, rng), confidence)
-    difference, p = _permutation(labels, speakers, a, b, n_classes, rng)
+    difference, p = _permutation(labels, speakers, a, b, n_outputs, STATISTICS[score], rng)
     over = over if len(a) == 1 else f"runs; {over}"
     return Comparison(difference, low, high, p, over, too_small(speakers))
 
@@ -101,28 +114,34 @@ def compare_records(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any
             f"runs with seeds {sorted(runs[0])} and {sorted(runs[1])} cannot be paired; expected "
             "common seeds. Probe both with the same --seed."
         )
-    classes = list(runs[0][seeds[0]]["classes"])
-    tested: pd.DataFrame | None = None
-    guesses = []
+    first = runs[0][seeds[0]]
+    measure, outputs = measure_of(first), first["classes"]
+    answered: list[RunAnswers] = []
     for record in (side[seed] for side in runs for seed in seeds):
-        table = pd.DataFrame(record["predictions"]).set_index("key").sort_index()
-        same = tested is None or tested.equals(table[["emotion", "speaker"]])
-        if not same or record["classes"] != classes:
+        same = (_asked(record), record["classes"]) == (_asked(first), outputs)
+        tested = measure.tested(record) if same else None
+        if tested is None or (answered and not tested.same_test_set(answered[0])):
             raise ResultsError(
                 f"{record['head']} of {record['model']} on {record['corpus']}, seed "
                 f"{record['seed']}, was tested on other utterances or labels than what it is "
                 "compared with; expected the same. Probe both with the same --split."
             )
-        tested = table[["emotion", "speaker"]]
-        guesses.append(_numbered(table.predicted, classes))
-    assert tested is not None
+        answered.append(tested)
+    predictions = np.stack([each.predictions for each in answered])
     return compare(
-        _numbered(tested.emotion, classes),
-        tested.speaker.to_numpy(),
-        np.stack(guesses[: len(seeds)]),
-        np.stack(guesses[len(seeds) :]),
-        len(classes),
+        answered[0].labels,
+        answered[0].speakers,
+        predictions[: len(seeds)],
+        predictions[len(seeds) :],
+        len(outputs),
+        score=measure.score,
     )
+
+
+def _asked(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What two runs must share to be compared, but for the truth itself."""
+    keys = sorted(each["key"] for each in record["predictions"])
+    return measure_of(record).name, target_of(record), keys
 
 
 @checked
@@ -140,14 +159,15 @@ def compare_runs(
 
     Returns:
         One row per group and pair: the group's columns, a, b, the fields of `Comparison`
-        (difference, low and high in percentage points of macro-F1) and p_holm, which is corrected
-        for all tests of the table.
+        (difference, low and high in the measure's unit: percentage points of macro-F1) and p_holm,
+        which is corrected for all tests of the table.
 
     Raises:
         ResultsError: there is nothing to compare, two runs of one side have the same seed, or as
             `compare_records`.
     """
-    keys = ["model", "corpus", "split", "feature_norm", "head", "layer"]
+    keys = ["model", "corpus", "target", "measure", "split", "feature_norm", "head", "layer"]
+    results = with_target(results)
     depth = ["layer"] if between in ("model", "head") else []
     same = [key for key in keys if key not in (between, *depth)]
     rows = []
@@ -208,16 +228,17 @@ def too_small(speakers: Shaped[np.ndarray, " utterances"]) -> str:
 
 
 def _permutation(
-    labels: Int[np.ndarray, " utterances"],
+    labels: Truth,
     speakers: Shaped[np.ndarray, " utterances"],
-    a: Int[np.ndarray, "runs utterances"],
-    b: Int[np.ndarray, "runs utterances"],
-    n_classes: int,
+    a: Runs,
+    b: Runs,
+    n_outputs: int,
+    statistic: Statistic,
     rng: np.random.Generator,
 ) -> tuple[float, float]:
     """The difference of the means over runs, and its p (NaN if there are too few speakers)."""
     names, speaker_of = np.unique(speakers, return_inverse=True)
-    by_speaker = [_confusions(labels, side, speaker_of, n_classes) for side in (a, b)]
+    by_speaker = [_sums(labels, side, speaker_of, n_outputs, statistic) for side in (a, b)]
 
     def difference(
         of_a: Int[np.ndarray, "*swaps speakers"],
@@ -228,7 +249,7 @@ def _permutation(
         means = []
         for side in (of_a, of_b):
             whole = np.tensordot(1 - side, by_speaker[0], 1) + np.tensordot(side, by_speaker[1], 1)
-            means.append(macro_f1_of(whole).mean(axis=-1))
+            means.append(statistic.of(whole).mean(axis=-1))
         return np.round(means[0] - means[1], 9)  # ties are ties, whatever the order of adding
 
     own, other = np.zeros(len(names), dtype=int), np.ones(len(names), dtype=int)
@@ -248,19 +269,15 @@ def _permutation(
     return observed, float(test.pvalue)
 
 
-def _confusions(
-    labels: Int[np.ndarray, " utterances"],
-    predictions: Int[np.ndarray, "runs utterances"],
+def _sums(
+    labels: Truth,
+    predictions: Runs,
     speaker_of: Int[np.ndarray, " utterances"],
-    n_classes: int,
-) -> Int[np.ndarray, "speakers runs classes classes"]:
-    """A confusion matrix for each speaker and run."""
-    shape = speaker_of.max() + 1, len(predictions), n_classes, n_classes
-    counts = np.zeros(shape, dtype=np.int64)
-    runs = np.arange(len(predictions))[:, None]
-    np.add.at(counts, (speaker_of[None], runs, labels[None], predictions), 1)
-    return counts
-
-
-def _numbered(emotions: pd.Series, classes: list[str]) -> Int[np.ndarray, " utterances"]:
-    return np.array([classes.index(emotion) for emotion in emotions])
+    n_outputs: int,
+    statistic: Statistic,
+) -> Num[np.ndarray, "speakers runs parts"]:
+    """The sums of each speaker and run."""
+    parts = np.stack([statistic.parts(labels, run, n_outputs) for run in predictions], axis=1)
+    sums = np.zeros((speaker_of.max() + 1, *parts.shape[1:]), dtype=parts.dtype)
+    np.add.at(sums, speaker_of, parts)
+    return sums

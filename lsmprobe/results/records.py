@@ -13,10 +13,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import safetensors.torch
 from jaxtyping import Float
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from lsmprobe.atomic import write_then_rename
 from lsmprobe.errors import ResultsError
+from lsmprobe.results.measures import CLASSES, EMOTION, MEASURES, Measure, measure_of, target_of
 
 FORMAT = "lsmprobe-run"
 VERSION = 1
@@ -38,37 +39,39 @@ class Column(NamedTuple):
     read: Callable[[Mapping[str, Any]], Any]
 
 
-def _scored(name: str) -> Column:
-    return Column("float64", lambda record: float(record["scores"][name]))
+def _scored(measure: Measure) -> dict[str, Column]:
+    """The columns of a measure; another measure's record has none of them.
 
+    What shuffled answers score is missing in older records.
+    """
 
-def _end(name: str) -> Column:
-    return Column("float64", lambda record: float(record["scores"]["interval"][name]))
+    def at(way: tuple[str, ...], record: Mapping[str, Any]) -> float | None:
+        if measure_of(record) is not measure:
+            return None
+        found = record["scores"]
+        if way[0] == "shuffled":
+            return (found.get("shuffled") or {}).get(way[1])
+        for step in way:
+            found = found[step]
+        return float(found)
 
-
-def _shuffled(name: str) -> Column:
-    """Missing in older records."""
-    return Column("float64", lambda record: (record["scores"].get("shuffled") or {}).get(name))
+    return {name: Column("float64", partial(at, way)) for name, way in measure.columns.items()}
 
 
 def _same(name: str, kind: str) -> Column:
     return Column(kind, lambda record: record[name])
 
 
-# What people read stands first; settings, hashes and paths stand last.
+# What people read stands first; settings, hashes and paths stand last. Of scores, a table has those
+# of classes and those that its records have.
 _COLUMNS: dict[str, Column] = {
     "model": _same("model", "str"),
     "corpus": _same("corpus", "str"),
+    "target": Column("str", lambda record: ",".join(target_of(record))),
     "head": _same("head", "str"),
     "layer": _same("layer", "Int64"),
-    "macro_f1": _scored("macro_f1"),
-    "macro_f1_low": _end("low"),
-    "macro_f1_high": _end("high"),
-    "uar": _scored("uar"),
-    "accuracy": _scored("accuracy"),
-    "constant_f1": _scored("constant_f1"),
-    "shuffled_f1": _shuffled("mean"),
-    "shuffled_f1_95": _shuffled("point_95"),
+    **{name: column for measure in MEASURES.values() for name, column in _scored(measure).items()},
+    "measure": Column("str", lambda record: measure_of(record).name),
     "seed": _same("seed", "Int64"),
     "split": Column("str", lambda record: record["split"]["kind"]),
     "feature_norm": Column("str", lambda record: record["settings"]["feature_norm"]),
@@ -219,6 +222,10 @@ def load_record(path: Path) -> dict[str, Any]:
             "Delete it and probe again."
         )
     try:
+        measure_of(record)
+    except ResultsError as error:
+        raise ResultsError(f"{path}: {error}") from error
+    try:
         for name, value in _row(record).items():
             if not _FITS[_COLUMNS[name].kind](value):
                 raise ValueError(f"{name} is {str(value)[:40]!r}")
@@ -239,19 +246,16 @@ def load_predictions(path: str | Path) -> pd.DataFrame:
     """What a run says of every test utterance; `path` is the record's.
 
     Returns:
-        One row per utterance, in the split's order: key, speaker, emotion, predicted, and one
-        column `p_EMOTION` per class with its probability.
+        One row per utterance, in the split's order: key, speaker, emotion. Of classes: predicted,
+        and one column `p_EMOTION` per class with its probability; `truth` where the target is
+        another column than the emotion. Of numbers: each target and predicted_TARGET.
 
     Raises:
         ResultsError: as `load_record`.
     """
     record = load_record(Path(path))
     try:
-        table = pd.DataFrame(record["predictions"], dtype=object)
-        chances = np.array(table.pop("probabilities").tolist(), dtype=np.float64)
-        text = table[["key", "speaker", "emotion", "predicted"]]
-        names = [f"p_{emotion}" for emotion in record["classes"]]
-        return text.join(pd.DataFrame(chances, columns=names))
+        return measure_of(record).predictions(record)
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
 
@@ -259,11 +263,13 @@ def load_predictions(path: str | Path) -> pd.DataFrame:
 def load_results(results_dir: str | Path = "results", *, load: Load = load_record) -> pd.DataFrame:
     """Every finished run in a folder, one row each.
 
-    Scores are in percent. `layer` is missing for Multi-Layer, `layer_weights` for the others. Runs
-    of one `experiment` differ in their seed alone (and with --resplit in their split); `settings`
-    and `cache_identity` say in what two experiments differ. `alarms` are codes, see alarms.py.
-    `validation` is the score on the validation set of the epoch that was kept. Damaged records are
-    named in a warning of the log and left out.
+    Scores of classes are in percent, those of numbers in the unit of their measure; a table has
+    columns for the measures that it has runs of. `target` is what was learned. `layer` is missing
+    for Multi-Layer, `layer_weights` for the others. Runs of one `experiment` differ in their seed
+    alone (and with --resplit in their split); `settings` and `cache_identity` say in what two
+    experiments differ. `alarms` are codes, see alarms.py. `validation` is the score on the
+    validation set of the epoch that was kept. Damaged records are named in a warning of the log and
+    left out.
 
     Args:
         results_dir: the folder.
@@ -274,7 +280,9 @@ def load_results(results_dir: str | Path = "results", *, load: Load = load_recor
     """
     folder = Path(results_dir)
     if not folder.is_dir():
-        raise ResultsError(f"{folder} is not a folder; expected the --results-dir of probe.py.")
+        raise ResultsError(
+            f"{folder} is not a folder; expected the --results-dir of lsmprobe probe."
+        )
     splits = folder / "splits"
     paths = (path for path in sorted(folder.rglob("*.json")) if path.parent != splits)
     return results_table(paths, load=load)
@@ -288,10 +296,20 @@ def results_table(paths: Iterable[Path], *, load: Load = load_record) -> pd.Data
             rows.append({**_row(load(path)), "path": str(path)})
         except ResultsError as error:
             log.warning("left out: %s", error)
-    kinds = {name: column.kind for name, column in _COLUMNS.items()} | PATH
+    there = {row["measure"] for row in rows} | {CLASSES.name}
+    others = (m for m in MEASURES.values() if m.name not in there)
+    absent = {name for measure in others for name in measure.columns}
+    shown = {name: column.kind for name, column in _COLUMNS.items() if name not in absent}
+    kinds = shown | PATH
     return pd.DataFrame(
         {n: pd.Series([row[n] for row in rows], dtype=kind) for n, kind in kinds.items()}
     )
+
+
+def with_target(results: pd.DataFrame) -> pd.DataFrame:
+    """The results with the columns target and measure, which tables of one's own may lack."""
+    usual = {"target": ",".join(EMOTION), "measure": CLASSES.name}
+    return results.assign(**{n: value for n, value in usual.items() if n not in results})
 
 
 def is_finished(path: Path) -> bool:

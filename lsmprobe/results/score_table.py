@@ -10,41 +10,53 @@ import numpy as np
 import pandas as pd
 
 from lsmprobe.errors import ResultsError
-from lsmprobe.results.records import Load, load_record
-from lsmprobe.results.scores import Interval, RunAnswers, interval_of_runs
+from lsmprobe.results.measures import MEASURES, Measure, measure_of
+from lsmprobe.results.records import Load, load_record, with_target
+from lsmprobe.results.scores import Interval, interval_of_runs
 
 # Runs are averaged only where they are of one experiment, whatever else they share.
-KEYS = ["model", "corpus", "split", "feature_norm", "head", "layer", "experiment"]
+KEYS = [
+    *("model", "corpus", "target", "measure", "split", "feature_norm", "head", "layer"),
+    "experiment",
+]
 
 
 def score_table(results: pd.DataFrame, *, load: Load = load_record) -> pd.DataFrame:
-    """Mean and spread over the runs of each head, in percent.
+    """Mean and spread over the runs of each head.
 
     Args:
         results: what `load_results` or `probe` returned.
         load: what reads a record.
 
     Returns:
-        One row per experiment (model, corpus, split, feature normalisation, head, layer, and any
-        other setting): macro_f1, its std over the runs (ddof 1), low and high of the 95% interval,
-        what that is over (interval_over) and what it cannot show (interval_note), uar, accuracy,
-        macro-F1 of the best constant answer (constant_f1) and of shuffled answers (shuffled_f1, and
-        shuffled_f1_95, which 95% of them do not exceed), runs, alarms (code -> number of runs).
+        One row per experiment (model, corpus, target, split, feature normalisation, head, layer,
+        and any other setting). Of classes, in percent: macro_f1, its std over the runs (ddof 1),
+        low and high of the 95% interval, what that is over (interval_over) and what it cannot show
+        (interval_note), uar, accuracy, macro-F1 of the best constant answer (constant_f1) and of
+        shuffled answers (shuffled_f1, and shuffled_f1_95, which 95% of them do not exceed), runs,
+        alarms (code -> number of runs). Of numbers likewise, with ccc, pearson, rmse, mae.
     """
+    results = with_target(results)
     if "alarms" not in results:
         results = results.assign(alarms=[[]] * len(results))
-    results = results.assign(
-        **{name: np.nan for name in ("shuffled_f1", "shuffled_f1_95") if name not in results}
-    )
+    there = [m for m in MEASURES.values() if (results.measure == m.name).any()]
+    tables = [
+        _of_measure(results[results.measure == measure.name], measure, load) for measure in there
+    ]
+    return pd.concat(tables or [_of_measure(results, MEASURES["classes"], load)], ignore_index=True)
+
+
+def _of_measure(results: pd.DataFrame, measure: Measure, load: Load) -> pd.DataFrame:
+    """The rows of one measure."""
+    first, *others = measure.scores
+    levels = [measure.constant, measure.shuffled, f"{measure.shuffled}_95"]
+    results = results.assign(**{name: np.nan for name in levels if name not in results})
     groups = results.groupby(KEYS, sort=True, dropna=False)
+    means = {name: (name, "mean") for name in (*others, *levels)}
     table = groups.agg(
-        macro_f1=("macro_f1", "mean"),
-        std=("macro_f1", "std"),
-        uar=("uar", "mean"),
-        accuracy=("accuracy", "mean"),
-        constant_f1=("constant_f1", "mean"),
-        shuffled_f1=("shuffled_f1", "mean"),
-        shuffled_f1_95=("shuffled_f1_95", "mean"),
+        **{first: (first, "mean")},
+        std=(first, "std"),
+        **means,
         runs=("seed", "size"),
         alarms=("alarms", _counted),
     ).reset_index()
@@ -58,38 +70,32 @@ def score_table(results: pd.DataFrame, *, load: Load = load_record) -> pd.DataFr
 
 
 def interval_of_experiment(runs: pd.DataFrame, *, load: Load = load_record) -> Interval:
-    """The 95% interval of the mean macro-F1 of these runs, which differ in their seed alone.
+    """The 95% interval of the mean score of these runs, which differ in their seed alone.
 
     Of one run it is its own; of several it is the multi-bootstrap of their recorded answers. Where
     a record cannot be read any more, it is the mean of the runs' ends, and `over` says so.
 
     Args:
-        runs: rows of what `load_results` returned.
+        runs: rows of what `load_results` returned, all of one measure.
         load: what reads a record.
     """
     first = runs.iloc[0]
+    score = MEASURES[first.get("measure", "classes")].score
+    low, high = f"{score}_low", f"{score}_high"
     if len(runs) == 1:
-        return Interval(first["macro_f1_low"], first["macro_f1_high"], first["interval_over"])
+        return Interval(first[low], first[high], first["interval_over"])
     try:
         records = [load(Path(path)) for path in runs["path"]]
     except (KeyError, ResultsError):
-        low, high = runs["macro_f1_low"].mean(), runs["macro_f1_high"].mean()
-        return Interval(low, high, f"mean of the runs' own: {first['interval_over']}")
+        own = f"mean of the runs' own: {first['interval_over']}"
+        return Interval(runs[low].mean(), runs[high].mean(), own)
     return interval_of_records(records)
 
 
 def interval_of_records(records: Sequence[Mapping[str, Any]]) -> Interval:
-    """The 95% interval of the mean macro-F1 of some runs; each a record as `load_record` gives."""
-    classes = list(records[0]["classes"])
-    tested = []
-    for record in records:
-        table = pd.DataFrame(record["predictions"]).sort_values("key")
-        labels, answers = (
-            np.array([classes.index(emotion) for emotion in table[name]])
-            for name in ("emotion", "predicted")
-        )
-        tested.append(RunAnswers(labels, answers, table["speaker"].to_numpy()))
-    return interval_of_runs(tested, len(classes))
+    """The 95% interval of the mean score of some runs; each a record as `load_record` gives."""
+    measure, n_outputs = measure_of(records[0]), len(records[0]["classes"])
+    return interval_of_runs([measure.tested(r) for r in records], n_outputs, score=measure.score)
 
 
 def few_runs(n_runs: int, std: float, low: float, high: float) -> str:

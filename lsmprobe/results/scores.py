@@ -1,16 +1,20 @@
-"""Scores of predictions, in percent, and how far they can be trusted.
+"""Scores of predictions and how far they can be trusted.
 
-Everything is read off the confusion matrix (true class x predicted class), so that thousands of
-resamples cost one pass; the tests hold each score to scikit-learn's.
+Every score is read off sums over utterances, so that thousands of resamples cost one pass: those of
+classes, in percent, off the confusion matrix (true class x predicted class), those of numbers off
+the sums of agreement.py. `STATISTICS` is the table of them; the tests hold each to an independent
+implementation.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypedDict
+from functools import partial
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Num, Shaped
 
+from lsmprobe.results import agreement
 from lsmprobe.results.bootstrap import (
     CONFIDENCE,
     N_RESAMPLES,
@@ -21,6 +25,8 @@ from lsmprobe.results.bootstrap import (
 )
 
 ScoreName = Literal["macro_f1", "uar", "accuracy"]
+Truth = Num[np.ndarray, "utterances *targets"]
+Runs = Num[np.ndarray, "runs utterances *targets"]
 
 
 class Scores(TypedDict):
@@ -90,7 +96,7 @@ def macro_f1(
     n_classes: int,
 ) -> float:
     """Macro-F1 in percent, as in `scores`."""
-    return float(macro_f1_of(_confusion(labels, predictions, n_classes))[0])
+    return score_of(labels, predictions, n_classes, "macro_f1")
 
 
 def uar(
@@ -99,16 +105,22 @@ def uar(
     n_classes: int,
 ) -> float:
     """Unweighted average recall in percent, as in `scores`."""
-    return float(_uar(_confusion(labels, predictions, n_classes))[0])
+    return score_of(labels, predictions, n_classes, "uar")
+
+
+def score_of(labels: Truth, predictions: Truth, n_outputs: int, score: str) -> float:
+    """One score of `STATISTICS`; `n_outputs` is the number of classes or targets."""
+    statistic = STATISTICS[score]
+    return float(statistic.of(statistic.total(labels, predictions, n_outputs)[None])[0])
 
 
 def bootstrap_interval(
-    labels: Int[np.ndarray, " utterances"],
-    predictions: Int[np.ndarray, " utterances"],
+    labels: Truth,
+    predictions: Truth,
     speakers: Shaped[np.ndarray, " utterances"],
-    n_classes: int,
+    n_outputs: int,
     *,
-    score: ScoreName = "macro_f1",
+    score: str = "macro_f1",
     n_resamples: int = N_RESAMPLES,
     confidence: float = CONFIDENCE,
     seed: int = 0,
@@ -125,7 +137,7 @@ def bootstrap_interval(
         labels,
         predictions[None],
         speakers,
-        n_classes,
+        n_outputs,
         score=score,
         n_resamples=n_resamples,
         confidence=confidence,
@@ -134,12 +146,12 @@ def bootstrap_interval(
 
 
 def runs_interval(
-    labels: Int[np.ndarray, " utterances"],
-    predictions: Int[np.ndarray, "runs utterances"],
+    labels: Truth,
+    predictions: Runs,
     speakers: Shaped[np.ndarray, " utterances"],
-    n_classes: int,
+    n_outputs: int,
     *,
-    score: ScoreName = "macro_f1",
+    score: str = "macro_f1",
     n_resamples: int = N_RESAMPLES,
     confidence: float = CONFIDENCE,
     seed: int = 0,
@@ -152,10 +164,9 @@ def runs_interval(
     Source: Sellam et al. 2022, arXiv:2106.16163.
     """
     resampled, over = resampled_scores(
-        labels, predictions, speakers, n_classes, score=score, n_resamples=n_resamples, seed=seed
+        labels, predictions, speakers, n_outputs, score=score, n_resamples=n_resamples, seed=seed
     )
-    confusion = np.concatenate([_confusion(labels, run, n_classes) for run in predictions])
-    observed = float(SCORES[score](confusion).mean())
+    observed = float(np.mean([score_of(labels, run, n_outputs, score) for run in predictions]))
     bias = resampling_bias(resampled.mean(0), observed)
     low, high = interval_ends(
         mean_over_drawn_runs(resampled, run_draws(seed)), confidence, bias=bias
@@ -166,13 +177,18 @@ def runs_interval(
 class RunAnswers(NamedTuple):
     """What one run was tested on and answered."""
 
-    labels: Int[np.ndarray, " utterances"]
-    predictions: Int[np.ndarray, " utterances"]
+    labels: Truth
+    predictions: Truth
     speakers: Shaped[np.ndarray, " utterances"]
+
+    def same_test_set(self, other: "RunAnswers") -> bool:
+        """Whether both were asked the same of the same speakers."""
+        pairs = (self.labels, other.labels), (self.speakers, other.speakers)
+        return all(np.array_equal(one, another) for one, another in pairs)
 
 
 def interval_of_runs(
-    runs: Sequence[RunAnswers], n_classes: int, *, score: ScoreName = "macro_f1", seed: int = 0
+    runs: Sequence[RunAnswers], n_outputs: int, *, score: str = "macro_f1", seed: int = 0
 ) -> Interval:
     """The 95% interval of the mean over the runs of one experiment.
 
@@ -180,27 +196,23 @@ def interval_of_runs(
     each), the resamples draw runs, and for each of them its speakers and utterances.
     """
     first = runs[0]
-    if all(_same_test_set(first, run) for run in runs):
+    if all(first.same_test_set(run) for run in runs):
         answers = np.stack([run.predictions for run in runs])
         return runs_interval(
-            first.labels, answers, first.speakers, n_classes, score=score, seed=seed
+            first.labels, answers, first.speakers, n_outputs, score=score, seed=seed
         )
     of_runs, observed = [], []
     for number, run in enumerate(runs):
         answers = run.predictions[None]
         values, over = resampled_scores(
-            run.labels, answers, run.speakers, n_classes, score=score, seed=seed + number
+            run.labels, answers, run.speakers, n_outputs, score=score, seed=seed + number
         )
         of_runs.append(values[0])
-        observed.append(SCORES[score](_confusion(run.labels, run.predictions, n_classes))[0])
+        observed.append(score_of(run.labels, run.predictions, n_outputs, score))
     resampled = np.stack(of_runs)
     bias = resampling_bias(resampled.mean(0), float(np.mean(observed)))
     ends = interval_ends(mean_over_drawn_runs(resampled, run_draws(seed)), bias=bias)
     return Interval(*ends, f"runs, each on its own test set; {over}")
-
-
-def _same_test_set(one: RunAnswers, other: RunAnswers) -> bool:
-    return np.array_equal(one.labels, other.labels) and np.array_equal(one.speakers, other.speakers)
 
 
 def mean_over_drawn_runs(
@@ -218,12 +230,12 @@ def run_draws(seed: int) -> np.random.Generator:
 
 
 def resampled_scores(
-    labels: Int[np.ndarray, " utterances"],
-    predictions: Int[np.ndarray, "runs utterances"],
+    labels: Truth,
+    predictions: Runs,
     speakers: Shaped[np.ndarray, " utterances"],
-    n_classes: int,
+    n_outputs: int,
     *,
-    score: ScoreName = "macro_f1",
+    score: str = "macro_f1",
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> tuple[Float[np.ndarray, "runs resamples"], str]:
@@ -231,32 +243,48 @@ def resampled_scores(
 
     The resamples are those of `bootstrap_interval`: drawn once, for all runs.
     """
-    resampled = np.empty((len(predictions), n_resamples))
-    confusions = _resampled_confusions(labels, predictions, speakers, n_classes, n_resamples, seed)
-    for run, confusion in enumerate(confusions):
-        present = _occurring(_confusion(labels, predictions[run], n_classes))
-        resampled[run] = _resampled_score(confusion, present, score)
-    return resampled, resampled_over(speakers)
+    statistic = STATISTICS[score]
+    # Utterances with the same label and the same predictions are one kind; kinds are drawn.
+    said = np.concatenate([_rows(labels), *map(_rows, predictions)])
+    _, first, kind_of = np.unique(said, axis=1, return_index=True, return_inverse=True)
+    parts = np.stack([statistic.parts(labels, run, n_outputs)[first] for run in predictions])
+    parts = parts.astype(np.float64)  # exact for counts: whole numbers below 2^53
+    sums = np.zeros((len(predictions), n_resamples, parts.shape[-1]))
+    for own, counts in resamples(kind_of.ravel(), speakers, n_resamples=n_resamples, seed=seed):
+        sums += counts @ parts[:, own]
+    wholes = (statistic.total(labels, run, n_outputs) for run in predictions)
+    resampled = [statistic.of(*each) for each in zip(sums, wholes, strict=True)]
+    return np.stack(resampled), resampled_over(speakers)
+
+
+def _rows(values: Truth) -> Num[np.ndarray, "targets utterances"]:
+    return values.reshape(len(values), -1).T
 
 
 def shuffled_answers(
-    labels: Int[np.ndarray, " utterances"],
-    predictions: Int[np.ndarray, " utterances"],
-    n_classes: int,
+    labels: Truth,
+    predictions: Truth,
+    n_outputs: int,
     *,
-    score: ScoreName = "macro_f1",
+    score: str = "macro_f1",
     n_shuffles: int = N_RESAMPLES,
     seed: int = 0,
 ) -> Shuffled:
     """What a run's own answers score when they are dealt out at random to the test utterances.
 
-    So it answers as often with each class as before, and knows nothing.
+    So it answers as often with each class, or each number, as before, and knows nothing.
 
     Source: Ojala and Garriga 2010, "Permutation Tests for Studying Classifier Performance", test 1.
     """
-    sums = [np.bincount(of_all, minlength=n_classes) for of_all in (labels, predictions)]
-    rows, columns = (np.tile(of_all, (n_shuffles, 1)) for of_all in sums)
-    values = SCORES[score](random_tables(rows, columns, np.random.default_rng(seed)))
+    statistic, rng = STATISTICS[score], np.random.default_rng(seed)
+    if statistic.counts_cells:
+        sums = [np.bincount(of_all, minlength=n_outputs) for of_all in (labels, predictions)]
+        rows, columns = (np.tile(of_all, (n_shuffles, 1)) for of_all in sums)
+        dealt = random_tables(rows, columns, rng).reshape(n_shuffles, -1)
+    else:
+        orders = (rng.permutation(len(labels)) for _ in range(n_shuffles))
+        dealt = np.stack([statistic.total(labels, predictions[o], n_outputs) for o in orders])
+    values = statistic.of(dealt)
     return Shuffled(float(values.mean()), float(np.quantile(values, 0.95)))
 
 
@@ -283,42 +311,10 @@ def random_tables(
 
 
 def macro_f1_of(
-    confusion: Int[np.ndarray, "*matrices classes classes"],
+    confusion: Num[np.ndarray, "*matrices classes classes"],
 ) -> Float[np.ndarray, "*matrices"]:
     """Macro-F1 in percent of each confusion matrix (true class x predicted class)."""
     return _per_class_f1(confusion).mean(axis=-1)
-
-
-def _resampled_confusions(
-    labels: Int[np.ndarray, " utterances"],
-    predictions: Int[np.ndarray, "runs utterances"],
-    speakers: Shaped[np.ndarray, " utterances"],
-    n_classes: int,
-    n_resamples: int,
-    seed: int,
-) -> Iterator[Int[np.ndarray, "resamples classes classes"]]:
-    """Of each run, one confusion matrix per resample."""
-    # Utterances with the same label and the same predictions are one kind; kinds are drawn.
-    kinds, kind_of = np.unique(np.vstack([labels, predictions]), axis=1, return_inverse=True)
-    drawn = np.zeros((n_resamples, kinds.shape[1]))
-    for own, counts in resamples(kind_of.ravel(), speakers, n_resamples=n_resamples, seed=seed):
-        drawn[:, own] += counts
-    for of_kind in kinds[1:]:
-        cell_of_kind = np.eye(n_classes**2)[kinds[0] * n_classes + of_kind]
-        counts = (drawn @ cell_of_kind).astype(np.int64)  # exact: whole numbers below 2^53
-        yield counts.reshape(-1, n_classes, n_classes)
-
-
-def _resampled_score(
-    confusion: Int[np.ndarray, "resamples classes classes"],
-    present: Bool[np.ndarray, "1 classes"],
-    score: ScoreName,
-) -> Float[np.ndarray, " resamples"]:
-    """The score of each resample; macro-F1 leaves out present classes that a resample misses."""
-    if score != "macro_f1":
-        return SCORES[score](confusion)
-    missed = (present & ~_occurring(confusion)).sum(axis=-1)
-    return _per_class_f1(confusion).sum(axis=-1) / (confusion.shape[-1] - missed)
 
 
 def _confusion(
@@ -335,13 +331,13 @@ def _confusion(
 
 
 def _occurring(
-    confusion: Int[np.ndarray, "matrices classes classes"],
-) -> Bool[np.ndarray, "matrices classes"]:
+    confusion: Num[np.ndarray, "*matrices classes classes"],
+) -> Bool[np.ndarray, "*matrices classes"]:
     return confusion.sum(axis=-1) + confusion.sum(axis=-2) > 0
 
 
 def _per_class_f1(
-    confusion: Int[np.ndarray, "*matrices classes classes"],
+    confusion: Num[np.ndarray, "*matrices classes classes"],
 ) -> Float[np.ndarray, "*matrices classes"]:
     """2 true positives / (utterances of the class + predictions of it); 0 where there are none."""
     right = np.diagonal(confusion, axis1=-2, axis2=-1)
@@ -349,17 +345,95 @@ def _per_class_f1(
     return 100 * 2 * right / np.maximum(total, 1)
 
 
-def _uar(confusion: Int[np.ndarray, "matrices classes classes"]) -> Float[np.ndarray, " matrices"]:
+def _uar(
+    confusion: Num[np.ndarray, "*matrices classes classes"],
+) -> Float[np.ndarray, "*matrices"]:
     right = np.diagonal(confusion, axis1=-2, axis2=-1)
     support = confusion.sum(axis=-1)
     return 100 * (right / np.maximum(support, 1)).sum(axis=-1) / (support > 0).sum(axis=-1)
 
 
 def _accuracy(
-    confusion: Int[np.ndarray, "matrices classes classes"],
-) -> Float[np.ndarray, " matrices"]:
+    confusion: Num[np.ndarray, "*matrices classes classes"],
+) -> Float[np.ndarray, "*matrices"]:
     right = np.diagonal(confusion, axis1=-2, axis2=-1).sum(axis=-1)
     return 100 * right / confusion.sum(axis=(-2, -1))
 
 
-SCORES = {"macro_f1": macro_f1_of, "uar": _uar, "accuracy": _accuracy}
+@dataclass(frozen=True)
+class Statistic:
+    """A row: a score that is read off sums over utterances."""
+
+    title: str
+    parts: Callable[[Truth, Truth, int], Num[np.ndarray, "utterances parts"]]
+    """What each utterance adds, from labels, predictions and the number of outputs."""
+    of: Callable[..., Float[np.ndarray, "*draws"]]
+    """The score of each draw's sums; as a second argument, if any, the sums of the whole data."""
+    counts_cells: bool = False  # its parts are the cells of a confusion matrix
+
+    def total(self, labels: Truth, predictions: Truth, n_outputs: int) -> Num[np.ndarray, " parts"]:
+        """The sums over all utterances."""
+        if self.counts_cells:  # without a row for each utterance
+            return _confusion(labels, predictions, n_outputs).reshape(-1)
+        return self.parts(labels, predictions, n_outputs).sum(0)
+
+
+def _cells(
+    labels: Int[np.ndarray, " utterances"],
+    predictions: Int[np.ndarray, " utterances"],
+    n_classes: int,
+) -> Int[np.ndarray, "utterances cells"]:
+    cells = np.zeros((len(labels), n_classes**2), dtype=np.int64)
+    cells[np.arange(len(labels)), labels * n_classes + predictions] = 1
+    return cells
+
+
+def _square(sums: Num[np.ndarray, "*draws cells"]) -> Num[np.ndarray, "*draws classes classes"]:
+    n_classes = round(sums.shape[-1] ** 0.5)
+    return sums.reshape(*sums.shape[:-1], n_classes, n_classes)
+
+
+def _macro_f1_of_draws(
+    sums: Num[np.ndarray, "*draws cells"], whole: Num[np.ndarray, " cells"] | None = None
+) -> Float[np.ndarray, "*draws"]:
+    """Macro-F1; a class of the whole data that a draw happens to miss is left out of its mean."""
+    confusion = _square(sums)
+    if whole is None:
+        return macro_f1_of(confusion)
+    missed = (_occurring(_square(whole)) & ~_occurring(confusion)).sum(axis=-1)
+    return _per_class_f1(confusion).sum(axis=-1) / (confusion.shape[-1] - missed)
+
+
+def _of_confusion(
+    score: Callable[[Any], Float[np.ndarray, "*draws"]],
+    sums: Num[np.ndarray, "*draws cells"],
+    *_: Any,
+) -> Float[np.ndarray, "*draws"]:
+    return score(_square(sums))
+
+
+def _of_sums(
+    score: Callable[[Any], Float[np.ndarray, "*draws"]],
+    sums: Num[np.ndarray, "*draws parts"],
+    *_: Any,
+) -> Float[np.ndarray, "*draws"]:
+    return score(sums)
+
+
+def _moments(labels: Truth, predictions: Truth, _: int) -> Float[np.ndarray, "utterances parts"]:
+    return agreement.moments(labels, predictions)
+
+
+def _errors(labels: Truth, predictions: Truth, _: int) -> Float[np.ndarray, "utterances parts"]:
+    return agreement.errors(labels, predictions)
+
+
+STATISTICS: dict[str, Statistic] = {
+    "macro_f1": Statistic("macro-F1", _cells, _macro_f1_of_draws, counts_cells=True),
+    "uar": Statistic("UAR", _cells, partial(_of_confusion, _uar), counts_cells=True),
+    "accuracy": Statistic("accuracy", _cells, partial(_of_confusion, _accuracy), counts_cells=True),
+    "ccc": Statistic("CCC", _moments, partial(_of_sums, agreement.ccc)),
+    "pearson": Statistic("Pearson", _moments, partial(_of_sums, agreement.pearson)),
+    "rmse": Statistic("RMSE", _errors, partial(_of_sums, agreement.rmse)),
+    "mae": Statistic("MAE", _errors, partial(_of_sums, agreement.mae)),
+}

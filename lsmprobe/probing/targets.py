@@ -1,0 +1,145 @@
+"""What a head learns: columns of the table of utterances, as classes or as numbers."""
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from lsmprobe.errors import SettingsError, nearest
+from lsmprobe.probing.objectives import CLASSIFICATION, OBJECTIVES, Objective
+from lsmprobe.results.measures import EMOTION
+
+MOST_CLASSES = 100  # more are names of clips or whole texts rather than classes
+log = logging.getLogger(__name__)
+
+
+class Learned(NamedTuple):
+    """The utterances that have a target, and what is learned of them."""
+
+    table: pd.DataFrame
+    names: tuple[str, ...]  # classes, or columns of numbers
+    objective: Objective
+
+
+def target_columns(target: str) -> tuple[str, ...]:
+    """`--target arousal,valence` as ("arousal", "valence").
+
+    Raises:
+        SettingsError: it names nothing, or a column twice.
+    """
+    names = tuple(name.strip() for name in target.split(","))
+    if not all(names) or len(set(names)) < len(names):
+        raise SettingsError(
+            f"--target is {target!r}; expected a column, or several with commas, each once."
+        )
+    return names
+
+
+def learned(
+    table: pd.DataFrame,
+    target: Sequence[str],
+    *,
+    corpus: str,
+    kind: str = "auto",
+    loss: str = "ccc",
+) -> Learned:
+    """Choose the objective from the columns, and leave out utterances without a target.
+
+    Args:
+        table: of utterances.
+        target: one or more columns of it; several must be numbers.
+        corpus: for messages.
+        kind: classes, numbers, or auto: numbers are numbers, words are classes.
+        loss: of numbers, ccc or mse.
+
+    Raises:
+        SettingsError: a column is missing, half empty, constant or mixed, or has classes that
+            cannot be learned; with counts.
+    """
+    for name in target:
+        if name not in table.columns:
+            known = [c for c in table.columns if c != "key"]
+            raise SettingsError(
+                f"--target: {corpus} has no column {name!r}; {nearest(name, known)} "
+                "Add columns with --labels FILE.csv."
+            )
+    table = _with_target(table, target, corpus)
+    numeric = [name for name in target if pd.api.types.is_numeric_dtype(table[name])]
+    if kind == "numbers" or (kind == "auto" and (len(target) > 1 or numeric)):
+        for name in target:
+            _check_numbers(table, name, corpus)
+        return Learned(table, tuple(target), OBJECTIVES[loss])
+    if len(target) > 1:
+        raise SettingsError(
+            f"--target names {len(target)} columns as classes; expected one, or numbers."
+        )
+    [name] = target
+    table = table.assign(**{name: table[name].map(_as_class)})
+    return Learned(table, _classes(table, name, corpus), CLASSIFICATION)
+
+
+def _with_target(table: pd.DataFrame, target: Sequence[str], corpus: str) -> pd.DataFrame:
+    """The utterances that have every column; the others are counted and named."""
+    columns = table[list(target)]
+    empty = (columns.isna() | (columns.astype(str) == "")).any(axis=1)
+    shown = ",".join(target)
+    if empty.mean() >= 0.5:
+        raise SettingsError(
+            f"--target: {empty.sum()} of {len(table)} utterances of {corpus} have no {shown}; "
+            "expected more than half of them to have it."
+        )
+    if empty.any():
+        first = ", ".join(table.key[empty][:3])
+        log.warning(
+            "%s: %d of %d utterances have no %s and are left out: %s%s",
+            *(corpus, empty.sum(), len(table), shown, first, ", ..." if empty.sum() > 3 else ""),
+        )
+    return table[~empty]
+
+
+def _check_numbers(table: pd.DataFrame, name: str, corpus: str) -> None:
+    if not pd.api.types.is_numeric_dtype(table[name]):
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        words = table[name][numbers.isna()]
+        raise SettingsError(
+            f"--target: in {corpus}, {len(words)} of {len(table)} values of {name!r} are no "
+            f"numbers (the first is {words.iloc[0]!r}); expected numbers alone"
+            + (", or words alone with --target-kind classes." if len(words) < len(table) else ".")
+        )
+    if table[name].nunique() < 2:
+        raise SettingsError(
+            f"--target: {name!r} is {table[name].iloc[0]} for all {len(table)} utterances of "
+            f"{corpus}; expected numbers that differ."
+        )
+
+
+def _classes(table: pd.DataFrame, name: str, corpus: str) -> tuple[str, ...]:
+    """Its classes; each must be there twice, to be both learned and tested."""
+    counts = table[name].value_counts()
+    classes = tuple(sorted(counts.index))
+    flag = "" if (name,) == EMOTION else "--target: "
+    if len(classes) < 2:
+        raise SettingsError(
+            f"{flag}{corpus} has {len(classes)} {name} to tell apart ({', '.join(classes)}); "
+            "expected two or more."
+        )
+    if len(classes) > MOST_CLASSES and (name,) != EMOTION:
+        raise SettingsError(
+            f"{flag}{corpus} has {len(classes)} values of {name!r}; expected at most "
+            f"{MOST_CLASSES} classes. Is it a column of numbers or of texts?"
+        )
+    if counts.min() < 2:
+        raise SettingsError(
+            f"{flag}{corpus}: {name} {counts.idxmin()!r} occurs once, so it cannot be both learned "
+            "and tested; leave it out with --emotions or merge it with --map."
+            if (name,) == EMOTION
+            else f"{flag}{corpus}: {name} {counts.idxmin()!r} occurs once, so it cannot be both "
+            "learned and tested; correct it with --labels, or leave the utterance's value empty."
+        )
+    return classes
+
+
+def _as_class(value: object) -> str:
+    """Whole numbers as classes: 3, not 3.0."""
+    return f"{value:g}" if isinstance(value, float) else str(value)

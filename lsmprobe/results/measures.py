@@ -1,0 +1,215 @@
+"""The table of measures: how the answers of a run are read from its record, scored and shown.
+
+An objective names its measure (probing/objectives.py); records, tables and comparisons ask the row.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Num
+
+from lsmprobe.errors import ResultsError, nearest
+from lsmprobe.results.alarms import Alarm, run_alarms
+from lsmprobe.results.scores import (
+    STATISTICS,
+    RunAnswers,
+    bootstrap_interval,
+    score_of,
+    scores,
+    shuffled_answers,
+)
+
+Answers = Num[np.ndarray, "utterances *targets"]
+EMOTION = ("emotion",)  # what is learned where a record names no target
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a run scores on its test set, as plain values, and what is suspicious about it."""
+
+    scores: dict[str, Any]
+    alarms: list[Alarm]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A row. Every score of it is a column of the table of results, the first decides."""
+
+    name: str
+    scores: tuple[str, ...]  # keys of `scores.STATISTICS`
+    decimals: int  # that a table shows
+    constant: str  # column: what the best constant answer scores
+    shuffled: str  # column: what the run's own answers score, shuffled; NAME_95 its 95% point
+    unit: str  # for captions
+    evaluate: Callable[[Answers, Answers, np.ndarray, Sequence[str]], Evaluation]
+    """From truth, answers, speakers and the names of the outputs: every score, the interval of the
+    first over speakers and utterances, the constant and the shuffled answers, and the alarms."""
+    tested: Callable[[Mapping[str, Any]], RunAnswers]
+    """What a record was tested on and answered, in the order of its keys."""
+    predictions: Callable[[Mapping[str, Any]], pd.DataFrame]
+    """Of a record, one row per test utterance: truth, answer and what else is kept of it."""
+
+    @property
+    def score(self) -> str:
+        """The score that decides."""
+        return self.scores[0]
+
+    @property
+    def title(self) -> str:
+        """Of the score that decides, as tables show it."""
+        return STATISTICS[self.score].title
+
+    @property
+    def columns(self) -> dict[str, tuple[str, ...]]:
+        """The columns of the table of results, and where a record's `scores` hold each."""
+        first, *others = self.scores
+        return {
+            first: (first,),
+            f"{first}_low": ("interval", "low"),
+            f"{first}_high": ("interval", "high"),
+            **{name: (name,) for name in others},
+            self.constant: (self.constant,),
+            self.shuffled: ("shuffled", "mean"),
+            f"{self.shuffled}_95": ("shuffled", "point_95"),
+        }
+
+
+def target_of(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns of the table of utterances that a run learned."""
+    return tuple(record.get("target", EMOTION))
+
+
+def _sorted(record: Mapping[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame(record["predictions"]).sort_values("key")
+
+
+def _evaluate_classes(
+    truth: Answers, guesses: Answers, speakers: np.ndarray, classes: Sequence[str]
+) -> Evaluation:
+    n_classes = len(classes)
+    interval = bootstrap_interval(truth, guesses, speakers, n_classes)
+    shuffled = shuffled_answers(truth, guesses, n_classes)
+    scored = scores(truth, guesses, n_classes)
+    alarms = run_alarms(
+        truth,
+        guesses,
+        n_classes,
+        score=scored["macro_f1"],
+        low=interval.low,
+        constant=scored["constant_f1"],
+        shuffled_95=shuffled.point_95,
+    )
+    found = {**scored, "shuffled": asdict(shuffled), "interval": asdict(interval)}
+    return Evaluation(found, alarms)
+
+
+def _tested_classes(record: Mapping[str, Any]) -> RunAnswers:
+    number = {name: at for at, name in enumerate(record["classes"])}
+    table = _sorted(record)
+    truth = table["truth"] if "truth" in table else table["emotion"]
+    labels, guesses = (np.array([number[n] for n in each]) for each in (truth, table["predicted"]))
+    return RunAnswers(labels, guesses, table["speaker"].to_numpy())
+
+
+def _predicted_classes(record: Mapping[str, Any]) -> pd.DataFrame:
+    table = pd.DataFrame(record["predictions"], dtype=object)
+    chances = np.array(table.pop("probabilities").tolist(), dtype=np.float64)
+    names = [f"p_{name}" for name in record["classes"]]
+    return table.join(pd.DataFrame(chances, columns=names))
+
+
+def _evaluate_numbers(
+    truth: Answers, answers: Answers, speakers: np.ndarray, names: Sequence[str]
+) -> Evaluation:
+    row = MEASURES["numbers"]
+    scored = {name: score_of(truth, answers, len(names), name) for name in row.scores}
+    intervals = {
+        name: bootstrap_interval(truth, answers, speakers, len(names), score=name)
+        for name in row.scores
+    }
+    shuffled = shuffled_answers(truth, answers, len(names), score=row.score, n_shuffles=500)
+    by_target = {
+        name: {s: score_of(truth[:, at], answers[:, at], 1, s) for s in row.scores}
+        for at, name in enumerate(names)
+    }
+    alarms = []
+    still = [name for at, name in enumerate(names) if not np.ptp(answers[:, at])]
+    if still:
+        alarms.append(Alarm("one-answer", f"one and the same number for {', '.join(still)}."))
+    score, low = scored[row.score], intervals[row.score].low
+    if score <= shuffled.point_95:
+        reached = f"{shuffled.point_95:.3f}"
+        text = f"its CCC, {score:.3f}, is within what shuffled answers reach, {reached}."
+        alarms.append(Alarm("not-above-constant", text))
+    elif low <= 0:
+        text = f"its interval, from {low:.3f}, reaches the best constant answer, 0."
+        alarms.append(Alarm("not-above-constant", text))
+    found = {
+        **scored,
+        row.constant: 0.0,
+        "by_target": by_target,
+        "shuffled": asdict(shuffled),
+        "interval": asdict(intervals[row.score]),
+        "intervals": {name: asdict(found) for name, found in intervals.items()},
+    }
+    return Evaluation(found, alarms)
+
+
+def _tested_numbers(record: Mapping[str, Any]) -> RunAnswers:
+    table = _sorted(record)
+    truth, answers = (
+        np.array([[each[name] for name in record["classes"]] for each in table[column]])
+        for column in ("truth", "predicted")
+    )
+    return RunAnswers(truth, answers, table["speaker"].to_numpy())
+
+
+def _predicted_numbers(record: Mapping[str, Any]) -> pd.DataFrame:
+    table = pd.DataFrame(record["predictions"], dtype=object)
+    columns = {}
+    for name in record["classes"]:
+        columns[name] = [float(each[name]) for each in table["truth"]]
+        columns[f"predicted_{name}"] = [float(each[name]) for each in table["predicted"]]
+    return table[["key", "speaker", "emotion"]].join(pd.DataFrame(columns))
+
+
+CLASSES = Measure(
+    name="classes",
+    scores=("macro_f1", "uar", "accuracy"),
+    decimals=1,
+    constant="constant_f1",
+    shuffled="shuffled_f1",
+    unit="percent",
+    evaluate=_evaluate_classes,
+    tested=_tested_classes,
+    predictions=_predicted_classes,
+)
+NUMBERS = Measure(
+    name="numbers",
+    scores=("ccc", "pearson", "rmse", "mae"),
+    decimals=3,
+    constant="constant_ccc",
+    shuffled="shuffled_ccc",
+    unit="CCC and Pearson from -1 to 1, RMSE and MAE in the target's unit",
+    evaluate=_evaluate_numbers,
+    tested=_tested_numbers,
+    predictions=_predicted_numbers,
+)
+MEASURES: dict[str, Measure] = {row.name: row for row in (CLASSES, NUMBERS)}
+
+
+def measure_of(record: Mapping[str, Any]) -> Measure:
+    """The row that a record was scored by; records without a name are of classes.
+
+    Raises:
+        ResultsError: there is no such row here.
+    """
+    name = record.get("measure", CLASSES.name)
+    if name not in MEASURES:
+        raise ResultsError(
+            f"the record is scored as {name!r}, which is not known here; {nearest(name, MEASURES)}"
+        )
+    return MEASURES[name]
