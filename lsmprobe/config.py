@@ -414,8 +414,8 @@ class ReportConfig(Config):
 class DemoConfig(Config):
     """Both stages on the embedded corpus and the embedded model, whose weights are random."""
 
-    folder: Path = Path()
-    """data/, cache/ and results/ are written in here."""
+    folder: Path = Path("demo")
+    """data/, cache/ and results/ are written in here, so that the toy meets no real results."""
 
 
 @dataclass(frozen=True)

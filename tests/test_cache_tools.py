@@ -11,6 +11,8 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from conftest import utterance_table, write_cache
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cache import (
@@ -615,3 +617,27 @@ def test_the_commands(tmp_path, monkeypatch, capsys):
     assert code == 1
     assert "c.h5: 6 clips, none damaged" in said
     assert "bad.h5 is not an HDF5 file" in said
+
+
+def test_a_cache_says_what_it_is_in_a_line_and_in_a_notebook(tmp_path):
+    folder = tmp_path / "<b>model"
+    path = write_cache(
+        folder / "c.h5", utterance_table(["s", "t"], ["joy", "<i>fear"], [5, 6]), states_of(5, 6)
+    )
+    cache = FeatureCache(path)
+    assert (cache.model, cache.corpus) == ("<b>model", "c")
+    assert repr(cache) == (
+        f"<FeatureCache {path}: 2 utterances of 0.0 min, 3 layers of 4 dimensions, frames as "
+        "float16>"
+    )
+    page = cache._repr_html_()
+    assert "&lt;b&gt;model on c" in page and "&lt;i&gt;fear 1, joy 1" in page
+    assert "<b>" not in page and "<i>" not in page
+    labels = path.with_name("c.labels.csv")
+    if labels.exists():
+        labels.unlink()
+        assert "labels" in FeatureCache(path)._repr_html_()
+
+
+def states_of(*lengths):
+    return [torch.randn(3, n, 4) for n in lengths]

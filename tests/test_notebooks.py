@@ -94,6 +94,7 @@ def code_cells(path, parameters, *, demo):
 def test_a_notebook_runs_on_small_caches(path, small_project, monkeypatch):
     """Without a kernel, so that types and axes are checked and warnings are errors."""
     monkeypatch.setenv("LSMPROBE_PROJECT", str(small_project))
+    monkeypatch.setenv("LSMPROBE_CACHE", str(small_project / "cache" / "small" / "one.h5"))
     small, _ = PARAMETERS.get(path.stem, ("", ""))
     plt.close("all")  # those that other tests have left
     names = {}

@@ -1,6 +1,7 @@
 """The one reader of a cache: all its files as one table and one stack of layers."""
 
 import hashlib
+import html
 import json
 from functools import cached_property
 from pathlib import Path
@@ -82,6 +83,55 @@ class FeatureCache:
         """
         return cache if isinstance(cache, FeatureCache) else cls(cache)
 
+    @property
+    def model(self) -> str:
+        """The name that it lies under: CACHE_DIR/MODEL/CORPUS.h5."""
+        return self.path.parent.name
+
+    @property
+    def corpus(self) -> str:
+        """As `model`."""
+        return self.path.stem
+
+    def __repr__(self) -> str:
+        return f"<FeatureCache {self.path}: {', '.join(self._described().values())}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows in the place of this value."""
+        rows = {"file": str(self.path), **self._described(), **self._labels_described()}
+        cells = "".join(
+            f"<tr><th style='text-align: left'>{name}</th>"
+            f"<td style='text-align: left'>{html.escape(value)}</td></tr>"
+            for name, value in rows.items()
+        )
+        caption = html.escape(f"{self.model} on {self.corpus}")
+        return f"<table><caption>{caption}</caption><tbody>{cells}</tbody></table>"
+
+    def _described(self) -> dict[str, str]:
+        """In words, what can be said without reading a label."""
+        minutes = float(self.columns["seconds"][self._done].sum()) / 60
+        known = {
+            "utterances": f"{len(self.lengths)} utterances of {minutes:.1f} min",
+            "layers": f"{self.n_layers} layers of {self.dim} dimensions",
+            "stored": f"frames as {self.dtype}" if self.store == "frames" else "means over frames",
+        }
+        if self.identity.get("random_init") is not None:
+            known["weights"] = "random weights"
+        if not self.is_finished:
+            known["unfinished"] = self.what_is_missing()
+        return known
+
+    def _labels_described(self) -> dict[str, str]:
+        try:
+            table = self.utterances
+        except CacheError as error:
+            return {"labels": str(error)}
+        emotions = table["emotion"].value_counts().sort_index()
+        return {
+            "speakers": str(table["speaker"].nunique()),
+            "emotions": ", ".join(f"{name} {n}" for name, n in emotions.items()),
+        }
+
     @cached_property
     def utterances(self) -> pd.DataFrame:
         """Those that are there, one row each: what was planned, `sha256`, and their labels.
@@ -102,7 +152,7 @@ class FeatureCache:
 
     @cached_property
     def missing(self) -> pd.DataFrame:
-        """The others; `skipped`: on purpose."""
+        """Utterances that are not there; `skipped` marks those left out on purpose."""
         planned = {name: self.columns[name][~self._done] for name in PLANNED if name != "offset"}
         return table_of(planned | {"skipped": self._skipped[~self._done]})
 

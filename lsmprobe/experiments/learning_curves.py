@@ -71,8 +71,8 @@ def learning_curve(
         LsmprobeError: a split with several test sets, a size that cannot be, or as `probe`.
     """
     config = ProbeConfig(
-        model=(cache.path.parent.name,),
-        dataset=(cache.path.stem,),
+        model=(cache.model,),
+        dataset=(cache.corpus,),
         head=head,
         layer=layer,
         runs=runs,
@@ -82,7 +82,7 @@ def learning_curve(
         results_dir=Path(results_dir),
         **settings,
     )
-    task = read_task(config, cache.path.parent.name, cache.path.stem, cache.path)
+    task = read_task(config, cache.model, cache.corpus, cache.path)
     full = planned_runs(config, task)
     base = full[0].split
     if len(base.folds) > 1 or config.resplit:

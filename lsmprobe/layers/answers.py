@@ -23,6 +23,7 @@ ABOUT = [  # what decides a curve
     *("model", "random_weights", "corpus", "labels", "target", "head", "feature_norm", "split"),
     "metric",
 ]
+READ_FIRST = ["model", "corpus", "target", "head", "layer", "score", "low", "high", "std", "metric"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,7 +71,9 @@ def curve_of(about: Mapping[str, Any], layers: Mapping[int, list[Answers]]) -> p
     ]
     n_chosen, chosen = _choose(layers)
     best = summary(chosen, metric)
-    return pd.DataFrame(rows).assign(
+    table = pd.DataFrame(rows)
+    table = table[[*READ_FIRST, *(name for name in table if name not in READ_FIRST)]]
+    return table.assign(
         chosen=[n_chosen[layer] for layer in layers],
         choices=sum(n_chosen.values()),
         **{f"best_{name}": best[name] for name in ("score", "std", "low", "high")},

@@ -89,7 +89,7 @@ def what_layers_know(
 
 def control_caches(cache: FeatureCache) -> list[FeatureCache]:
     """The caches of the same architecture with random weights that lie beside this one."""
-    folder, name = cache.path.parent, glob.escape(f"{cache.path.parent.name}-random")
+    folder, name = cache.path.parent, glob.escape(f"{cache.model}-random")
     paths = sorted(folder.parent.glob(f"{name}*/{glob.escape(cache.path.name)}"))
     caches = [FeatureCache(path) for path in paths]
     return [one for one in caches if one.identity.get("random_init") is not None]

@@ -153,8 +153,8 @@ def sweep_layers(
     """
     cache = FeatureCache.of(cache)
     config = ProbeConfig(
-        model=(cache.path.parent.name,),
-        dataset=(cache.path.stem,),
+        model=(cache.model,),
+        dataset=(cache.corpus,),
         head=head,
         layer="all",
         split=split,
@@ -233,9 +233,9 @@ def _about(
 ) -> dict[str, Any]:
     """The columns that a curve begins with."""
     return {
-        "model": cache.path.parent.name,
+        "model": cache.model,
         "random_weights": cache.identity.get("random_init") is not None,
-        "corpus": cache.path.stem,
+        "corpus": cache.corpus,
         "labels": labels,
         "target": target,
         "head": head,
@@ -300,7 +300,7 @@ def _dealt(
 
 def acoustics_csv(cache: FeatureCache, results_dir: str | Path) -> Path:
     """Where the energy and pitch of a corpus are kept, for every model."""
-    return Path(results_dir) / "acoustics" / f"{cache.path.stem}.csv"
+    return Path(results_dir) / "acoustics" / f"{cache.corpus}.csv"
 
 
 def whole_speakers(utterances: pd.DataFrame) -> str:

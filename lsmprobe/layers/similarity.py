@@ -214,7 +214,7 @@ def layer_similarity(
             values.loc[one, two] = compare(pair, own[one], own_of_other[two])
             if other is cache:
                 values.loc[two, one] = values.loc[one, two]
-    values.index.name, values.columns.name = cache.path.parent.name, other.path.parent.name
+    values.index.name, values.columns.name = cache.model, other.model
     values.attrs |= {"measure": NAMES[measure], "rows": rows}
     return values
 
@@ -236,7 +236,7 @@ def _own_sums(
     """The sums of each layer with itself; each is read once."""
     return {
         layer: sums((block, block) for block in blocks_of_layer(cache, utterances, layer, rows))
-        for layer in progress(cache.layers, desc=cache.path.parent.name, unit="layer", delay=5)
+        for layer in progress(cache.layers, desc=cache.model, unit="layer", delay=5)
     }
 
 
