@@ -15,6 +15,7 @@ from lsmprobe.errors import SettingsError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["float32", "bfloat16", "float16"]
+StoreDtype = Literal["float32", "bfloat16", "float16", "int8"]  # those of cache/codecs
 Seed = Annotated[int, Within(0, 2**32)]
 HEAD_NAMES = ["linear", "nonlinear", "multilayer"]  # those of probing/table, which adds to it
 
@@ -118,8 +119,13 @@ class ExtractConfig(CorpusConfig, _ModelOnDataset):
     """The cache of a model and a corpus is CACHE_DIR/MODEL/CORPUS.h5."""
     store: Literal["frames", "pooled"] = "frames"
     """Every frame, or only the mean and deviation over the frames (exact for the Linear head)."""
-    store_dtype: Precision = "float16"
-    """How frames are stored. A value that float16 cannot hold stops the run, never becomes inf."""
+    store_dtype: StoreDtype = "float16"
+    """How frames are stored. A value that float16 cannot hold stops the run, never becomes inf.
+    int8 takes half the space, with a scale for each utterance, layer and dimension."""
+    layers: str = ""
+    """Store only these layers: 0,6,12, or last; by default all."""
+    frame_step: Annotated[float, Within(10, 60_000)] | None = None
+    """Store means of consecutive frames, one for every so many milliseconds at most."""
     device: Device = "auto"
     """Where the model runs; auto takes a GPU if there is one."""
     precision: Precision = "float32"
@@ -151,11 +157,39 @@ class ExtractConfig(CorpusConfig, _ModelOnDataset):
         if self.dry_run and self.selftest:
             raise SettingsError("--dry-run and --selftest are two things; ask for one of them.")
         self.cache_path  # noqa: B018  has a name
+        self.layers_among(None)
+        if self.frame_step is not None and self.store == "pooled":
+            raise SettingsError(
+                "--frame-step does not go with --store pooled, which stores no frames; drop one."
+            )
         if self.part_of_n and self.replace:
             raise SettingsError(
                 "--replace does not go with --part, since one part cannot replace a cache; use "
                 "another --cache-dir."
             )
+
+    def layers_among(self, n_layers: int | None) -> tuple[int, ...]:
+        """The layers that are stored; empty where `n_layers`, of the model, is not known yet.
+
+        Raises:
+            SettingsError: `--layers` is no list of layers, or names one that the model lacks.
+        """
+        asked = self.layers.replace(" ", "")
+        if asked not in ("", "last") and not re.fullmatch(r"\d{1,4}(,\d{1,4})*", asked):
+            raise SettingsError(
+                f"--layers is {self.layers!r}; expected numbers with commas, such as 0,6,12, or "
+                "last."
+            )
+        if n_layers is None:
+            return ()
+        if asked in ("", "last"):
+            return tuple(range(n_layers))[-1 if asked else 0 :]
+        layers = sorted({int(each) for each in asked.split(",")})
+        if layers[-1] >= n_layers:
+            raise SettingsError(
+                f"--layers {self.layers}: {self.model} has layers 0 to {n_layers - 1}."
+            )
+        return tuple(layers)
 
     @property
     def part_of_n(self) -> tuple[int, int] | None:

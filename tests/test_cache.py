@@ -897,7 +897,8 @@ def virtual(file):
 
 
 EDITS = {
-    "version": lambda file: file.attrs.modify("version", 2),
+    "version": lambda file: file.attrs.modify("version", 3),
+    "a version that it does not need": lambda file: file.attrs.modify("version", 2),
     "version of another type": lambda file: file.attrs.create("version", "new"),
     "no version": lambda file: file.attrs.__delitem__("version"),
     "dtype": lambda file: file.attrs.create("dtype", "float64"),
@@ -936,7 +937,7 @@ EDITS = {
 def test_a_file_that_is_not_as_specified_is_refused(tmp_path, whole, how):
     path = edited(whole, tmp_path / "c.h5", EDITS[how])
     with pytest.raises(
-        CacheError, match=r"version|damaged or no cache|cache format 2|stored as 'float64'"
+        CacheError, match=r"version|damaged or no cache|cache format 3|stored as 'float64'"
     ) as caught:
         FeatureCache(path, allow_unfinished=True)
     assert "\n" not in str(caught.value)
@@ -948,7 +949,7 @@ def test_a_file_that_is_not_as_specified_is_refused(tmp_path, whole, how):
 
 def test_another_version_says_so(tmp_path, whole):
     path = edited(whole, tmp_path / "c.h5", EDITS["version"])
-    with pytest.raises(CacheError, match=r"cache format 2; expected 1\. Delete it, run extract.py"):
+    with pytest.raises(CacheError, match=r"cache format 3; expected 1 or 2\. Delete"):
         FeatureCache(path)
 
 

@@ -13,7 +13,7 @@ from lsmprobe.cache.plan import CachePlan
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.verify import verify_cache
 from lsmprobe.cache.writer import CacheWriter
-from lsmprobe.config import Precision
+from lsmprobe.config import StoreDtype
 from lsmprobe.errors import CacheError
 
 
@@ -29,7 +29,7 @@ def test_what_is_stored_is_what_it_was_rounded_to(name):
 
 
 def test_flags_take_every_codec():
-    assert {check("store_dtype", name, Precision) for name in CODECS} == set(CODECS)
+    assert {check("store_dtype", name, StoreDtype) for name in CODECS} == set(CODECS)
 
 
 @pytest.fixture

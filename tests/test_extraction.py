@@ -18,7 +18,7 @@ from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.verify import verify_cache
 from lsmprobe.cache.writer import CacheWriter, outgoing
 from lsmprobe.config import ExtractConfig, ProbeConfig
-from lsmprobe.errors import CacheError, CorpusError, LsmprobeError
+from lsmprobe.errors import CacheError, CorpusError, LsmprobeError, SettingsError
 from lsmprobe.extraction import ahead, plan, stage
 from lsmprobe.extraction.ahead import OneBehind, batches, made_ahead
 from lsmprobe.extraction.encoder import Encoder
@@ -397,8 +397,36 @@ def test_a_dry_run_tells_the_size_and_writes_nothing(tmp_path, manifest):
     pooled = 2 * 5 * 64 * 8 * 4
     assert f"--store frames  {(stored + pooled) / 1e9:.4f} GB" in text
     assert f"--store pooled  {pooled / 1e9:.4f} GB" in text
+    assert f"--layers last  {(stored + pooled) / 5 / 1e9:.4f} GB" in text
+    assert f"--store-dtype int8  {(stored / 4 + pooled * 1.5) / 1e9:.4f} GB" in text
+    assert "--frame-step 100" in text
     assert "clips      8" in text
     assert " s on cpu" in text
+
+
+def test_less_is_stored_and_it_is_exactly_a_part_of_all(tmp_path, manifest):
+    path = manifest(speakers=1)
+    everything = FeatureCache(extract(config(tmp_path, path)).path)
+    there = {"cache_dir": tmp_path / "less"}
+    asked = config(tmp_path, path, layers="1,4", **there)
+    some = FeatureCache(extract(asked).path)
+    assert some.layers == (1, 4)
+    for i in range(len(some.lengths)):
+        np.testing.assert_array_equal(some.frames(i, 4), everything.frames(i, 4))
+    np.testing.assert_array_equal(some.pooled, everything.pooled[:, [1, 4]])
+    with pytest.raises(CacheError, match=r"stored_layers was \[1, 4\], is now None"):
+        extract(config(tmp_path, path, **there))
+    steps = extract(config(tmp_path, path, frame_step=100.0, cache_dir=tmp_path / "steps"))
+    steps = FeatureCache(steps.path)
+    np.testing.assert_array_equal(steps.lengths, np.ceil(everything.lengths / 5))
+    np.testing.assert_array_equal(steps.pooled, everything.pooled)
+    for i in range(len(steps.lengths)):
+        means = steps.frames(i, 2).mean(0, dtype=np.float64)
+        np.testing.assert_allclose(means, everything.pooled[i, 2], rtol=1e-4, atol=1e-5)
+    with pytest.raises(SettingsError, match="--layers 9: toy has layers 0 to 4"):
+        extract(config(tmp_path, path, layers="9"))
+    with pytest.raises(SettingsError, match="has a frame every 20 ms"):
+        extract(config(tmp_path, path, frame_step=12.0))
 
 
 def test_the_selftest_prints_the_largest_difference(tmp_path, manifest):

@@ -13,6 +13,8 @@ from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.writer import CacheWriter
 from lsmprobe.config import ProbeConfig
 from lsmprobe.errors import CacheError, LsmprobeError, SettingsError, SplitError
+from lsmprobe.layers.probes import probe_layers
+from lsmprobe.layers.similarity import layer_similarity
 from lsmprobe.layers.weights import layer_weights
 from lsmprobe.probing.stage import probe, probe_all
 from lsmprobe.probing.task import find_caches
@@ -111,6 +113,36 @@ def test_zscore_statistics_come_from_the_training_set_alone(tmp_path, planted_ca
     for head, row in (("nonlinear", slice(None)), ("multilayer", 2)):  # Multi-Layer: layers 1 to 5
         np.testing.assert_allclose(heads[head]["0.norm.mean"][row], frames.mean(0), atol=1e-3)
         np.testing.assert_allclose(heads[head]["0.norm.std"][row], frames.std(0), atol=1e-3)
+
+
+def test_a_cache_of_some_layers_gives_what_the_whole_one_gives(tmp_path, planted_cache):
+    whole = FeatureCache(planted_cache())
+    kept = (0, 2, 3)
+    identity = whole.identity | {"stored_layers": list(kept), "model_layers": 6}
+    states = [
+        torch.stack([torch.from_numpy(np.array(whole.frames(i, layer))) for layer in range(6)])
+        for i in range(len(whole.lengths))
+    ]
+    plan = CachePlan(whole.utterances, 3, 16, "frames", "float16", identity)
+    path = tmp_path / "some" / "cache" / "planted" / "made.h5"
+    with CacheWriter.open(path, plan) as writer:
+        for index, hidden in enumerate(states):
+            writer.write(index, hidden, f"{index:064x}")
+    asked = {"head": "all", "layer": 3, "runs": 1, "epochs": 3, "feature_norm": "zscore"}
+    some = probe(config(tmp_path / "some", **asked)).set_index("head")
+    full = probe(config(tmp_path, **asked)).set_index("head")
+    assert some.layer[["linear", "nonlinear"]].tolist() == [3, 3]
+    assert some.n_layers.tolist() == [6, 6, 6]
+    for head in ("linear", "nonlinear"):
+        assert some.macro_f1[head] == pytest.approx(full.macro_f1[head], abs=5)
+    assert load_record(Path(some.path["multilayer"]))["layers"] == [2, 3]
+    with pytest.raises(SettingsError, match=r"--layer 4: .*made\.h5 holds layers 0, 2, 3 of 6"):
+        probe(config(tmp_path / "some", head="linear", layer=4))
+    similar = layer_similarity(path)
+    assert list(similar.index) == list(similar.columns) == list(kept)
+    curve = probe_layers(path, "emotion")
+    assert curve.layer.tolist() == list(kept)
+    assert curve.score.idxmax() == 2
 
 
 def test_finished_runs_are_skipped_unless_forced(tmp_path, planted_cache):

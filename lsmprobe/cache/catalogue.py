@@ -11,6 +11,7 @@ from lsmprobe.cache.labels import further_columns, labels_of
 from lsmprobe.cache.parts import cache_files, cache_paths, part_of, replacement_path
 from lsmprobe.cache.plan import settings
 from lsmprobe.cache.reader import FeatureCache
+from lsmprobe.cache.selection import STEP, numbers
 from lsmprobe.errors import CacheError
 
 log = logging.getLogger(__name__)
@@ -77,12 +78,16 @@ def _row(path: Path) -> dict[str, Any]:
         count = part_of(cache.files[0])["of"]
         state = f"{count - len(cache.missing_parts)} of {count} parts, {state}"
     planned = "?" if cache.missing_parts else len(cache.columns["key"])
+    of = cache.selection.n_model_layers
+    stored = [cache.store, cache.dtype] if cache.store == "frames" else [cache.store]
+    if step := cache.identity.get(STEP):
+        stored.append(f"every {step['ms']:g} ms")
     return row | {
         "clips": f"{len(cache.lengths)}/{planned}",
         "hours": _rounded(cache.planned.seconds.sum() / 3600),
-        "layers": cache.n_layers,
+        "layers": cache.n_layers if cache.n_layers == of else f"{numbers(cache.layers)} of {of}",
         "dim": cache.dim,
-        "store": cache.store if cache.store == "pooled" else f"{cache.store}, {cache.dtype}",
+        "store": ", ".join(stored),
         "revision": cache.identity.get("revision"),
         "state": f"{state}{replaced}",
     }

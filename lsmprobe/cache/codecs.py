@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FINITE = 1e15  # beyond it the squares of a float32 that pooling needs do not fit
+INT8_LEVELS = 127
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class Codec:
     encode: Callable[["Tensor"], np.ndarray]  # of rounded states on the CPU
     decode: Callable[[np.ndarray], Shaped[np.ndarray, "..."]]
     """Floating-point numbers, exactly those that were rounded to; a view where that is possible."""
+    levels: int = 0
+    """Where not 0, all this is done to (value - mean) / scale. The mean is that of the utterance,
+    per layer and dimension; so is the scale, by which the value farthest from it is `levels`."""
 
     @property
     def dtype(self) -> np.dtype:
@@ -59,12 +63,23 @@ def _to_bfloat16(states: "Tensor") -> "Tensor":
     return states.bfloat16()
 
 
+def _to_int8(units: "Tensor") -> "Tensor":
+    import torch
+
+    return units.float().round().clamp(-INT8_LEVELS, INT8_LEVELS).to(torch.int8)
+
+
+def _whole_numbers(stored: np.ndarray) -> np.ndarray:
+    return stored.astype(np.float32)
+
+
 CODECS: dict[str, Codec] = {
     codec.name: codec
     for codec in (
         Codec("float16", "<f2", 65504.0, lambda states: states.half(), _numpy, _as_it_is),
         Codec("bfloat16", "<u2", FINITE, _to_bfloat16, _bits, bfloat16_to_float32),
         Codec("float32", "<f4", FINITE, lambda states: states.float(), _numpy, _as_it_is),
+        Codec("int8", "i1", FINITE, _to_int8, _numpy, _whole_numbers, levels=INT8_LEVELS),
     )
 }
 

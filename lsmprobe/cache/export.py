@@ -34,8 +34,7 @@ def export_cache(path: Path, out: Path, *, layer: int | None = None, frames: boo
             disk is full, or the folder missing or read-only.
     """
     cache = FeatureCache(path)
-    if layer is not None and layer not in cache.layers:
-        raise CacheError(f"{path} has layers 0 to {cache.layers[-1]}; got layer {layer}.")
+    place = None if layer is None else cache.place(layer)
     if not out.parent.is_dir():
         raise CacheError(f"There is no folder {out.parent}; make it, or choose another OUT.")
     if out.is_dir():
@@ -51,7 +50,7 @@ def export_cache(path: Path, out: Path, *, layer: int | None = None, frames: boo
         shape = int(cache.lengths.sum()), cache.dim
         rows = (cache.frames(i, layer) for i in range(len(table)))
     else:
-        pooled = cache.pooled if layer is None else cache.pooled[:, layer]
+        pooled = cache.pooled if place is None else cache.pooled[:, place]
         shape, rows = pooled.shape, (row[None] for row in pooled)
     dtype = cache.frames(0, cache.layers[0]).dtype if frames else np.dtype("<f4")
     try:

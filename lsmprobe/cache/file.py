@@ -28,14 +28,17 @@ from lsmprobe.cache.layout import (
     HEAD_BYTES,
     PAGE,
     PLANNED,
+    STATISTICS,
     TEXT,
-    VERSION,
+    VERSIONS,
     WRITTEN,
     Member,
     members,
     raw_bytes,
+    version_of,
 )
 from lsmprobe.cache.plan import CachePlan, differences, plan_checksum
+from lsmprobe.cache.selection import Selection, selection_of
 from lsmprobe.errors import CacheError
 
 CANNOT_LOCK = "unable to lock file"  # as HDF5 says it
@@ -65,16 +68,20 @@ class CacheFile:
     skipped: np.ndarray  # which are left out on purpose
     store: str
     dtype: str
-    n_layers: int
+    n_layers: int  # that are stored
     dim: int
     identity: dict
+    selection: Selection  # which of the model's states these are
+    per_frame: list[str]  # the members with a row per frame, layer by layer
 
     def __init__(self, path: Path) -> None:
         self.path = path
         attributes, self.members, self.size, self._inode = _locate(path)
-        self.store = "frames" if "layers/00" in self.members else "pooled"
+        self.per_frame = [name for name in self.members if name.startswith("layers/")]
+        self.store = "frames" if self.per_frame else "pooled"
         self.dtype, self.identity = attributes["dtype"], attributes["identity"]
         _, self.n_layers, self.dim = self.members["pooled/mean"].shape
+        self.selection = selection_of(self.identity, self.n_layers)
         self.done = self.array("utterances/done") == 1  # read before what it vouches for
         self.skipped = (self.array("utterances/skipped") == 1) & ~self.done
         self.columns = {name: self.array(f"utterances/{name}").copy() for name in PLANNED}
@@ -84,7 +91,7 @@ class CacheFile:
             or (ends < self.columns["offset"]).any()  # negative, or so many that they wrap around
             or len(np.unique(self.columns["key"])) < len(frames)
             or (self.columns["offset"] != ends - frames).any()
-            or (self.store == "frames" and self.members["layers/00"].shape[0] != ends[-1])
+            or any(self.members[name].shape[0] != ends[-1] for name in self.per_frame)
         ):
             raise damaged(path, "its table of utterances does not add up")
 
@@ -93,6 +100,12 @@ class CacheFile:
         member = self.members[name]
         raw = self._bytes[member.offset : member.offset + member.nbytes]
         return raw.view(member.dtype).reshape(member.shape)
+
+    @property
+    def checked(self) -> list[str]:
+        """The members that an utterance's checksum covers, in its order."""
+        pooled = [name for name in STATISTICS if name in self.members]
+        return [*self.per_frame, *pooled, "utterances/sha256"]
 
     def checksums(
         self, start: int, stop: int, then: Callable[[str, int, np.ndarray], None] | None = None
@@ -112,11 +125,10 @@ class CacheFile:
         """
         offset, frames = (self.columns[name].tolist() for name in ("offset", "frames"))
         states = [xxhash.xxh3_64() for _ in range(start, stop)]
-        layers = [name for name in self.members if name.startswith("layers/")]
         with self.opened("rb") as file:
-            for name in (*layers, "pooled/mean", "pooled/std", "utterances/sha256"):
+            for name in self.checked:
                 dtype, shape, place = member = self.members[name]
-                per_frame = name.startswith("layers/")
+                per_frame = name in self.per_frame
                 first = offset[start] if per_frame else start
                 end = offset[stop - 1] + frames[stop - 1] if per_frame else stop
                 nbytes = (end - first) * member.row_nbytes
@@ -240,7 +252,8 @@ def _create(path: Path, plan: CachePlan) -> None:
     # Everything starts on a page, so no page that is written later holds metadata.
     aligned = {"alignment_threshold": 1, "alignment_interval": PAGE}
     with h5py.File(path, "w", locking=False, **aligned) as file:
-        file.attrs.create("version", VERSION, dtype="<i8")
+        version = version_of(plan.dtype, plan.identity)
+        file.attrs.create("version", version, dtype="<i8")
         for name, value in attributes.items():
             text = value.encode()
             file.attrs.create(name, text, dtype=h5py.string_dtype("utf-8", len(text)))
@@ -279,9 +292,10 @@ def _checked(file: h5py.File, path: Path, size: int) -> tuple[dict[str, Any], di
     """Attributes and datasets, if they are a cache's and nothing leads out of the file."""
     if _text(file.attrs.get("format", "")) != FORMAT:
         raise CacheError(f"{path} is an HDF5 file, but not a cache that extract.py made.")
-    if (version := int(file.attrs["version"])) != VERSION:
+    if (version := int(file.attrs["version"])) not in VERSIONS:
         raise CacheError(
-            f"{path} has cache format {version}; expected {VERSION}. Delete it, run extract.py."
+            f"{path} has cache format {version}; expected {' or '.join(map(str, VERSIONS))}. "
+            "Delete it, run extract.py."
         )
     attributes: dict[str, Any] = {
         "dtype": _text(file.attrs["dtype"]),
@@ -295,6 +309,8 @@ def _checked(file: h5py.File, path: Path, size: int) -> tuple[dict[str, Any], di
         codec_of(attributes["dtype"])
     except CacheError as error:
         raise CacheError(f"{path}: {error}") from error
+    if version != (needed := version_of(attributes["dtype"], attributes["identity"])):
+        raise ValueError(f"it says version {version}, and what it holds needs {needed}")
     found = {}
     for group in _hard_links(file):
         for leaf in _hard_links(file[group]):
@@ -311,9 +327,11 @@ def _checked(file: h5py.File, path: Path, size: int) -> tuple[dict[str, Any], di
     if lacking := {"pooled/mean", *(f"utterances/{name}" for name in TEXT)} - found.keys():
         raise ValueError(f"{min(lacking)} is missing")
     n, n_layers, dim = found["pooled/mean"].shape
-    n_frames = found["layers/00"].shape[0] if "layers/00" in found else 0
+    layers = selection_of(attributes["identity"], n_layers).layers
+    first = f"layers/{layers[0]:02d}"
+    n_frames = found[first].shape[0] if first in found else 0
     widths = [found[f"utterances/{name}"].dtype.itemsize for name in TEXT]
-    expected = members(n, n_frames, n_layers, dim, attributes["dtype"], widths)
+    expected = members(n, n_frames, layers, dim, attributes["dtype"], widths)
     for name in sorted(expected.keys() | found.keys()):
         if name not in found or name not in expected or found[name][:2] != expected[name][:2]:
             raise ValueError(f"{name} is missing, not known, or of another type or shape")

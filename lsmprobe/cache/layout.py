@@ -4,22 +4,24 @@ docs/cache-format.md is the specification.
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import xxhash
 
 from lsmprobe.cache.codecs import codec_of
+from lsmprobe.cache.selection import LAYERS, STEP
 
 FORMAT = "lsmprobe-cache"
-VERSION = 1
+VERSIONS = (1, 2)  # 2: of some layers, of means of frames, or with scales
 # UTF-8, as wide as the longest
 TEXT = ("key", "path", "emotion", "speaker", "gender", "sentence", "split")
 LABELS = ("emotion", "speaker", "gender", "sentence", "split")  # may be corrected: labels.py
 NUMBERS = {"start_s": "<f8", "end_s": "<f8", "seconds": "<f8", "samples": "<i8", "frames": "<i8"}
 PLANNED = (*TEXT, *NUMBERS, "offset")  # columns that never change in the file
+STATISTICS = ("pooled/mean", "pooled/std", "pooled/scale")  # a row per utterance
 WRITTEN = {"sha256": "S64", "checksum": "<u8", "done": "u1", "skipped": "u1"}  # with each utterance
 PAGE = 4096  # bytes
 HEAD_BYTES = 1_000_000  # in which the attributes lie
@@ -43,18 +45,25 @@ class Member(NamedTuple):
         return self.dtype.itemsize * math.prod(self.shape[1:])
 
 
+def version_of(dtype: str, identity: Mapping[str, Any]) -> int:
+    """The version of the format that a cache needs, the lowest that will do."""
+    return 2 if codec_of(dtype).levels or {LAYERS, STEP} & identity.keys() else 1
+
+
 def members(
-    n: int, n_frames: int, n_layers: int, dim: int, dtype: str, widths: Iterable[int]
+    n: int, n_frames: int, layers: Sequence[int], dim: int, dtype: str, widths: Iterable[int]
 ) -> dict[str, Member]:
     """Every dataset of a cache of `n` utterances; no frames: pooled only; `widths` are of TEXT."""
     text = {name: f"S{width}" for name, width in zip(TEXT, widths, strict=True)}
     columns = text | NUMBERS | {"offset": "<i8"} | WRITTEN
-    statistics = Member(np.dtype("<f4"), (n, n_layers, dim))
+    statistics = Member(np.dtype("<f4"), (n, len(layers), dim))
     layer = Member(codec_of(dtype).dtype, (n_frames, dim))
+    scaled = n_frames and codec_of(dtype).levels
     return (
         {f"utterances/{name}": Member(np.dtype(kind), (n,)) for name, kind in columns.items()}
         | {"pooled/mean": statistics, "pooled/std": statistics}
-        | {f"layers/{number:02d}": layer for number in range(n_layers if n_frames else 0)}
+        | ({"pooled/scale": statistics} if scaled else {})
+        | {f"layers/{number:02d}": layer for number in (layers if n_frames else ())}
     )
 
 

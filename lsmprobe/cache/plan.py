@@ -22,6 +22,7 @@ from lsmprobe.cache.layout import (
     checksum,
     members,
 )
+from lsmprobe.cache.selection import Selection, selection_of
 from lsmprobe.errors import CacheError
 
 BESIDE = ("versions", "part", "labels")  # of an identity: what decides no feature
@@ -32,15 +33,17 @@ class CachePlan:
     """Everything that decides what a cache file looks like, known before the first forward pass."""
 
     utterances: pd.DataFrame
-    """The table of docs/design.md with samples, seconds and frames (0: the clip is unreadable)."""
+    """The table of docs/design.md with samples, seconds and the frames that are stored (0: the clip
+    is unreadable)."""
     n_layers: int
-    """Layer 0 counts."""
+    """That are stored; layer 0 counts."""
     dim: int
     store: Literal["frames", "pooled"]
     dtype: str
     """How frames are stored, a row of codecs.py; the pooled statistics are always float32."""
     identity: dict
-    """Model, preprocessing, layer convention, versions: what JSON can hold."""
+    """Model, preprocessing, layer convention, versions: what JSON can hold. Where only some layers,
+    or means of frames are stored, it says so; see selection.py."""
 
     def __post_init__(self) -> None:
         assert self.n_layers > 0
@@ -66,14 +69,21 @@ class CachePlan:
         """Every dataset of the file."""
         n_frames = int(self.columns["frames"].sum()) if self.store == "frames" else 0
         widths = [self.columns[name].itemsize for name in TEXT]
-        shape = len(self.utterances), n_frames, self.n_layers, self.dim
+        shape = len(self.utterances), n_frames, self.selection.layers, self.dim
         return members(*shape, self.dtype, widths)
+
+    @cached_property
+    def selection(self) -> Selection:
+        """Which of the model's states are stored."""
+        return selection_of(self.identity, self.n_layers)
 
     @property
     def frames_nbytes(self) -> int:
-        """Bytes of all frames of all layers, which a pooled cache goes without."""
-        row = self.n_layers * self.dim * codec_of(self.dtype).dtype.itemsize
-        return int(self.columns["frames"].sum()) * row
+        """Bytes of all frames of all stored layers, which a pooled cache goes without."""
+        codec = codec_of(self.dtype)
+        frame = self.n_layers * self.dim * codec.dtype.itemsize
+        scales = self.pooled_nbytes // 2 if codec.levels else 0
+        return int(self.columns["frames"].sum()) * frame + scales
 
     @property
     def pooled_nbytes(self) -> int:

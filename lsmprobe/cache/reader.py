@@ -3,6 +3,7 @@
 import hashlib
 import html
 import json
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lsmprobe.cache.labels import labels_of, with_labels
 from lsmprobe.cache.layout import PLANNED, table_of
 from lsmprobe.cache.parts import check_parts, open_files, part_of
 from lsmprobe.cache.plan import decisive
+from lsmprobe.cache.selection import Selection, numbers
 from lsmprobe.errors import CacheError
 
 
@@ -36,7 +38,8 @@ class FeatureCache:
     files: list[CacheFile]  # one, or the parts
     missing_parts: list[int]  # those of which there is no file
     is_finished: bool  # every utterance is there or skipped
-    layers: range  # 0 is what enters the first block
+    layers: Sequence[int]  # those that are stored; 0 is what enters the first block
+    selection: Selection  # which of the model's states are stored
     dim: int
     store: str  # frames or pooled
     dtype: str  # how frames are stored, a row of codecs.py
@@ -50,7 +53,8 @@ class FeatureCache:
         self.files, self.missing_parts = open_files(self.path)
         first = self.files[0]
         self.store, self.dtype, self.dim = first.store, first.dtype, first.dim
-        self.n_layers, self.layers = first.n_layers, range(first.n_layers)
+        self.selection = first.selection
+        self.n_layers, self.layers = first.n_layers, first.selection.layers
         self.identity = {name: value for name, value in first.identity.items() if name != "part"}
 
         sizes = [len(file.done) for file in self.files]
@@ -174,26 +178,31 @@ class FeatureCache:
     def frames(self, i: int, layer: int) -> Float[np.ndarray, "frames dim"]:
         """Hidden states of utterance `i` (a row of `utterances`) at one layer, as they are stored.
 
-        A read-only view of the file; of a bfloat16 cache a float32 copy, which is exact.
+        A read-only view of the file; of a bfloat16 cache a float32 copy, which is exact, of an int8
+        cache the float32 that its numbers stand for.
 
         Raises:
             CacheError: there is no such layer, or only the pooled means were stored.
         """
-        self._check_layer(layer)
-        array = self.files[self._file_of[i]].array(f"layers/{layer:02d}")
-        rows = array[self.offsets[i] : self.offsets[i] + self.lengths[i]]
-        return codec_of(self.dtype).decode(rows)
+        place = self._checked_place(layer)
+        file, row, codec = self.files[self._file_of[i]], self._row_of[i], codec_of(self.dtype)
+        array = file.array(f"layers/{layer:02d}")
+        values = codec.decode(array[self.offsets[i] : self.offsets[i] + self.lengths[i]])
+        if codec.levels:
+            mean, scale = (file.array(f"pooled/{name}")[row, place] for name in ("mean", "scale"))
+            values = mean + scale * values
+        return values
 
     def layer(self, layer: int) -> Shaped[np.ndarray, "frames dim"]:
         """One layer of all utterances; those of `i` are the `lengths[i]` rows from `offsets[i]` on.
 
-        A read-only view of the file; bfloat16 comes as its bits, uint16. In an unfinished cache it
-        has rows of no utterance, which hold anything.
+        A read-only view of the file: bfloat16 as its bits, uint16, and int8 as its whole numbers.
+        In an unfinished cache it has rows of no utterance, which hold anything.
 
         Raises:
             CacheError: as `frames`, and where the cache is in parts, which have no common view.
         """
-        self._check_layer(layer)
+        self._checked_place(layer)
         if len(self.files) > 1:
             raise CacheError(
                 f"{self.path} is in {len(self.files)} parts, which cannot be one view; read it "
@@ -228,14 +237,30 @@ class FeatureCache:
         mapped = ("pooled", "pooled_std")  # mapped anew where it is unpickled
         return {name: value for name, value in vars(self).items() if name not in mapped}
 
-    def _check_layer(self, layer: int) -> None:
+    def place(self, layer: int) -> int:
+        """Where a layer lies in `pooled` and `pooled_std`.
+
+        Raises:
+            CacheError: it is not stored.
+        """
+        if layer not in self.layers:
+            held = f"has layers {numbers(self.layers)}"
+            raise CacheError(f"{self.path} {held}; got layer {layer}.{self._how_to_store(layer)}")
+        return self.layers.index(layer)
+
+    def _how_to_store(self, layer: int) -> str:
+        """What to do about a layer that the model has and the cache lacks."""
+        if not 0 <= layer < self.selection.n_model_layers:
+            return ""
+        return " Extract again with that layer among --layers, and another --cache-dir."
+
+    def _checked_place(self, layer: int) -> int:
         if self.store != "frames":
             raise CacheError(
                 f"{self.path} holds pooled means only; expected frames. Run extract.py with "
                 "--store frames and another --cache-dir."
             )
-        if layer not in self.layers:
-            raise CacheError(f"{self.path} has layers 0 to {self.layers[-1]}; got layer {layer}.")
+        return self.place(layer)
 
     def _done_rows(self, name: str) -> np.ndarray:
         """The rows of all utterances that are there: of one complete file a view."""

@@ -179,8 +179,9 @@ def damaged_in(file: CacheFile, start: int, stop: int, then: Any = None) -> list
 
 def blocks_of(file: CacheFile) -> Iterator[tuple[int, int]]:
     """Consecutive utterances that are there, to be read at once: first row, one after the last."""
-    layer, pooled = file.members.get("layers/00"), file.members["pooled/mean"]
-    sizes = file.columns["frames"] * (layer.row_nbytes if layer else 0) + pooled.row_nbytes
+    layers, pooled = file.per_frame, file.members["pooled/mean"]
+    row_nbytes = file.members[layers[0]].row_nbytes if layers else 0
+    sizes = file.columns["frames"] * row_nbytes + pooled.row_nbytes
     start = nbytes = 0
     for row, (done, size) in enumerate(zip(file.done, sizes, strict=True)):
         if start < row and (not done or nbytes + size > BLOCK_BYTES):
@@ -196,7 +197,7 @@ def blocks_of(file: CacheFile) -> Iterator[tuple[int, int]]:
 
 def _nbytes(file: CacheFile, start: int, stop: int) -> int:
     """Bytes of some consecutive utterances."""
-    layers = [m.row_nbytes for name, m in file.members.items() if name.startswith("layers/")]
-    pooled = 2 * file.members["pooled/mean"].row_nbytes
-    each = pooled + file.members["utterances/sha256"].row_nbytes
-    return int(file.columns["frames"][start:stop].sum()) * sum(layers) + (stop - start) * each
+    sizes = {name: file.members[name].row_nbytes for name in file.checked}
+    layers = sum(sizes.pop(name) for name in file.per_frame)
+    n_frames = int(file.columns["frames"][start:stop].sum())
+    return n_frames * layers + (stop - start) * sum(sizes.values())

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from lsmprobe.cache.codecs import CODECS, FINITE, codec_of
@@ -90,7 +90,8 @@ class CacheWriter:
 
         Args:
             index: its row in the plan.
-            hidden: on any device, in any floating type; or what `outgoing` made of them.
+            hidden: of every layer of the model, on any device, in any floating type; or what
+                `outgoing` made of them.
             sha256: of its audio, in hexadecimal.
 
         Raises:
@@ -107,17 +108,20 @@ class CacheWriter:
         hidden.arrive()
         _check_range(hidden.peaks, plan.utterances["key"].iloc[index], plan)
 
-        pooled = [hidden.mean.numpy(), hidden.std.numpy()]
+        pooled = {"mean": hidden.mean, "std": hidden.std}
+        if hidden.scale is not None:
+            pooled["scale"] = hidden.scale
+        statistics = {f"pooled/{name}": values.numpy() for name, values in pooled.items()}
         rounded = hidden.rounded
         layers = [] if rounded is None else list(codec_of(plan.dtype).encode(rounded))
         digest = np.array([sha256.encode()])
         with disk_errors(self.path, plan.nbytes):
-            for number, frames in enumerate(layers):
+            for number, frames in zip(plan.selection.layers, layers, strict=bool(layers)):
                 self._put(f"layers/{number:02d}", start, frames)
-            for name, statistics in zip(("mean", "std"), pooled, strict=True):
-                self._put(f"pooled/{name}", index, statistics)
+            for name, values in statistics.items():
+                self._put(name, index, values)
             self._put("utterances/sha256", index, digest)
-            stored = checksum([*layers, *pooled, digest])
+            stored = checksum([*layers, *statistics.values(), digest])
             self._put("utterances/checksum", index, np.array([stored], np.uint64))
         self.done[index], self.skipped[index] = True, False
         self._acknowledge_soon("done", index)
@@ -196,10 +200,11 @@ class Outgoing:
     """What is stored of an utterance's hidden states, perhaps still on its way from a GPU."""
 
     shape: tuple[int, ...]  # layers, frames, dim
-    rounded: Float[Tensor, "layers frames dim"] | None  # None: only statistics are stored
+    rounded: Shaped[Tensor, "layers frames dim"] | None  # None: only statistics are stored
     mean: Float[Tensor, "layers dim"]
     std: Float[Tensor, "layers dim"]
     peaks: Float[Tensor, " layers"]  # largest magnitudes; NaN where there is one
+    scale: Float[Tensor, "layers dim"] | None = None  # of a codec that has levels
     copied: Any = None  # the CUDA event after the last copy
 
     def arrive(self) -> None:
@@ -210,28 +215,44 @@ class Outgoing:
 
 @torch.no_grad()
 def outgoing(hidden: Float[Tensor, "layers frames dim"], plan: CachePlan) -> Outgoing:
-    """What is stored of hidden states, computed where they are.
+    """What is stored of the states of every layer of a model, computed where they are.
 
     From a GPU the copies go to pinned memory, and the GPU can go on with what comes next.
     """
+    hidden = plan.selection.of(hidden)
     wide = hidden.float()
     mean = wide.mean(1)  # two passes: torch.std_mean takes twice as long
-    std = (wide - mean[:, None]).square_().mean(1).sqrt_()
-    values = wide.flatten(1)
-    peaks = torch.maximum(values.amax(1), -values.amin(1))  # torch.aminmax is 20 times as slow
+    if plan.selection.step > 1:
+        hidden = wide = plan.selection.steps(wide)
+    peaks = _peaks(wide.flatten(1))
+    centred = wide - mean[:, None]
+    stored = scale = None
+    if plan.store == "frames":
+        codec = codec_of(plan.dtype)
+        if codec.levels:
+            scale = _peaks(centred.mT) / codec.levels
+            # 0 where all frames are alike, of which the mean says all
+            hidden = centred / torch.where(scale > 0, scale, 1.0)[:, None]
+        stored = codec.round(hidden)
+    std = centred.square_().mean(1).sqrt_()
 
     def to_host(tensor: Tensor) -> Tensor:
         return tensor.to("cpu", non_blocking=hidden.is_cuda)
 
-    stored = codec_of(plan.dtype).round(hidden) if plan.store == "frames" else None
     return Outgoing(
-        shape=tuple(hidden.shape),
+        shape=tuple(wide.shape),
         rounded=None if stored is None else to_host(stored),
         mean=to_host(mean),
         std=to_host(std),
         peaks=to_host(peaks),
+        scale=None if scale is None else to_host(scale),
         copied=torch.cuda.current_stream(hidden.device).record_event() if hidden.is_cuda else None,
     )
+
+
+def _peaks(values: Float[Tensor, "*rows values"]) -> Float[Tensor, "*rows"]:
+    """The largest magnitude of each row, NaN where there is one."""
+    return torch.maximum(values.amax(-1), -values.amin(-1))  # torch.aminmax is 20 times as slow
 
 
 def _check_range(peaks: Float[Tensor, " layers"], key: str, plan: CachePlan) -> None:

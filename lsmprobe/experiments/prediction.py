@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lsmprobe.arguments import checked
+from lsmprobe.cache.selection import step_means, step_of
 from lsmprobe.config import Device
 from lsmprobe.corpora.audio import read_audio
 from lsmprobe.errors import ModelError, ResultsError
@@ -95,6 +96,8 @@ def probabilities(
     row = head_of(record)
     if row.reads == "means":  # as utterances of one frame
         hidden = hidden.mean(1, keepdim=True)
+    else:
+        hidden = step_means(hidden, step_of(record["cache"]["identity"]))
     read = hidden[record["layers"]] if row.weighs_layers else hidden[record["layer"]]
     lengths = torch.tensor([hidden.shape[1]])
     folds = [torch.softmax(probe(read, lengths)[0], 0) for probe in probes]

@@ -270,7 +270,8 @@ class JoinedCache:
         frames = self._target.read(i - len(self._rows), layer)
         if not self._norms:
             return frames
-        own, other = (_of_layer(norm, layer) for norm in self._norms["frames"])
+        place = self.layers.index(layer)
+        own, other = (_of_layer(norm, place) for norm in self._norms["frames"])
         wide = torch.from_numpy(frames.astype(np.float32))
         return _aligned(wide, own, other).numpy().astype(frames.dtype)
 
@@ -293,8 +294,8 @@ def _norms(
     }
 
 
-def _of_layer(norm: Standardise, layer: int) -> Standardise:
-    return Standardise(norm.mean[layer], norm.std[layer])
+def _of_layer(norm: Standardise, place: int) -> Standardise:
+    return Standardise(norm.mean[place], norm.std[place])
 
 
 def _aligned(

@@ -46,6 +46,12 @@ class Encoder:
         """The frames that `hidden_states` gives for so many samples."""
         return self.backbone.n_frames(samples)
 
+    @property
+    def frame_ms(self) -> float | None:
+        """What lies between two frames; None where there is one frame for all of an utterance."""
+        more = self.n_frames(20 * SAMPLE_RATE) - self.n_frames(10 * SAMPLE_RATE)
+        return 10_000 / more if more else None
+
     def cost_s(self, samples: int) -> float:
         """The seconds of audio that the model computes for so many samples."""
         return self.backbone.cost_s(samples)

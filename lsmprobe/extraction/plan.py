@@ -1,6 +1,7 @@
 """The clips and the model of a run of stage 1, and so what its cache looks like."""
 
 import logging
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lsmprobe.cache.plan import CachePlan
+from lsmprobe.cache.selection import Selection
 from lsmprobe.config import ExtractConfig
 from lsmprobe.corpora.audio import (
     PART_TOLERANCE_S,
@@ -20,7 +22,7 @@ from lsmprobe.corpora.audio import (
 )
 from lsmprobe.corpora.read import corpus_folder, read_corpus
 from lsmprobe.corpora.toy import write_toy_corpus
-from lsmprobe.errors import AudioError, CorpusError
+from lsmprobe.errors import AudioError, CorpusError, SettingsError
 from lsmprobe.extraction.ahead import DECODERS
 from lsmprobe.extraction.encoder import Encoder
 from lsmprobe.extraction.load import load_encoder
@@ -84,15 +86,43 @@ def chosen_encoder(config: ExtractConfig) -> Encoder:
     )
 
 
+def chosen_selection(config: ExtractConfig, encoder: Encoder) -> Selection:
+    """Which of the model's states are stored.
+
+    Raises:
+        SettingsError: a layer that the model does not have, or a step that is less than a frame.
+    """
+    n_layers = encoder.n_layers + 1
+    layers: Sequence[int] = config.layers_among(n_layers)
+    layers = range(n_layers) if len(layers) == n_layers else layers
+    if config.frame_step is None:
+        return Selection(layers, n_layers)
+    if encoder.frame_ms is None:
+        raise SettingsError(
+            f"--frame-step: {config.model} has one frame for all of an utterance; leave it out."
+        )
+    if config.frame_step < encoder.frame_ms:
+        raise SettingsError(
+            f"--frame-step {config.frame_step:g}: {config.model} has a frame every "
+            f"{encoder.frame_ms:g} ms; expected as many or more."
+        )
+    return Selection(layers, n_layers, config.frame_step / encoder.frame_ms)
+
+
 def planned_cache(config: ExtractConfig) -> tuple[Encoder, CachePlan]:
     """The model, and everything that decides what the cache looks like."""
     utterances = planned_utterances(config)
     encoder = chosen_encoder(config)
-    utterances = _long_enough(config, utterances, encoder)
-    frames = [encoder.n_frames(n) if n else 0 for n in utterances.samples]
-    return encoder, CachePlan(
+    return encoder, plan_of(config, encoder, _long_enough(config, utterances, encoder))
+
+
+def plan_of(config: ExtractConfig, encoder: Encoder, utterances: pd.DataFrame) -> CachePlan:
+    """What the cache of some utterances, with their samples and seconds, looks like."""
+    selection = chosen_selection(config, encoder)
+    frames = [selection.n_frames(encoder.n_frames(n)) if n else 0 for n in utterances.samples]
+    return CachePlan(
         utterances=utterances.assign(frames=frames),
-        n_layers=encoder.n_layers + 1,
+        n_layers=len(selection.layers),
         dim=encoder.dim,
         store=config.store,
         dtype=config.store_dtype,
@@ -102,6 +132,7 @@ def planned_cache(config: ExtractConfig) -> tuple[Encoder, CachePlan]:
             "audio": "mean of the channels, 16 kHz, soxr_hq",
             "max_seconds": config.max_seconds,
             "labels": "in the table beside the cache",
+            **selection.identity(encoder.frame_ms or 0.0),
             "versions": {
                 **encoder.identity["versions"],
                 "lsmprobe": __version__,

@@ -9,13 +9,16 @@ import numpy as np
 import pandas as pd
 
 from lsmprobe.cache.parts import plan_part
+from lsmprobe.cache.selection import numbers
 from lsmprobe.config import ExtractConfig
 from lsmprobe.errors import CorpusError
 from lsmprobe.extraction.ahead import read_batch
 from lsmprobe.extraction.encoder import Encoder
 from lsmprobe.extraction.exactness import largest_difference, precision_deviation
-from lsmprobe.extraction.plan import chosen_encoder, planned_cache
+from lsmprobe.extraction.plan import chosen_encoder, plan_of, planned_cache
 from lsmprobe.machine import choose_device
+
+STEPS_MS = (100.0, 200.0)  # whose sizes a dry run names
 
 
 def dry_run(config: ExtractConfig) -> str:
@@ -32,16 +35,35 @@ def dry_run(config: ExtractConfig) -> str:
             f"{config.cache_path} (a dry run: nothing was extracted)",
             f"  clips      {len(table)}, {int((table.samples == 0).sum())} of them unreadable",
             f"  audio      {table.seconds.sum() / 3600:.3f} h",
-            f"  layers     0 to {encoder.n_layers}, {encoder.dim} dimensions",
+            f"  layers     {numbers(plan.selection.layers)}, {encoder.dim} dimensions",
             f"  frames     {int(table.frames.sum())}",
-            f"  --store frames  {(plan.frames_nbytes + plan.pooled_nbytes) / 1e9:.4f} GB"
-            f" as {config.store_dtype}",
-            f"  --store pooled  {plan.pooled_nbytes / 1e9:.4f} GB",
+            *_sizes(config, encoder, table),
             f"  free disk  {free / 1e9:.1f} GB",
             f"  time       about {duration(seconds)} on {choose_device(config.device)}, "
             "from a few timed clips",
         ]
     )
+
+
+def _sizes(config: ExtractConfig, encoder: Encoder, table: pd.DataFrame) -> list[str]:
+    """What the cache takes, as it is asked for and in every smaller way, and what that serves."""
+    as_asked = replace(config, store="frames")
+    ways = {
+        "--store frames": (as_asked, f"as {config.store_dtype}; every head and analysis"),
+        "--layers last": (replace(as_asked, layers="last"), "the heads that read one layer"),
+        "--store-dtype int8": (replace(as_asked, store_dtype="int8"), "all of them, rounded"),
+    }
+    for ms in STEPS_MS if encoder.frame_ms else ():
+        at_steps = replace(as_asked, frame_step=ms)
+        ways[f"--frame-step {ms:g}"] = (at_steps, "all of them, on means of frames")
+    only_means = replace(config, store="pooled", frame_step=None)
+    ways["--store pooled"] = (only_means, "Linear and what else reads means: exact")
+    lines = []
+    for flag, (way, serves) in ways.items():
+        plan = plan_of(way, encoder, table)
+        nbytes = plan.pooled_nbytes + (plan.frames_nbytes if way.store == "frames" else 0)
+        lines.append(f"  {flag}  {nbytes / 1e9:.4f} GB, {serves}")
+    return lines
 
 
 def selftest(config: ExtractConfig) -> str:

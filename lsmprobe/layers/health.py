@@ -118,7 +118,8 @@ def layer_health(cache: FeatureCache | str | Path) -> pd.DataFrame:
     verify_once(cache)
     rows = []
     for layer in cache.layers:
-        means, stds = cache.pooled[:, layer], cache.pooled_std[:, layer]
+        place = cache.place(layer)
+        means, stds = cache.pooled[:, place], cache.pooled_std[:, place]
         over_time, over_clips = (v.mean() for v in variances(means, stds, cache.lengths))
         rank = effective_rank(means)
         values = {
@@ -145,7 +146,8 @@ def _overflowed(cache: FeatureCache, layer: int) -> float:
     """Share of the dims with a value at the limit; frames are read only where there may be one."""
     half = "float16" in (cache.dtype, cache.identity.get("precision"))
     limit = FLOAT16_LIMIT if half else np.inf
-    if not may_reach(cache.pooled[:, layer], cache.pooled_std[:, layer], cache.lengths, limit):
+    place = cache.place(layer)
+    if not may_reach(cache.pooled[:, place], cache.pooled_std[:, place], cache.lengths, limit):
         return 0.0
     if cache.store != "frames":
         return float("nan")

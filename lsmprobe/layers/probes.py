@@ -367,9 +367,10 @@ def _regress(
         speakers = np.full_like(speakers, "")
     found: dict[int, list[Answers]] = {}
     for layer in progress(cache.layers, desc=target.name, unit="layer", delay=5):
+        own = means[:, cache.place(layer)]
         validation, answers = [], []
         for fold in split.folds:
-            fit = partial(fit_and_answer, means[:, layer], target.truth, feature_norm=feature_norm)
+            fit = partial(fit_and_answer, own, target.truth, feature_norm=feature_norm)
             if validate:
                 truth, answer = target.truth[fold.validation], fit(fold.train, fold.validation)
                 validation.append(score_of(truth, answer, len(target.classes), metric))

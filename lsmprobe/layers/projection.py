@@ -14,7 +14,6 @@ from lsmprobe.arguments import checked
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.verify import verify_once
 from lsmprobe.config import Seed
-from lsmprobe.errors import CacheError
 from lsmprobe.probing.norms import Standardise, pooled_statistics
 
 
@@ -46,10 +45,9 @@ def project_layer(
     Source: van der Maaten and Hinton 2008, as scikit-learn has it.
     """
     cache = FeatureCache.of(cache)
-    if layer not in cache.layers:
-        raise CacheError(f"{cache.path} has layers 0 to {cache.layers[-1]}; got layer {layer}.")
+    place = cache.place(layer)
     verify_once(cache)
-    means = _tensor(cache.pooled[:, layer])
+    means = _tensor(cache.pooled[:, place])
     features = Standardise(*pooled_statistics(means))(means).numpy()
     if method == "pca":
         points = PCA(n_components=2, svd_solver="full").fit_transform(features)

@@ -4,7 +4,7 @@ A row is an utterance or a frame; row i of `x` and row i of `y` belong to the sa
 have different dims, and differ by rotation, scale and offset without being any less alike.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -207,7 +207,7 @@ def layer_similarity(
     values = pd.DataFrame(index=cache.layers, columns=other.layers, dtype="float64")
     own = _own_sums(cache, ours, rows, progress)
     own_of_other = own if other is cache else _own_sums(other, theirs, rows, progress)
-    tiles = list(_tiles(cache.n_layers, other.n_layers, mirrored=other is cache))
+    tiles = list(_tiles(cache.layers, other.layers, mirrored=other is cache))
     for of_one, of_two in progress(tiles, desc=NAMES[measure], unit="tile", delay=5):
         both = _tile_sums((cache, ours, of_one), (other, theirs, of_two), rows)
         for (one, two), pair in both.items():
@@ -219,15 +219,14 @@ def layer_similarity(
     return values
 
 
-def _tiles(n_rows: int, n_columns: int, *, mirrored: bool) -> Iterator[tuple[list[int], list[int]]]:
+def _tiles(
+    rows: Sequence[int], columns: Sequence[int], *, mirrored: bool
+) -> Iterator[tuple[list[int], list[int]]]:
     """Blocks of the table of layers; of a mirrored one those that reach its diagonal or above."""
-    for top in range(0, n_rows, TILE):
-        for left in range(0, n_columns, TILE):
+    for top in range(0, len(rows), TILE):
+        for left in range(0, len(columns), TILE):
             if not mirrored or left >= top:
-                yield (
-                    list(range(top, min(top + TILE, n_rows))),
-                    list(range(left, min(left + TILE, n_columns))),
-                )
+                yield list(rows[top : top + TILE]), list(columns[left : left + TILE])
 
 
 def _own_sums(
@@ -284,7 +283,7 @@ def blocks_of_layer(
     """One layer of some utterances, a block of rows at a time; equal lengths make equal blocks."""
     if rows == "utterances":
         for start in range(0, len(utterances), BLOCK):
-            yield cache.pooled[utterances[start : start + BLOCK], layer]
+            yield cache.pooled[utterances[start : start + BLOCK], cache.place(layer)]
         return
     before = np.cumsum(cache.lengths[utterances]) // BLOCK
     for block in np.split(utterances, np.flatnonzero(np.diff(before)) + 1):

@@ -168,7 +168,8 @@ def moments_behind(
     all frames are read, once for all normalisations that are alike.
     """
     lengths = torch.from_numpy(cache.lengths)
-    means, stds = (_tensor(array[:, layers]) for array in (cache.pooled, cache.pooled_std))
+    places = [cache.place(layer) for layer in layers]
+    means, stds = (_tensor(array[:, places]) for array in (cache.pooled, cache.pooled_std))
     mean, std = frame_statistics(means, stds, lengths)
     streamed: dict[str, Moments] = {}
     found = []

@@ -55,6 +55,11 @@ class PooledFeatures:
     """The mean over each utterance's frames, as an utterance of one frame."""
 
     means: Float[Tensor, "utterances layers dim"]
+    layers: Sequence[int] | None = None  # by their numbers in the model; None: from 0 on
+
+    def places(self, layers: Sequence[int]) -> list[int]:
+        """Where layers lie in `means`."""
+        return list(layers) if self.layers is None else [*map(self.layers.index, layers)]
 
     def all_of(
         self, utterances: Int[np.ndarray, " utterances"], layers: Sequence[int], device: str
@@ -72,7 +77,7 @@ class PooledFeatures:
         self, utterances: Int[np.ndarray, " batch"], layers: Sequence[int]
     ) -> tuple[list[Float[Tensor, "layers batch dim"]], Int[Tensor, " batch"]]:
         """One frame per utterance, all in one piece."""
-        rows = self.means[torch.from_numpy(utterances)[:, None], list(layers)]
+        rows = self.means[torch.from_numpy(utterances)[:, None], self.places(layers)]
         return [rows.transpose(0, 1)], torch.ones(len(utterances), dtype=torch.long)
 
 

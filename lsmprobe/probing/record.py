@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lsmprobe.cache.selection import layers_of_model
 from lsmprobe.probing.heads import Probe
 from lsmprobe.probing.objectives import objective_of
 from lsmprobe.probing.run import METHOD, Run
@@ -89,7 +90,7 @@ def run_record(
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
         "classes": list(task.classes),
-        "n_layers": len(task.cache.layers),
+        "n_layers": layers_of_model(task.cache),
         "dim": task.cache.dim,
         "layers": list(layers),
         "layer_weights": np.mean(layer_weights, 0).tolist() if layer_weights else None,
@@ -156,12 +157,13 @@ def saved_probe(record: Mapping[str, Any], tensors: Mapping[str, Tensor], fold: 
 def _alarms_of_layers(task: Task, layers: Sequence[int]) -> list[Alarm]:
     """What is suspicious about the layers that a head read."""
     over_time = int(task.lengths.max()) > 1
+    places = [task.cache.layers.index(layer) for layer in layers]
     return [
         alarm
-        for layer in layers
+        for layer, place in zip(layers, places, strict=True)
         for alarm in layer_alarms(
-            task.cache.pooled[task.rows, layer],
-            task.cache.pooled_std[task.rows, layer],
+            task.cache.pooled[task.rows, place],
+            task.cache.pooled_std[task.rows, place],
             layer,
             over_time=over_time,
         )

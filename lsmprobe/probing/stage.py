@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from lsmprobe.cache.selection import layers_of_model, numbers
 from lsmprobe.config import ProbeConfig
 from lsmprobe.errors import CacheError, LsmprobeError, SettingsError, TrainingError
 from lsmprobe.machine import choose_device
@@ -250,7 +251,7 @@ def _train_group(jobs: Sequence[Job], task: Task, *, on_epoch: Callable[[], Any]
     config, first = jobs[0]
     device = choose_device(config.device)
     features = (
-        PooledFeatures(task.pooled.to(device))
+        PooledFeatures(task.pooled.to(device), task.cache.layers)
         if HEADS[first.head].reads == "means"
         else FrameFeatures(task.read, task.lengths)
     )
@@ -341,10 +342,16 @@ def _layer_weights(head: torch.nn.Module) -> list[float] | None:
 
 def _heads_and_layers(config: ProbeConfig, task: Task) -> list[tuple[str, int | None]]:
     """(head, layer) of every kind of run; the layer is None for a head that weighs layers."""
-    last = task.cache.layers[-1]
-    if isinstance(config.layer, int) and config.layer not in task.cache.layers:
-        raise SettingsError(f"--layer {config.layer}: {task.model} has layers 0 to {last}.")
-    layers: Sequence[int] = task.cache.layers
+    layers = task.cache.layers
+    last, of = layers[-1], layers_of_model(task.cache)
+    if isinstance(config.layer, int) and config.layer not in layers:
+        what = f"{task.model} has layers {numbers(layers)}"
+        if config.layer in range(of):
+            what = f"{task.cache.path} holds layers {numbers(layers)} of {of}"
+            what += "; extract again with --layers and another --cache-dir"
+        raise SettingsError(f"--layer {config.layer}: {what}.")
+    if config.layer is None and last != of - 1:
+        log.info("%s: the last layer that is stored is %d", task.cache.path, last)
     if config.layer != "all":
         layers = [last if config.layer is None else config.layer]
     heads = []
@@ -383,7 +390,7 @@ def _layers(config: ProbeConfig, task: Task, run: Run) -> list[int]:
     """Those that the head reads."""
     if run.layer is not None:
         return [run.layer]
-    return list(task.cache.layers)[0 if config.include_layer_0 else 1 :]
+    return [layer for layer in task.cache.layers if layer or config.include_layer_0]
 
 
 def _recipe(config: ProbeConfig) -> Recipe:
@@ -404,7 +411,8 @@ def _recipe(config: ProbeConfig) -> Recipe:
 def _moments(task: Task, run: Run, fold: Fold, layers: Sequence[int]) -> Moments:
     """Mean and standard deviation of what the head reads, over the training set."""
     rows = torch.from_numpy(fold.train)
-    which = layers[0] if run.layer is not None else torch.tensor(layers)
+    places = [task.cache.layers.index(layer) for layer in layers]
+    which = places[0] if run.layer is not None else torch.tensor(places)
     means = task.pooled[:, which][rows]
     if HEADS[run.head].reads == "means":
         return pooled_statistics(means)

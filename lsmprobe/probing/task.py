@@ -36,7 +36,7 @@ class HiddenStates(Protocol):
     """What a task is learned from: a cache, or whatever answers like one."""
 
     path: Path
-    layers: range
+    layers: Sequence[int]  # those that are stored, by their numbers in the model
     dim: int
     store: str  # frames or pooled
     identity: dict

@@ -57,7 +57,9 @@ class Member:
 
     name: str
     probe: Probe
-    layers: tuple[int, ...]  # exactly one, unless the head weighs layers; then without gaps
+    layers: tuple[
+        int, ...
+    ]  # exactly one, unless the head weighs layers; then neighbours, as stored
     seed: int
     recipe: Recipe = Recipe()
     fold: int = 0  # of the run, from 0
@@ -400,7 +402,9 @@ class _Packed:
         for trainer in trainers:
             layers = trainer.member.layers
             first = self._layers.index(layers[0])
-            wanted = slice(first, first + len(layers))  # a view, as there are no gaps
+            wanted = slice(
+                first, first + len(layers)
+            )  # a view, as none that is stored lies between
             assert tuple(self._layers[wanted]) == layers
             chosen = wanted if trainer.member.weighs_layers else first
             yield trainer, [piece[chosen] for piece in pieces], lengths
@@ -426,14 +430,14 @@ class _Stacked:
     def train(self, epoch: int) -> None:
         course, size = self._course, self._course.batch_size
         device = self._features.means.device
-        layers = torch.tensor([t.member.layers for t in self.trainers])
+        places = torch.tensor([self._features.places(t.member.layers) for t in self.trainers])
         loss_sums = torch.zeros(len(self.trainers), device=device)
         step = joint_step([t.optimiser for t in self.trainers])
         whole = torch.from_numpy(
             np.stack([course.shuffled(course.train, t.member, epoch) for t in self.trainers])
         )
         for orders in whole.split(POOL * size, 1):  # in pieces, since a gathered copy takes memory
-            means = self._features.means[orders, layers]
+            means = self._features.means[orders, places]
             for trainer, of_one in zip(self.trainers, means, strict=True):
                 of_one.copy_(trainer.probe.norm(of_one))
             targets = course.targets[orders].to(device)

@@ -1,6 +1,6 @@
-"""Make the golden cache of the current format version, beside this file: run once per version.
+"""Make the golden caches beside this file, one per version of the format: run once per version.
 
-test_cache.py knows its numbers by the formula in `hidden_states`. Files of earlier versions stay.
+Their tests know the numbers by the formula in `hidden_states`. Files that are there stay.
 """
 
 from pathlib import Path
@@ -9,16 +9,22 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lsmprobe.cache.layout import VERSION
 from lsmprobe.cache.plan import CachePlan
 from lsmprobe.cache.writer import CacheWriter
 
 FRAMES = [3, 1, 0, 2]
+N_LAYERS = 2
+OF_SOME = {  # version 2: layer 1 of 2, as int8, a mean for every two frames
+    "stored_layers": [1],
+    "model_layers": 2,
+    "frame_step": {"ms": 40.0, "frames": 2.0},
+}
 
 
 def hidden_states(index: int) -> torch.Tensor:
     """Utterance + layer / 4 + frame / 16 + dimension / 64, which float16 holds exactly."""
-    layer, frame, dim = torch.meshgrid(*map(torch.arange, (2, FRAMES[index], 4)), indexing="ij")
+    shape = N_LAYERS, FRAMES[index], 4
+    layer, frame, dim = torch.meshgrid(*map(torch.arange, shape), indexing="ij")
     return index + layer / 4 + frame / 16 + dim / 64
 
 
@@ -27,12 +33,15 @@ def main() -> None:
     table = pd.DataFrame(
         {
             "key": ["a.wav", "für Elise/b\n'2'.wav", "c.wav", "d.wav#1.5-1.54"],
-            "path": [
-                "clips/a.wav",
-                "clips/für Elise/b\n'2'.wav",
-                "clips/c.wav",
-                "clips/d\udce9.wav",
-            ],
+            "path": pd.Series(  # Arrow's strings refuse surrogates
+                [
+                    "clips/a.wav",
+                    "clips/für Elise/b\n'2'.wav",
+                    "clips/c.wav",
+                    "clips/d\udce9.wav",
+                ],
+                dtype=object,
+            ),
             "emotion": ["anger", "sadness", "anger", "sadness"],
             "speaker": ["s1", "s2", "s2", "s1"],
             "gender": ["female", "male", "male", ""],
@@ -45,11 +54,18 @@ def main() -> None:
             "frames": FRAMES,
         }
     )
-    plan = CachePlan(table, 2, 4, "frames", "float16", {"model": {"name": "golden"}, "norm": None})
-    with CacheWriter.open(Path(__file__).with_name(f"cache-v{VERSION}.h5"), plan) as writer:
-        for index in (0, 1, 3):
-            writer.write(index, hidden_states(index), f"{index:064x}")
-        writer.skip(2)
+    identity = {"model": {"name": "golden"}, "norm": None}
+    plan = CachePlan(table, N_LAYERS, 4, "frames", "float16", identity)
+    some = table.assign(frames=[2, 1, 0, 1])
+    of_some = CachePlan(some, 1, 4, "frames", "int8", identity | OF_SOME)
+    for version, each in ((1, plan), (2, of_some)):
+        path = Path(__file__).with_name(f"cache-v{version}.h5")
+        if path.exists():
+            continue
+        with CacheWriter.open(path, each) as writer:
+            for index in (0, 1, 3):
+                writer.write(index, hidden_states(index), f"{index:064x}")
+            writer.skip(2)
 
 
 if __name__ == "__main__":
