@@ -1,25 +1,29 @@
 """A corpus of the table -> its table of utterances.
 
-Labels, speakers and keys come from the file names, wherever in the folder the files lie, because
-folders are renamed, doubled by an unzip or mis-decoded, and file names are not. No audio is opened
-here. `read_corpus` is the one entrance, to a corpus of one's own as well.
+Labels, speakers and keys come from the path, as the row's rule reads it wherever in the folder the
+files lie, because folders are renamed, doubled by an unzip or mis-decoded; or from the label files
+of the corpus. No audio is opened here. `read_corpus` is the one entrance, to a corpus of one's own
+as well.
 """
 
 import importlib.resources
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from lsmprobe.corpora.audformat_reader import read_audformat
 from lsmprobe.corpora.folder import read_sorted_folder
 from lsmprobe.corpora.hugging_face import read_hugging_face
+from lsmprobe.corpora.labelled import Joined, Labelled, join
 from lsmprobe.corpora.manifest import read_manifest
 from lsmprobe.corpora.table import CORPORA, Corpus, Release
-from lsmprobe.corpora.utterances import files_below, utterance_table
+from lsmprobe.corpora.utterances import files_below, key_of_part, utterance_table, written_once
 from lsmprobe.errors import CorpusError, nearest
 
 TAKES = {
@@ -30,6 +34,7 @@ TAKES = {
     "hf": ("--data-dir", "--columns", "--where", "--hf-split", "--hf-config"),
 }
 """Which flags each kind of corpus can follow."""
+SAMPLED = 2_000  # names that are compared with every row of the table
 log = logging.getLogger(__name__)
 
 
@@ -160,33 +165,130 @@ def _read_row(corpus: Corpus, folder: Path) -> pd.DataFrame:
             f"{corpus.obtain}."
         )
     files = _files_named_from(folder)
-    _refuse_another(corpus, folder, [inside for inside, _ in files])
     found = [(match, path) for inside, path in files if (match := corpus.match(inside))]
+    _refuse_another(corpus, folder, [inside for inside, _ in files], len(found))
+    _say_what_lies_beside(corpus, [inside for inside, _ in files])
     release = corpus.release([match.string for match, _ in found])
-    left_out = _names_in(corpus.left_out)
-    rows = [
-        {
-            "key": corpus.key(match),
-            "path": path,
-            "emotion": corpus.emotion(match),
-            "speaker": match["speaker"],
-            "gender": corpus.gender(match),
-            "sentence": match.groupdict("").get("sentence", ""),
-        }
+    excluded = _names_in(corpus.left_out)
+    audio = [
+        (match, path)
         for match, path in found
-        if re.search(release.path, match.string) and corpus.key(match) not in left_out
+        if re.search(release.path, match.string) and corpus.key(match) not in excluded
     ]
-    rows = [row for row in rows if row["emotion"]]
+    labelled = _with_labels(corpus, folder, dict(files), _without_second_copy(corpus, audio))
+    rows = [row for row in labelled if row["emotion"]]
     if not rows:
         raise CorpusError(_all_left_out(corpus, folder, [match for match, _ in found]))
+    _say_what_is_left_out(corpus, labelled)
     if corpus.releases:
         level = logging.INFO if release.name == corpus.releases[0].name else logging.WARNING
         said = "%s: reading %s, %d of %d clips"
         log.log(level, said, corpus.title, release.name, len(rows), release.n_utterances)
-    if len(rows) != release.n_utterances:
+    if len(rows) != (release.n_utterances or len(rows)):
         said = "%s: found %d of %d clips; `lsmprobe corpora check %s` says what is missing"
         log.warning(said, corpus.title, len(rows), release.n_utterances, corpus.name)
     return utterance_table(rows)
+
+
+Audio = list[tuple[re.Match[str], str]]  # what the rule matched, the path on the disk
+
+
+def _without_second_copy(corpus: Corpus, audio: Audio) -> Audio:
+    """Of a clip that a known copy holds twice, the one that lies less deep."""
+    if not corpus.second_copy:
+        return audio
+    depth: dict[str, int] = {}
+    for match, _ in audio:
+        key = corpus.key(match)
+        depth[key] = min(match.string.count("/"), depth.get(key, 1_000))
+    first = [
+        (match, path)
+        for match, path in audio
+        if match.string.count("/") == depth[corpus.key(match)]
+        or not re.search(corpus.second_copy, match.string)
+    ]
+    if len(first) < len(audio):
+        said = "%s: this copy holds files twice; the second %d are skipped, such as %r"
+        skipped = next(match.string for match, path in audio if (match, path) not in first)
+        log.warning(said, corpus.title, len(audio) - len(first), skipped)
+    return first
+
+
+def _with_labels(
+    corpus: Corpus, folder: Path, files: Mapping[str, str], audio: Audio
+) -> list[dict[str, Any]]:
+    """A row per clip, or per part of one, by the label files where the corpus has them."""
+    rows_of: Mapping[str, Sequence[Labelled]] = {}
+    if corpus.labelled_by:
+        labelled = corpus.labelled_by(files)
+        if labelled:
+            joined = join(labelled, [corpus.key(match) for match, _ in audio])
+            rows_of = joined.rows_of
+            _say_orphans(corpus, labelled, joined)
+        elif corpus.needs_label_files:
+            raise CorpusError(
+                f"{str(folder)!r} has {len(audio)} clips of {corpus.title} but not its labels; "
+                f"expected {corpus.label_files} below that folder. Copy the whole release there."
+            )
+        else:
+            said = "%s: %s is not there, so its columns are missing"
+            log.info(said, corpus.title, corpus.label_files)
+    unlabelled = [] if corpus.needs_label_files else [Labelled("")]
+    return [
+        _row(corpus, match, path, said)
+        for match, path in audio
+        for said in rows_of.get(corpus.key(match), unlabelled)
+    ]
+
+
+def _row(corpus: Corpus, match: re.Match[str], path: str, said: Labelled) -> dict[str, Any]:
+    """What the label file says of a clip, and where it is silent the path."""
+    clip = corpus.spelled(match)
+    label = said.label or corpus.label(clip)
+    speaker = said.speaker or corpus.speaker(clip)
+    start_s, end_s = written_once(said.start_s, said.end_s)
+    word = said.split or clip.groupdict("").get("split") or clip.groupdict("").get("partition", "")
+    return {
+        "key": key_of_part(corpus.key(match), start_s, end_s),
+        "path": path,
+        "emotion": corpus.emotion_called(label) if corpus.is_used(word) else "",
+        "speaker": speaker,
+        "gender": said.gender or corpus.gender(clip, speaker),
+        "sentence": said.sentence or corpus.sentence(clip),
+        "start_s": start_s,
+        "end_s": end_s,
+        "split": corpus.split(word),
+        "further": {"own_label": label, **corpus.further(clip), **said.further},
+    }
+
+
+def _say_orphans(corpus: Corpus, labelled: Sequence[Labelled], joined: Joined) -> None:
+    """Rows of labels without audio, and audio without a row, counted and named."""
+    for what, names, n in (
+        ("rows of the labels have no audio", [row.path for row in joined.without_audio], labelled),
+        ("audio files have no label", joined.without_labels, joined.rows_of),
+    ):
+        if names:
+            n_all = len(n) if n is labelled else len(joined.rows_of) + len(joined.without_labels)
+            said = "%s: %d of %d %s, such as %r"
+            log.warning(said, corpus.title, len(names), n_all, what, names[0])
+
+
+def _say_what_is_left_out(corpus: Corpus, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Clips whose label the row does not have, by their own label."""
+    out = Counter(row["further"]["own_label"] for row in rows if not row["emotion"])
+    if out:
+        named = ", ".join(f"{label or '(none)'} {n}" for label, n in out.most_common())
+        said = "%s: %d of %d clips are not of %r and left out, by their own label: %s"
+        log.info(said, corpus.title, sum(out.values()), len(rows), corpus.name, named)
+
+
+def _say_what_lies_beside(corpus: Corpus, paths: Sequence[str]) -> None:
+    for pattern, what in corpus.beside.items():
+        names = [path for path in paths if re.search(pattern, path)]
+        if names:
+            said = "%s: %d files are not read, such as %r: %s"
+            log.warning(said, corpus.title, len(names), names[0], what)
 
 
 def release_in(corpus: Corpus, folder: Path) -> Release:
@@ -200,13 +302,20 @@ def _files_named_from(folder: Path) -> list[tuple[str, str]]:
     return [(f"{folder.resolve().name}/{inside}", path) for inside, path in files_below(folder)]
 
 
-def _refuse_another(corpus: Corpus, folder: Path, paths: Sequence[str]) -> None:
-    """Short names fit several corpora, EmoDB's are partly Oréau's: the best fit must be ours."""
-    n_found = sum(1 for path in paths if corpus.match(path))
+def _refuse_another(corpus: Corpus, folder: Path, paths: Sequence[str], n_found: int) -> None:
+    """Short names fit several corpora, EmoDB's are partly Oréau's: the best fit must be ours.
+
+    Where more than half of all files are ours no other corpus can fit better; else a sample of the
+    names is compared with every row.
+    """
+    if 2 * n_found > len(paths):
+        return
+    sample = paths[:: -(-len(paths) // SAMPLED)] if paths else []
+    ours = sum(1 for path in sample if corpus.match(path))
     others = [row for row in CORPORA.values() if not row.variant_of and row.title != corpus.title]
-    fits = {row.title: sum(1 for path in paths if row.match(path)) for row in others}
+    fits = {row.title: sum(1 for path in sample if row.match(path)) for row in others}
     other = max(fits, key=lambda title: fits[title])
-    if fits[other] > n_found:
+    if fits[other] > ours:
         raise CorpusError(
             f"{str(folder)!r} has {n_found} file names of {corpus.title}; this looks like {other} "
             f"({fits[other]} names). Name a folder that holds {corpus.title} alone."

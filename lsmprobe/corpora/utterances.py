@@ -60,6 +60,7 @@ ODD_WORDS = (
     ("speaker", "NA", "if it means that the speaker is not known, leave the cell empty"),
     ("emotion", "NA", "if it means that the emotion is not known, leave the cell empty"),
 )
+UNKNOWN_SPEAKER = "unknown"  # where a corpus does not say who speaks
 SHOWN = 3  # of a list, in a message
 log = logging.getLogger(__name__)
 
