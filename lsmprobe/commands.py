@@ -147,14 +147,17 @@ def demo_command(config: DemoConfig) -> None:
     run_demo(config)
 
 
-def list_corpora_command(_: ListCorporaConfig) -> None:
+def list_corpora_command(config: ListCorporaConfig) -> None:
     """Print the table of corpora."""
     from lsmprobe.corpora.check import list_corpora
 
-    for row in list_corpora().itertuples():
-        print(f"{row.name:9} {row.language}, {row.clips} clips, {row.speakers} speakers")
-        for line in (row.emotions, f"{row.licence}; {row.obtain}"):
-            print(f"          {line}")
+    for group, rows in list_corpora(config.filter).groupby(config.by):
+        print(group)
+        for row in rows.itertuples():
+            clips, speakers = row.clips or "?", row.speakers or "?"
+            print(f"  {row.name:18} {row.language}, {clips} clips, {speakers} speakers")
+            for line in (row.emotions, f"{row.licence}; {row.obtain}"):
+                print(f"  {'':18} {line}")
 
 
 def check_corpus_command(config: CheckCorpusConfig) -> int:

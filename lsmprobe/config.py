@@ -456,6 +456,11 @@ class DemoConfig(Config):
 class ListCorporaConfig(Config):
     """List the corpora: language, licence, how to obtain each, expected counts."""
 
+    by: Literal["language", "licence"] = "language"
+    """What to sort them by."""
+    filter: str = ""
+    """Only corpora with this word in their name, language, licence or emotions."""
+
 
 @dataclass(frozen=True)
 class _NamedCorpus(Config):

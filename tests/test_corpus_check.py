@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from test_corpora import SHARED, paths_of, tree
 
-from lsmprobe.corpora.check import check_corpus, list_corpora
+from lsmprobe.corpora.check import _published, check_corpus, list_corpora
 from lsmprobe.corpora.fingerprint import fingerprint, same_recordings
 from lsmprobe.corpora.read import read_corpus
 from lsmprobe.corpora.table import CORPORA
@@ -18,6 +18,7 @@ from lsmprobe.errors import CorpusError
 from lsmprobe.report.table1 import table1
 from lsmprobe.splits.audit import audit_split
 
+NAMES = SHARED / "names"
 COUNTS = Path(__file__).parent.parent / "lsmprobe" / "data" / "counts.csv"
 
 
@@ -245,27 +246,40 @@ def test_published_counts_are_those_of_the_file_lists(name, tmp_path):
     table = read_corpus(name, tree(tmp_path, paths_of(base)))
     with COUNTS.open() as file:
         rows = [row for row in csv.DictReader(file) if row["corpus"] == name]
-    assert {(row["speaker"], row["gender"]) for row in rows} == set(
-        zip(table.speaker, table.gender, strict=True)
-    )
-    cells = table.groupby(["speaker", "emotion"]).size()
-    for row in rows:
-        for emotion in list(row)[4:]:
-            assert int(row[emotion]) == cells.get((row["speaker"], emotion), 0)
+    cells = table.groupby(["speaker", "gender", "emotion"]).size()
+    assert {
+        (row["speaker"], row["gender"], emotion): int(n)
+        for row in rows
+        for emotion, n in (cell.split("=") for cell in row["clips"].split())
+    } == cells.to_dict()
+
+
+def test_the_page_of_corpora_is_what_the_table_makes(monkeypatch):
+    """`python docs/corpora.py` writes it again."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "docs"))
+    import corpora
+
+    assert corpora.page() == corpora.PAGE.read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_the_published_counts_are_what_the_lists_make(monkeypatch):
+    """`python docs/counts.py ../shared/names` writes them again."""
+    if not (NAMES / "ravdess.tsv.gz").exists():
+        pytest.skip(f"the file lists are not there: {NAMES}")
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "docs"))
+    import counts
+
+    assert counts.page(NAMES) == COUNTS.read_text("utf-8")
 
 
 @pytest.mark.parametrize("corpus", CORPORA.values(), ids=CORPORA)
 def test_published_counts_add_up(corpus):
-    counts = pd.read_csv(COUNTS, keep_default_na=False)
-    there = set(counts.corpus)
-    counts = counts[counts.corpus == (corpus.name if corpus.name in there else corpus.variant_of)]
-    totals = {502: 434}  # of Oréau, only version 2 is published clip by clip
-    if len(counts):
-        total = int(counts[list(set(corpus.labels.values()))].to_numpy().sum())
-        assert total == totals.get(corpus.n_utterances, corpus.n_utterances)
-        assert len(counts) == corpus.n_speakers
-    else:
-        assert corpus.name == "emomatch"
+    published = _published(corpus, corpus.release([]))
+    totals = {"oreau": 434}  # only version 2 is published clip by clip
+    if len(published):
+        assert published.clips.sum() == totals.get(corpus.name, corpus.n_utterances)
+        assert published.speaker.nunique() == (corpus.n_speakers or 1)
 
 
 def test_table_1_beside_the_papers(tmp_path, monkeypatch):
@@ -294,6 +308,28 @@ def test_the_list_of_corpora():
     assert set(table.index) == set(CORPORA)
     assert table.clips["emodb"] == 535 and table.language["eyase"] == "Egyptian Arabic"
     assert "zenodo.org/records/2544829" in table.obtain["demos"]
+    assert set(list_corpora("german").name) == {"emodb", "thorsten-emotional", "pavoque"}
+    assert "nemo" in set(list_corpora("CC BY-NC-SA").name)
+    with pytest.raises(CorpusError, match="no corpus has 'klingon'; languages are"):
+        list_corpora("klingon")
+
+
+def test_what_every_copy_has_is_known_and_said(tmp_path):
+    """CREMA-D's three recordings under two labels are no fault of a copy; a fourth is."""
+    names = ["1006_TIE_HAP_XX", "1006_TIE_NEU_XX", "1001_IEO_ANG_HI", "1001_IEO_SAD_HI"]
+    recorded(tmp_path, [f"{name}.wav" for name in names], 16_000)
+    shutil.copy(tmp_path / f"{names[0]}.wav", tmp_path / f"{names[1]}.wav")
+    shutil.copy(tmp_path / f"{names[2]}.wav", tmp_path / f"{names[3]}.wav")
+    report = check_corpus("cremad", tmp_path)
+    assert report.clashes == (("1001_IEO_ANG_HI.wav", "1001_IEO_SAD_HI.wav"),)
+    assert any(line.startswith("known: three pairs of clips") for line in report.lines())
+
+
+def test_speakers_that_nobody_knows_are_no_missing_speakers(tmp_path):
+    recorded(tmp_path, ["Anger_F_A_abajo.wav", "Fear_C_A_abajo.wav"], 48_000)
+    report = check_corpus("mesd", tmp_path)
+    assert report.n_speakers_expected is None
+    assert "2 of 862 clips, 1 speakers, 860 missing" in report.verdict
 
 
 # ------------------------------------------------------------------ a corpus of one's own

@@ -443,3 +443,12 @@ def test_of_two_folds_and_of_train_and_test_alone_validation_comes_from_train():
         "the corpus brings no validation: 1 of 3 train speakers became validation",
     )
     assert list(own.folds[0].test) == [6, 7, 8, 9]
+
+
+def test_no_split_by_speaker_where_speakers_are_not_known():
+    table = pd.DataFrame(
+        {"key": list("abcd"), "emotion": ["joy", "fear"] * 2, "speaker": ["unknown"] * 3 + ["s1"]}
+    )
+    for spec in ("auto", "speaker", "loso", "kfold:3"):
+        with pytest.raises(SplitError, match="speaker of 3 of 4 utterances is not known"):
+            make_split(spec, table)

@@ -55,7 +55,7 @@ class CorpusReport:
     n_clips: int
     n_clips_expected: int | None  # None of a corpus of one's own
     n_speakers: int
-    n_speakers_expected: int | None
+    n_speakers_expected: int | None  # None where it is not published
     counts: tuple[Count, ...]
     hours: float
     shortest_s: float
@@ -71,6 +71,7 @@ class CorpusReport:
     nearly: tuple[tuple[str, ...], ...]  # equal but for their gain or the silence around them
     alike: tuple[tuple[str, ...], ...]  # speakers whose names differ only in capitals or blanks
     paper: str  # how the corpus compares with the paper's Table 1; empty of one's own
+    traps: tuple[str, ...] = ()  # what is known of the corpus that a reader would not expect
 
     @property
     def is_complete(self) -> bool:
@@ -82,7 +83,7 @@ class CorpusReport:
             return not self.unusable and not self.clashes
         return (
             self.n_clips == self.n_clips_expected
-            and self.n_speakers == self.n_speakers_expected
+            and self.n_speakers_expected in (None, self.n_speakers)
             and not any(count.differs for count in self.counts)
             and set(self.unusable) == set(self.damaged)
             and not self.clashes
@@ -115,7 +116,8 @@ class CorpusReport:
             "with the audio of another clip": sum(len(keys) - 1 for keys in self.clashes),
             "at another sampling rate": self.n_resampled,
         }
-        said = [f"{self.n_speakers} of {self.n_speakers_expected} speakers"]
+        of = "" if self.n_speakers_expected is None else f" of {self.n_speakers_expected}"
+        said = [f"{self.n_speakers}{of} speakers"]
         said += [f"{n} {fault}" for fault, n in faults.items() if n]
         said += [self.paper] if self.paper != AS_IN_THE_PAPER else []
         return f"incomplete: {clips}{release}, {', '.join(said)}"
@@ -168,6 +170,8 @@ class CorpusReport:
             ("speakers whose names differ only in capitals or blanks", self.alike),
         ):
             yield from _shown(what, [" = ".join(map(repr, keys)) for keys in same])
+        for trap in self.traps:
+            yield f"known: {trap}"
 
     def to_json(self) -> str:
         """Everything, and whether the copy is complete."""
@@ -296,12 +300,16 @@ def _with_published(
     return replace(
         report,
         release=release.name,
-        n_clips_expected=release.n_utterances,
-        n_speakers_expected=corpus.n_speakers,
+        n_clips_expected=release.n_utterances or None,
+        n_speakers_expected=corpus.n_speakers or None,
         counts=tuple(_counts(utterances, _published(corpus, release))),
         sample_rates_expected=tuple(sorted(corpus.sample_rates)),
         damaged=tuple(sorted(corpus.damaged & set(report.unusable))),
+        clashes=tuple(
+            group for group in report.clashes if frozenset(group) not in corpus.same_audio
+        ),
         paper=corpus.beside_the_paper(release),
+        traps=corpus.traps,
     )
 
 
@@ -330,11 +338,29 @@ def _published(corpus: Corpus, release: Release) -> pd.DataFrame:
     with (importlib.resources.files("lsmprobe") / "data" / "counts.csv").open(
         encoding="utf-8"
     ) as file:
-        counts = pd.read_csv(file, dtype={"speaker": str}, keep_default_na=False)
-    name = corpus.name if corpus.name in set(counts.corpus) else corpus.variant_of
+        counts = pd.read_csv(file, dtype={"speaker": str, "release": str}, keep_default_na=False)
+    name = corpus.name
+    if name not in set(counts.corpus) and _is_part_of_its_base(corpus):
+        name = corpus.variant_of
     counts = counts[(counts.corpus == name) & counts.release.isin(["", release.name])]
-    cells = counts.melt(["speaker", "gender"], list(EMOTIONS), "emotion", "clips")
-    return cells[(cells.clips > 0) & cells.emotion.isin(set(corpus.labels.values()))]
+    cells = [
+        (row.speaker, row.gender, emotion, int(n))
+        for row in counts.itertuples()
+        for emotion, n in (cell.split("=") for cell in row.clips.split())
+        if emotion in corpus.labels.values()
+    ]
+    return pd.DataFrame(cells, columns=["speaker", "gender", "emotion", "clips"])
+
+
+def _is_part_of_its_base(corpus: Corpus) -> bool:
+    """Whether a variant is its base without some labels, so that the base's counts are its own."""
+    base = CORPORA.get(corpus.variant_of)
+    return (
+        base is not None
+        and corpus.file_name == base.file_name
+        and corpus.labelled_by is base.labelled_by
+        and corpus.labels.items() <= base.labels.items()
+    )
 
 
 def _counts(utterances: pd.DataFrame, published: pd.DataFrame) -> Iterator[Count]:
@@ -352,11 +378,19 @@ def _counts(utterances: pd.DataFrame, published: pd.DataFrame) -> Iterator[Count
                 yield count
 
 
-def list_corpora() -> pd.DataFrame:
-    """The table of corpora: what each holds, its licence, and how to get it."""
-    return pd.DataFrame(
+def list_corpora(word: str = "") -> pd.DataFrame:
+    """The table of corpora: what each holds, its licence, and how to get it.
+
+    Args:
+        word: only rows that have it in the name, title, language, licence or emotions.
+
+    Raises:
+        CorpusError: no row has the word.
+    """
+    table = pd.DataFrame(
         {
             "name": corpus.name,
+            "title": corpus.title,
             "language": corpus.language,
             "clips": corpus.n_utterances,
             "speakers": corpus.n_speakers,
@@ -366,6 +400,12 @@ def list_corpora() -> pd.DataFrame:
         }
         for corpus in CORPORA.values()
     )
+    searched = table[["name", "title", "language", "licence", "emotions"]].agg(" ".join, axis=1)
+    kept = table[[word.casefold() in text.casefold() for text in searched]]
+    if kept.empty:
+        languages = ", ".join(sorted(set(table.language)))
+        raise CorpusError(f"no corpus has {word!r}; languages are {languages}.")
+    return kept.reset_index(drop=True)
 
 
 def listed_emotions(emotions: Iterable[str]) -> str:

@@ -130,28 +130,36 @@ def msp_podcast(files: Mapping[str, str]) -> list[Labelled]:
 
 
 def pavoque(files: Mapping[str, str]) -> list[Labelled]:
-    """`pavoque-<style>.yaml`: a list of prompt, text, style, start and end (s) within the FLAC."""
-    rows = []
+    """`pavoque-<style>.yaml`: a list of prompt, text, style, start and end (s) within the FLAC.
+
+    A span that is listed under several styles has no one label: it gets them all, `angry|happy`.
+    """
+    spans: dict[tuple[str, float, float], list[dict[str, Any]]] = defaultdict(list)
     for name, place in _named(files, r"pavoque-\w+\.ya?ml"):
         yaml = extra("yaml")
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is
         try:
-            segments = yaml.safe_load(_text(place))
-            rows += [
-                Labelled(
-                    path=f"{name.rpartition('.')[0]}.flac",
-                    label=str(segment["style"]),
-                    sentence=str(segment.get("text", "")),
-                    start_s=float(segment["start"]),
-                    end_s=float(segment["end"]),
-                    further={"prompt": str(segment["prompt"])},
+            for said in yaml.load(_text(place), loader):
+                start, end = float(said["start"]), float(said["end"])
+                spans[f"{name.rpartition('.')[0]}.flac", start, end].append(
+                    {each: str(said[each]) for each in ("prompt", "style")}
+                    | {"text": str(said.get("text", ""))}
                 )
-                for segment in segments
-            ]
         except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
             raise CorpusError(
                 f"{str(place)!r} is not a list of prompt, style, start and end: {reason(error)}."
             ) from error
-    return rows
+    return [
+        Labelled(
+            path=path,
+            label="|".join(sorted({each["style"] for each in said})),
+            sentence=said[0]["text"],
+            start_s=start,
+            end_s=end,
+            further={"prompt": said[0]["prompt"]},
+        )
+        for (path, start, end), said in spans.items()
+    ]
 
 
 def m3ed(files: Mapping[str, str]) -> list[Labelled]:

@@ -209,7 +209,8 @@ def _without_second_copy(corpus: Corpus, audio: Audio) -> Audio:
     ]
     if len(first) < len(audio):
         said = "%s: this copy holds files twice; the second %d are skipped, such as %r"
-        skipped = next(match.string for match, path in audio if (match, path) not in first)
+        kept = {match.string for match, _ in first}
+        skipped = next(match.string for match, _ in audio if match.string not in kept)
         log.warning(said, corpus.title, len(audio) - len(first), skipped)
     return first
 
@@ -299,7 +300,8 @@ def release_in(corpus: Corpus, folder: Path) -> Release:
 
 def _files_named_from(folder: Path) -> list[tuple[str, str]]:
     """As `files_below`, with the folder's name: it may be EYASE's speaker or Oréau's version."""
-    return [(f"{folder.resolve().name}/{inside}", path) for inside, path in files_below(folder)]
+    top = folder.resolve().name
+    return [(f"{top}/{inside}", path) for inside, path in files_below(folder)]
 
 
 def _refuse_another(corpus: Corpus, folder: Path, paths: Sequence[str], n_found: int) -> None:

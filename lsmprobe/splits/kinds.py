@@ -14,6 +14,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
+from lsmprobe.corpora.utterances import UNKNOWN_SPEAKER
 from lsmprobe.errors import SplitError, nearest
 from lsmprobe.splits.file import PARTS, load_split, plural
 from lsmprobe.splits.file import Fold as Fold
@@ -50,6 +51,8 @@ def _asked(spec: str, utterances: pd.DataFrame, seed: int) -> Split:
     own_folds = _fold_names(utterances["fold"]) if "fold" in utterances else [""]
     if spec == "auto":
         spec = "given" if all(given) else "kfold" if all(own_folds) else "speaker"
+    if spec in ("speaker", "loso") or spec.startswith("kfold:"):
+        _refuse_unknown_speakers(spec, _as_strings(speakers))
     if spec == "speaker":
         return speaker_split(speakers, emotions, genders=utterances.get("gender"), seed=seed)
     if spec == "random":
@@ -72,6 +75,17 @@ def _asked(spec: str, utterances: pd.DataFrame, seed: int) -> Split:
         raise SplitError(f"--split {spec} is neither a kind of split nor a file; {known}")
     leak = _leak_notes(split.folds, _as_strings(speakers))
     return replace(split, notes=tuple(dict.fromkeys((*split.notes, *leak))))
+
+
+def _refuse_unknown_speakers(spec: str, speakers: np.ndarray) -> None:
+    """Voices that nobody can tell apart cannot be kept out of a part."""
+    n = int((speakers == UNKNOWN_SPEAKER).sum())
+    if n:
+        raise SplitError(
+            f"the speaker of {n} of {plural(len(speakers), 'utterance')} is not known, so --split "
+            f"{spec} cannot keep voices apart. Use --split given where the corpus brings parts, "
+            "a split file of your own, or --split random and say that voices are shared."
+        )
 
 
 def speaker_split(

@@ -371,6 +371,7 @@ ROWS = (
             "sad": "sadness",
             "sarcastic": "sarcasm",
             "surprised": "surprise",
+            "surprise": "surprise",
         },
         n_utterances=1181,
         n_speakers=1,
