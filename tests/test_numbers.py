@@ -11,15 +11,17 @@ import torch
 from scipy.stats import pearsonr
 
 from lsmprobe.cache.reader import FeatureCache
-from lsmprobe.config import ProbeConfig
+from lsmprobe.config import ProbeConfig, ReportConfig
 from lsmprobe.errors import SettingsError
 from lsmprobe.probing.objectives import CCCLoss
 from lsmprobe.probing.stage import probe
 from lsmprobe.probing.targets import learned, target_columns
+from lsmprobe.report.page import render
+from lsmprobe.report.paper_report import make_report
 from lsmprobe.report.score_lines import format_scores
 from lsmprobe.results.comparison import compare_runs
 from lsmprobe.results.measures import MEASURES
-from lsmprobe.results.records import load_predictions, load_record
+from lsmprobe.results.records import load_predictions, load_record, load_results
 from lsmprobe.results.score_table import score_table
 from lsmprobe.results.scores import bootstrap_interval, resampled_scores, score_of, shuffled_answers
 
@@ -155,13 +157,20 @@ def test_the_curve_of_a_number_peaks_at_the_layer_that_holds_it(measured):
 def test_words_of_another_column_are_classes_and_emotions_keep_their_runs(measured):
     config = replace(measured, layer=3, runs=1)
     [group] = probe(replace(config, target="group")).itertuples()
-    [emotion] = probe(config).itertuples()
+    [emotion] = probe(replace(config, layer=None)).itertuples()
     assert (group.target, group.measure, emotion.target) == ("group", "classes", "emotion")
     assert group.macro_f1 > 90 and group.experiment != emotion.experiment
     said = json.loads(Path(group.path).read_text())["predictions"][0]
     assert said["truth"] in ("high", "low") and said["emotion"] not in ("high", "low")
-    [again] = probe(replace(config, target="valence", regression_loss="mse")).itertuples()
-    assert again.ccc > 0.9
+    numbers = probe(replace(config, target="valence", regression_loss="mse"))
+    assert numbers.ccc[0] > 0.9
+    folder = config.results_dir
+    said = make_report(ReportConfig(results_dir=folder))
+    table2, _, others = said.partition("Other targets")
+    assert "valence" not in table2 and "valence" in others and "group" in others
+    page = render(load_results(folder))
+    assert "2 of 3 runs learn other targets" in page and "CCC" in page
+    assert "CCC" in render(load_results(folder).query("measure == 'numbers'"))
 
 
 @pytest.fixture

@@ -29,7 +29,8 @@ from lsmprobe.corpora.listening import as_opus
 from lsmprobe.corpora.table import CORPORA
 from lsmprobe.errors import AudioError, CacheError, ResultsError
 from lsmprobe.layers.projection import project_layer
-from lsmprobe.report.typeset import DASH, interval, number, score
+from lsmprobe.report.score_lines import of_emotions, score_items
+from lsmprobe.report.typeset import DASH, as_html, interval, number, score
 from lsmprobe.results.records import load_record, load_results
 from lsmprobe.results.score_table import KEYS, score_table
 
@@ -60,6 +61,7 @@ class Page:
     sections: list[tuple[str, str]] = field(default_factory=list)
     curves: list[dict[str, Any]] = field(default_factory=list)
     filters: list[tuple[str, int, list[str]]] = field(default_factory=list)
+    others: list[Markup] = field(default_factory=list)
     score_heads: list[str] = field(default_factory=list)
     scores_caption: str = ""
     scores: list[list[Cell]] = field(default_factory=list)
@@ -118,6 +120,9 @@ def render(
     embed_audio: int = 0,
 ) -> str:
     """The page as text; see `make_page`. `beside` is the folder that links to audio start from."""
+    emotions = of_emotions(results)
+    others = score_items(results[~emotions])
+    n_runs, results = len(results), results[emotions]
     table = score_table(results)
     groups = results.groupby(KEYS, sort=True, dropna=False)  # as `score_table` groups them
     clips, caches = Clips(beside, embed_audio), Caches(cache_dir)
@@ -125,7 +130,11 @@ def render(
         _run(row, [load_record(Path(path)) for path in own.path], caches, clips)
         for row, (_, own) in zip(table.itertuples(), groups, strict=True)
     ]
-    page = Page(title, [*summary, *_opening(results, table), *clips.said()])
+    opening = _opening(results, table) if len(results) else []
+    if len(results) < n_runs:
+        opening.append(f"{n_runs - len(results)} of {n_runs} runs learn other targets.")
+    page = Page(title, [*summary, *opening, *clips.said()])
+    page.others = [Markup(as_html(item)) for item in others]  # noqa: S704  it escapes every name
     page.curves = _curves(results, table)
     page.score_heads, page.scores, page.filters = _scores(table, runs)
     page.scores_caption = (
@@ -139,10 +148,11 @@ def render(
         (name, said)
         for name, said, there in (
             ("curves", "Layer curves", page.curves),
-            ("scores", "Scores", True),
+            ("scores", "Scores", page.scores),
+            ("others", "Other targets", page.others),
             ("weights", "Layer weights", page.weights),
             ("projections", "Layers as pictures", page.projections),
-            ("runs", "Experiments", True),
+            ("runs", "Experiments", page.runs),
         )
         if there
     ]

@@ -31,6 +31,7 @@ from lsmprobe.report.paper import (
     paper_models,
     paper_table,
 )
+from lsmprobe.report.score_lines import of_emotions, score_items
 from lsmprobe.report.table1 import table1
 from lsmprobe.report.tables import (
     BASELINE,
@@ -88,7 +89,11 @@ def make_report(config: ReportConfig) -> str:
     found = read_runs(config)
     out = config.out or config.results_dir / "report"
     only_paper = config.protocol == "paper"
-    items = report_items(found.table, out, load=found.load, only_paper=only_paper)
+    items: list[Item] = []
+    if len(found.table) or only_paper:
+        items += report_items(found.table, out, load=found.load, only_paper=only_paper)
+    if len(found.others) and not only_paper:
+        items += [Heading("Other targets"), *score_items(found.others, load=found.load)]
     if found.left_out:
         named = _some([str(path) for path in found.left_out])
         items.append(f"Damaged records left out: {len(found.left_out)} ({named}). Probe again.")
@@ -99,7 +104,8 @@ def make_report(config: ReportConfig) -> str:
 class Runs(NamedTuple):
     """The runs asked for, and what reads their records."""
 
-    table: pd.DataFrame  # as `tables.experiments` needs them
+    table: pd.DataFrame  # those of emotions, as `tables.experiments` needs them
+    others: pd.DataFrame  # those of other targets, as `load_results` gives them
     left_out: list[Path]  # damaged records
     load: Load
 
@@ -124,6 +130,8 @@ def read_runs(config: ReportConfig) -> Runs:
             "probe.py. Probe first."
         )
     results = _asked_for(results, config)
+    others = results[~of_emotions(results)]
+    results = results[of_emotions(results)]
     details = {}
     for row, path in results.path.items():
         try:
@@ -132,7 +140,7 @@ def read_runs(config: ReportConfig) -> Runs:
             left_out.append(Path(path))
     told = pd.DataFrame.from_dict(details, orient="index")
     table = results.drop(columns=["alarms", "model"]).join(told, how="inner")
-    return Runs(table, left_out, load)
+    return Runs(table, others, left_out, load)
 
 
 def _asked_for(results: pd.DataFrame, config: ReportConfig) -> pd.DataFrame:

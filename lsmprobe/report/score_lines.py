@@ -16,7 +16,7 @@ from lsmprobe.report.typeset import (
     score,
 )
 from lsmprobe.results.measures import CLASSES, EMOTION, MEASURES, Measure
-from lsmprobe.results.records import Load, load_record
+from lsmprobe.results.records import Load, load_record, with_target
 from lsmprobe.results.score_table import KEYS, score_table
 from lsmprobe.results.scores import STATISTICS
 
@@ -24,6 +24,12 @@ from lsmprobe.results.scores import STATISTICS
 def format_scores(results: pd.DataFrame) -> str:
     """The score table as text for the terminal."""
     return "\n\n".join(map(as_text, score_items(results)))
+
+
+def of_emotions(results: pd.DataFrame) -> pd.Series:
+    """Which runs tell emotions apart, as the paper's do; other targets have tables of their own."""
+    results = with_target(results)
+    return (results.target == ",".join(EMOTION)) & (results.measure == CLASSES.name)
 
 
 def score_items(results: pd.DataFrame, *, load: Load = load_record) -> list[Item]:
