@@ -108,6 +108,10 @@ def test_a_row_is_whole_and_keeps_to_the_known_emotions(corpus):
     assert corpus.match(corpus.example), "its own example"
     assert not corpus.women & corpus.men
     assert len(corpus.women | corpus.men) <= (corpus.n_speakers or 1_000)
+    for labels in corpus.further_labels.values():
+        assert set(labels.values()) <= set(EMOTIONS)
+    sentence = corpus.sentence(corpus.match(corpus.example))
+    assert not corpus.words or sentence in corpus.words
     assert corpus.language and corpus.licence and corpus.obtain and corpus.source
     assert not corpus.releases or corpus.releases[0].n_utterances == corpus.n_utterances
     if corpus.variant_of:

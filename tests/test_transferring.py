@@ -413,12 +413,14 @@ def test_text_that_two_corpora_share_is_said(language, config, caplog):
     language("mine", sentence="Il gatto dorme.")
     language("yours", sentence="il gatto dorme")
     language("emovo", sentence="b1")
-    language("emozionalmente", sentence="b1")  # a code, which agrees by chance
+    language("theirs", sentence="b1")  # a code, which agrees by chance
+    language("emozionalmente", sentence="Gli operai si alzano presto.")
     pairs, _ = planned_pairs(config())
     said = {f"{pair.source} -> {pair.target}": pair.note for pair in pairs}
     assert "1 sentence in both corpora: 'il gatto dorme'" in said["mine -> yours"]
-    assert "Emozionalmente has sentences of EMOVO" in said["emovo -> emozionalmente"]
-    assert "in both corpora" not in said["emovo -> emozionalmente"]
+    assert "Emozionalmente has three sentences of EMOVO" in said["emovo -> emozionalmente"]
+    assert "1 sentence in both corpora: 'gli operai" in said["emovo -> emozionalmente"]
+    assert "in both corpora" not in said["emovo -> theirs"]
     assert said["mine -> emovo"] == "mine -> emovo: anger, fear, sadness; left out: none | none"
     assert said["mine -> yours"] in caplog.messages
 
@@ -426,7 +428,9 @@ def test_text_that_two_corpora_share_is_said(language, config, caplog):
 def test_a_collection_overlaps_with_its_parts_and_a_part_of_it_with_that_corpus_alone():
     assert [fact.what for fact in stated_overlaps("CAMEO", "cafe")] == ["audio"]
     assert [fact.what for fact in stated_overlaps("cafe", "CAMEO-cafe")] == ["audio"]
-    assert [fact.what for fact in stated_overlaps("CAMEO-crema_d", "crema-d")] == ["audio"]
+    for one, other in (("CAMEO-crema_d", "cremad"), ("cremad-voice", "cameo"), ("x", "CAMEO")):
+        facts = stated_overlaps(one, other)
+        assert [fact.what for fact in facts] == ["audio"] * (one != "x"), one
     assert stated_overlaps("CAMEO-crema_d", "cafe") == []
     assert stated_overlaps("emodb", "emovo") == []
     assert {fact.corpora[0] for fact in stated_overlaps("oreau")} == {"cameo"}

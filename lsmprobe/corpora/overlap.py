@@ -4,9 +4,12 @@ A model that was trained on one of two such corpora knows more of the other than
 of this the files show (equal audio, equal sentences); some only the publications state.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from typing import NamedTuple
+
+from lsmprobe.corpora.table import CORPORA
 
 MIN_WORDS = 3  # a shorter "sentence" may be a code, and codes of two corpora agree by chance
 
@@ -23,11 +26,11 @@ class Overlap(NamedTuple):
         return f"{self.text} ({self.source})"
 
 
-# The names that the collection CAMEO has for its parts, where they are not ours without the "_".
-IN_CAMEO = {
-    *("crema-d", "cafe", "emns", "emozionalmente", "enterface", "jl-corpus", "mesd", "nemo"),
+# Names of rows; the collection's own differ in punctuation alone, `crema_d`, which `_is` allows.
+IN_CAMEO = (
+    *("cafe", "cremad", "emns", "emozionalmente", "enterface", "jlcorpus", "mesd", "nemo"),
     *("oreau", "pavoque", "ravdess", "resd", "subesco"),
-}
+)
 STATED = (
     *(
         Overlap(
@@ -37,13 +40,14 @@ STATED = (
             "test on the other",
             "Christop and Czajka 2025, arXiv:2505.11051",
         )
-        for part in sorted(IN_CAMEO)
+        for part in IN_CAMEO
     ),
     Overlap(
         ("emovo", "emozionalmente"),
         "text",
-        "Emozionalmente has sentences of EMOVO: a score across the two is not one on new text",
-        "not yet compared with the lists of sentences of the two",
+        "Emozionalmente has three sentences of EMOVO (b1, b3, l4), in 1166 of its 6902 clips: a "
+        "score across the two is not one on new text",
+        "the two corpora's lists of sentences",
     ),
 )
 
@@ -73,8 +77,18 @@ def stated_overlaps(one: str, other: str | None = None) -> list[Overlap]:
 
 def _is_another_part(name: str, part: str) -> bool:
     """Whether a name is that of one part of CAMEO, and not of this one."""
-    selected = name.casefold().replace("_", "-").removeprefix("cameo").strip("-")
-    return selected in IN_CAMEO and selected != part
+    selected = name.casefold().removeprefix("cameo").strip("-_")
+    return not _is(selected, part) and any(_is(selected, each) for each in IN_CAMEO)
+
+
+def spoken(name: str, sentences: Iterable[str]) -> set[str]:
+    """Sentences in words, where the row of that name knows what its codes stand for.
+
+    >>> spoken("ravdess", ["01"])
+    {'Kids are talking by the door'}
+    """
+    words = CORPORA[name].words if name in CORPORA else {}
+    return {words.get(sentence, sentence) for sentence in sentences}
 
 
 def shared_sentences(one: Iterable[str], other: Iterable[str]) -> list[str]:
@@ -96,6 +110,10 @@ def _words(text: str) -> list[str]:
 
 
 def _is(name: str, corpus: str) -> bool:
-    """Whether a name is a corpus's, or that of a selection or a release of it."""
-    plain = name.casefold().replace("_", "-")
-    return plain == corpus or plain.startswith((f"{corpus}-", f"{corpus}."))
+    """Whether a name is a corpus's, or that of a selection or a release of it.
+
+    >>> _is("crema_d", "cremad"), _is("cremad-voice", "cremad"), _is("nemo2", "nemo")
+    (True, True, False)
+    """
+    parts = re.split(r"[-_.]", name.casefold())
+    return corpus in {"".join(parts[:n]) for n in range(1, len(parts) + 1)}

@@ -248,6 +248,9 @@ def _row(corpus: Corpus, match: re.Match[str], path: str, said: Labelled) -> dic
     label = said.label or corpus.label(clip)
     speaker = said.speaker or corpus.speaker(clip)
     start_s, end_s = written_once(said.start_s, said.end_s)
+    further = {**corpus.further(clip), **said.further}
+    for column, labels in corpus.further_labels.items():
+        further[column] = labels.get(further.get(column, ""), "")
     word = said.split or clip.groupdict("").get("split") or clip.groupdict("").get("partition", "")
     return {
         "key": key_of_part(corpus.key(match), start_s, end_s),
@@ -259,7 +262,7 @@ def _row(corpus: Corpus, match: re.Match[str], path: str, said: Labelled) -> dic
         "start_s": start_s,
         "end_s": end_s,
         "split": corpus.split(word),
-        "further": {"own_label": label, **corpus.further(clip), **said.further},
+        "further": {"own_label": label, **further},
     }
 
 

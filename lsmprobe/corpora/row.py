@@ -71,6 +71,10 @@ class Corpus:
     only_speaker: str = ""  # of a corpus with one voice
     speaker_of: Callable[[re.Match[str]], str] | None = None  # where no group can be it
     sentence_of: Callable[[re.Match[str]], str] | None = None
+    words: Mapping[str, str] = field(default_factory=dict)  # code of a sentence -> its words
+    further_labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Further columns that hold labels too (what listeners heard beside what was acted): column ->
+    the corpus's own label -> emotion. A label that is not there, such as a tie, becomes empty."""
     split_words: Mapping[str, str] = field(default_factory=dict)  # the corpus's word -> ours
     second_copy: str = ""
     """A regular expression searched in the path: below it, known copies hold every file again."""

@@ -23,7 +23,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from lsmprobe.cache.plan import settings
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.config import TransferConfig, label_map
-from lsmprobe.corpora.overlap import shared_sentences, stated_overlaps
+from lsmprobe.corpora.overlap import shared_sentences, spoken, stated_overlaps
 from lsmprobe.errors import CacheError, LsmprobeError, SettingsError, nearest
 from lsmprobe.probing.norms import Standardise, frame_statistics, pooled_statistics
 from lsmprobe.probing.run import Run, name_runs
@@ -179,7 +179,8 @@ def planned_pairs(config: TransferConfig) -> tuple[list[Pair], dict[str, Excepti
 def in_common(source: str, one: _Corpus, target: str, other: _Corpus) -> list[str]:
     """What a reader of the scores must know of two corpora: equal text, and what is published."""
     said = [str(fact) for fact in stated_overlaps(source, target)]
-    if same := shared_sentences(one.sentences, other.sentences):
+    texts = spoken(source, one.sentences), spoken(target, other.sentences)
+    if same := shared_sentences(*texts):
         shown = ", ".join(map(repr, same[:SHOWN])) + (", ..." if len(same) > SHOWN else "")
         said.append(f"{plural(len(same), 'sentence')} in both corpora: {shown}")
     return said

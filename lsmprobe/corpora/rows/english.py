@@ -23,6 +23,7 @@ _RAVDESS = Corpus(
         "07": "disgust",
         "08": "surprise",
     },
+    words={"01": "Kids are talking by the door", "02": "Dogs are sitting by the door"},
     n_utterances=1440,
     n_speakers=24,
     women=numbers(*range(2, 25, 2)),
@@ -69,6 +70,15 @@ _CREMAD_VOTES = LabelTable(
         "multimodal_vote": "MultiModalVote",
     },
 )
+_CREMAD_ACTED = {
+    "ANG": "anger",
+    "DIS": "disgust",
+    "FEA": "fear",
+    "HAP": "happiness",
+    "NEU": "neutrality",
+    "SAD": "sadness",
+}
+_CREMAD_HEARD = dict.fromkeys(("voice_vote", "face_vote", "multimodal_vote"), _CREMAD_LETTERS)
 _CREMAD = Corpus(
     name="cremad",
     title="CREMA-D",
@@ -76,13 +86,21 @@ _CREMAD = Corpus(
     file_name=r"(?P<speaker>10(?:[0-8]\d|9[01]))_(?P<sentence>[A-Z]{3})_"
     r"(?P<emotion>ANG|DIS|FEA|HAP|NEU|SAD)_(?P<level>LO|MD|HI|XX)\.(?:wav|mp3|flv)",
     example="AudioWAV/1001_IEO_ANG_HI.wav",
-    labels={
-        "ANG": "anger",
-        "DIS": "disgust",
-        "FEA": "fear",
-        "HAP": "happiness",
-        "NEU": "neutrality",
-        "SAD": "sadness",
+    labels=_CREMAD_ACTED,
+    further_labels=_CREMAD_HEARD,
+    words={
+        "DFA": "Don't forget a jacket",
+        "IEO": "It's eleven o'clock",
+        "IOM": "I'm on my way to the meeting",
+        "ITH": "I think I have a doctor's appointment",
+        "ITS": "I think I've seen this before",
+        "IWL": "I would like a new alarm clock",
+        "IWW": "I wonder what this is about",
+        "MTI": "Maybe tomorrow it will be cold",
+        "TAI": "The airplane is almost full",
+        "TIE": "That is exactly what happened",
+        "TSI": "The surface is slick",
+        "WSI": "We'll stop in a couple of minutes",
     },
     n_utterances=7442,
     n_speakers=91,
@@ -184,6 +202,8 @@ _IEMOCAP = Corpus(
     source="Busso et al. 2008, doi:10.1007/s10579-008-9076-6 (not checked)",
 )
 
+_IMPROV_LETTERS = {"A": "anger", "H": "happiness", "N": "neutrality", "S": "sadness"}
+
 _PODCAST = Corpus(
     name="msp-podcast",
     title="MSP-Podcast",
@@ -230,8 +250,10 @@ ROWS = (
     _CREMAD,
     replace(
         _CREMAD,
-        name="cremad-voice",  # what most listeners to the voice heard
+        name="cremad-voice",  # what most listeners to the voice heard; ties are left out
+        file_name=_CREMAD.file_name.replace("<emotion>", "<acted>"),
         labels=_CREMAD_LETTERS,
+        further_labels={"acted": _CREMAD_ACTED} | _CREMAD_HEARD,
         labelled_by=replace(_CREMAD_VOTES, label="VoiceVote"),
         needs_label_files=True,
         n_utterances=6798,
@@ -510,14 +532,15 @@ ROWS = (
         file_name=r"(?P<key>MSP-IMPROV-S\d\d(?P<intended>[AHSN])-"
         r"(?P<speaker>(?P<gender>[FM])0(?P<fold>[1-6]))-(?P<recording>[PRST])-\w+\.wav)",
         example="session1/S01A/S/MSP-IMPROV-S01A-F01-S-FM01.wav",
-        labels={"A": "anger", "H": "happiness", "N": "neutrality", "S": "sadness"},
+        labels=_IMPROV_LETTERS,
+        further_labels={"intended": _IMPROV_LETTERS},
         n_utterances=0,
         n_speakers=12,
         labelled_by=label_formats.msp_improv,
         label_files="Evalution.txt (or Evaluation.txt)",
         needs_label_files=True,
         traps=(
-            "the label is what was perceived; the column intended has the letter of the sentence",
+            "the label is what was perceived; the column intended has what was to be said",
             "8438 turns are stated; those without agreement (X) and of other emotions (O) are left "
             "out",
         ),
