@@ -175,14 +175,18 @@ def check_corpus_command(config: CheckCorpusConfig) -> int:
 
 def get_corpus_command(config: GetCorpusConfig) -> None:
     """Download a corpus, or say how it is obtained."""
-    from lsmprobe.corpora.download import download_record
+    from lsmprobe.corpora.download import download_links, download_record
     from lsmprobe.corpora.read import corpus_folder, known_corpus
 
     corpus = known_corpus(config.name)
-    if corpus.zenodo:
+    if corpus.zenodo or corpus.links:
         folder = corpus_folder(config.name, config.data_dir)
-        for unpacked in download_record(corpus.zenodo, corpus.archives, folder):
-            print(unpacked)
+        unpacked = (
+            download_record(corpus.zenodo, corpus.archives, folder)
+            if corpus.zenodo
+            else download_links(corpus.links, folder)
+        )
+        print(*unpacked, sep="\n")
         print(f"licence: {corpus.licence}; cite: {corpus.source}")
     elif config.name == "toy":
         print("toy is made from a seed when extract.py --dataset toy runs")

@@ -3,6 +3,7 @@ import io
 import json
 import random
 import stat
+import tarfile
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from lsmprobe.corpora import download
-from lsmprobe.corpora.download import download_record, unpack
+from lsmprobe.corpora.download import download_links, download_record, unpack
 from lsmprobe.errors import CorpusError
 
 
@@ -24,6 +25,19 @@ def zipped(members, method=zipfile.ZIP_STORED, **changes):
             for attribute, value in changes.items():
                 setattr(member, attribute, value)
             archive.writestr(member, content)
+    return buffer.getvalue()
+
+
+def tarred(members, mode="w:gz", **changes):
+    """As `zipped`, a tar archive."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            for attribute, value in changes.items():
+                setattr(member, attribute, value)
+            archive.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
 
 
@@ -208,6 +222,57 @@ def test_damage_is_damage_however_a_member_is_packed(method, at, tmp_path):
     with pytest.raises(CorpusError, match=r"b\.zip is damaged"):
         unpack(tmp_path / "b.zip", tmp_path / "b")
     assert not (tmp_path / "b").exists()
+
+
+def test_archives_by_their_address_are_kept_as_a_record_s_are(zenodo, tmp_path):
+    tar = tarred({"./03a01Fa.wav": b"RIFF" * 1000})
+    zenodo.files = {"archive.tar.gz": tar}
+    links = {"bea_Amused.tar.gz": f"{zenodo.url}/records/17/files/archive.tar.gz"}
+    assert download_links(links, tmp_path) == [tmp_path / "bea_Amused"]
+    assert (tmp_path / "bea_Amused" / "03a01Fa.wav").read_bytes() == b"RIFF" * 1000
+    kept = (tmp_path / "downloads.sha256").read_text()
+    assert kept == f"{hashlib.sha256(tar).hexdigest()}  bea_Amused.tar.gz\n"
+    zenodo.asked.clear()
+    assert download_links(links, tmp_path) == [tmp_path / "bea_Amused"] and not zenodo.asked
+    (tmp_path / "bea_Amused" / "03a01Fa.wav").unlink()
+    (tmp_path / "bea_Amused").rmdir()
+    zenodo.files = {"archive.tar.gz": tarred({"03a01Fa.wav": b"another"})}
+    with pytest.raises(CorpusError, match="not what was downloaded first"):
+        download_links(links, tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_a_damaged_tar_is_damaged_however_it_is_packed(mode, tmp_path):
+    archive = tmp_path / f"a.tar{mode.replace(':', '.')[1:]}"
+    content = random.Random(0).randbytes(50_000)
+    data = tarred({"a.wav": content, "b.wav": content[::-1]}, mode)
+    archive.write_bytes(data)
+    unpack(archive, tmp_path / "a")
+    assert (tmp_path / "a" / "b.wav").read_bytes() == content[::-1]
+    archive.write_bytes(data[:60_000])
+    with pytest.raises(CorpusError, match="is damaged"):
+        unpack(archive, tmp_path / "cut")
+    assert not (tmp_path / "cut").exists()
+
+
+@pytest.mark.parametrize(
+    ("archive", "said"),
+    [
+        (tarred({"a.wav": b"1", "../b.wav": b"2"}), "'../b.wav', which leads out"),
+        (tarred({"/etc/b.wav": b"2"}), "which leads out"),
+        (tarred({"link": b""}, type=tarfile.SYMTYPE, linkname="/etc"), "a link or a device"),
+        (tarred({"link": b""}, type=tarfile.LNKTYPE, linkname="a.wav"), "a link or a device"),
+        (tarred({"pipe": b""}, type=tarfile.FIFOTYPE), "a link or a device"),
+        (tarred({"a.wav": bytes(2**20)}), "expected at most"),
+        (b"<html>not here</html>", "is damaged"),
+    ],
+)
+def test_a_tar_that_cannot_be_trusted_is_not_unpacked(archive, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "MAX_BYTES", 2**19)
+    (tmp_path / "a.tgz").write_bytes(archive)
+    with pytest.raises(CorpusError, match=said):
+        unpack(tmp_path / "a.tgz", tmp_path / "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tgz"]
 
 
 LINK = {"create_system": 3, "external_attr": (stat.S_IFLNK | 0o777) << 16}

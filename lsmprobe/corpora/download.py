@@ -1,4 +1,6 @@
-"""Open corpora from Zenodo: pooch downloads and compares checksums, archives are unpacked safely.
+"""Open corpora from Zenodo and elsewhere: pooch downloads and compares checksums.
+
+Archives (zip, tar) are unpacked safely.
 
 A folder under its final name is complete: whatever is cut short begins again from a clean start.
 """
@@ -9,10 +11,13 @@ import re
 import shutil
 import stat
 import sys
+import tarfile
 import zipfile
 import zlib
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 from urllib.parse import quote
 
 import pooch
@@ -24,9 +29,11 @@ ZENODO = "https://zenodo.org"
 TIMEOUT_S = 60
 MAX_FILES = 100_000  # in an archive
 MAX_BYTES = 20 * 2**30  # in an archive, unpacked
+SUFFIX = r"\.(zip|tgz|tar(\.(gz|bz2|xz))?)$"  # of an archive that can be unpacked
 CHECKSUMS = "downloads.sha256"  # `sha256sum -c` reads it
 DAMAGE = (  # what reading an archive raises; of bzip2 it may be an OSError without a number, too
     zipfile.BadZipFile,
+    tarfile.TarError,
     zlib.error,
     lzma.LZMAError,
     EOFError,
@@ -61,8 +68,26 @@ def download_record(
     files = {name: md5 for name, md5 in _files(record, server) if re.search(archives, name)}
     if not files:
         raise CorpusError(f"{server}/records/{record} has no file like {archives!r} any more.")
+    with _disk_faults(folder):
+        return [
+            _download(
+                f"{server}/records/{record}/files/{quote(name)}?download=1", name, md5, folder
+            )
+            for name, md5 in files.items()
+        ]
+
+
+def download_links(links: Mapping[str, str], folder: str | Path) -> list[Path]:
+    """As `download_record`, by name and address of each archive, where no checksum is stated."""
+    folder = Path(folder)
+    with _disk_faults(folder):
+        return [_download(address, name, None, folder) for name, address in links.items()]
+
+
+@contextmanager
+def _disk_faults(folder: Path) -> Iterator[None]:
     try:
-        return [_download(record, name, md5, folder, server) for name, md5 in files.items()]
+        yield
     except OSError as error:
         raise CorpusError(f"cannot write to {str(folder)!r}: {error.strerror or error}.") from error
 
@@ -80,10 +105,12 @@ def _files(record: str, server: str) -> list[tuple[str, str | None]]:
         raise CorpusError(f"{address} lists no files; download them by hand.") from error
 
 
-def _download(record: str, name: str, md5: str | None, folder: Path, server: str) -> Path:
-    if not re.fullmatch(r"\w[^/\\]*\.zip", name):
-        raise CorpusError(f"{server}/records/{record} names a file {name!r}; expected NAME.zip.")
-    target = folder / name.removesuffix(".zip")
+def _download(address: str, name: str, md5: str | None, folder: Path) -> Path:
+    if not (re.match(r"\w[^/\\]*$", name) and re.search(SUFFIX, name)):
+        raise CorpusError(
+            f"{address} names a file {name!r}; expected NAME.zip, NAME.tgz or NAME.tar.gz."
+        )
+    target = folder / re.sub(SUFFIX, "", name)
     if target.exists():
         log.info("%s is there already; remove it to download it again", target)
         return target
@@ -93,7 +120,7 @@ def _download(record: str, name: str, md5: str | None, folder: Path, server: str
     try:
         parts.mkdir(parents=True)
         archive = parts / name
-        _fetch(f"{server}/records/{record}/files/{quote(name)}?download=1", md5, archive)
+        _fetch(address, md5, archive)
         line = f"{pooch.file_hash(archive)}  {name}\n"
         is_new = _is_new(line, name, folder / CHECKSUMS)
         unpack(archive, target)
@@ -135,8 +162,16 @@ def _is_new(line: str, name: str, checksums: Path) -> bool:
     return first is None
 
 
+class _Member(NamedTuple):
+    """What an archive says of one of its files."""
+
+    name: str
+    n_bytes: int
+    fault: str  # what forbids to unpack it, if anything
+
+
 def unpack(archive: Path, target: Path) -> None:
-    """Unpack a zip archive into a new folder, which appears when all of it is there.
+    """Unpack a zip or tar archive into a new folder, which appears when all of it is there.
 
     Raises:
         CorpusError: it is damaged, or has names that lead elsewhere, links, a password, or more
@@ -146,21 +181,11 @@ def unpack(archive: Path, target: Path) -> None:
     beside = target.with_name(f".{target.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     try:
-        with zipfile.ZipFile(archive) as zipped:
-            members = zipped.infolist()
-            n_bytes = sum(member.file_size for member in members)
-            if len(members) > MAX_FILES or n_bytes > MAX_BYTES:
-                raise CorpusError(
-                    f"{archive.name} holds {len(members)} files and {n_bytes / 2**30:.1f} GiB; "
-                    f"expected at most {MAX_FILES} and {MAX_BYTES / 2**30:.1f}. Not unpacked."
-                )
-            for member in members:
-                if fault := _fault(member):
-                    raise CorpusError(
-                        f"{archive.name} holds {member.filename!r}, {fault}. Nothing was unpacked."
-                    )
-            # A member yields at most the size it declares, then its checksum is compared.
-            zipped.extractall(beside)
+        with _zipped(archive) if archive.suffix == ".zip" else _tarred(archive) as opened:
+            members, extract_to = opened
+            _refuse_untrusted(archive.name, members)
+            # A member yields at most the size it declares, then its checksum, if any, is compared.
+            extract_to(beside)
         beside.rename(target)
     except (*DAMAGE, OSError) as error:
         if getattr(error, "errno", None) is not None:
@@ -172,14 +197,59 @@ def unpack(archive: Path, target: Path) -> None:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _fault(member: zipfile.ZipInfo) -> str:
+Opened = tuple[list[_Member], Callable[[Path], None]]  # its members, what unpacks them all
+
+
+@contextmanager
+def _zipped(archive: Path) -> Iterator[Opened]:
+    with zipfile.ZipFile(archive) as opened:
+        members = [
+            _Member(
+                each.filename,
+                each.file_size,
+                _fault(
+                    each.filename,
+                    is_plain=stat.S_IFMT(each.external_attr >> 16)
+                    in (0, stat.S_IFREG, stat.S_IFDIR),
+                    is_locked=bool(each.flag_bits & 1),
+                ),
+            )
+            for each in opened.infolist()
+        ]
+        yield members, opened.extractall
+
+
+@contextmanager
+def _tarred(archive: Path) -> Iterator[Opened]:
+    with tarfile.open(archive) as opened:
+        if hasattr(tarfile, "data_filter"):  # from the security releases of each Python on
+            opened.extraction_filter = tarfile.data_filter
+        members = [
+            _Member(each.name, each.size, _fault(each.name, is_plain=each.isreg() or each.isdir()))
+            for each in opened.getmembers()
+        ]
+        yield members, opened.extractall
+
+
+def _refuse_untrusted(name: str, members: list[_Member]) -> None:
+    n_bytes = sum(member.n_bytes for member in members)
+    if len(members) > MAX_FILES or n_bytes > MAX_BYTES:
+        raise CorpusError(
+            f"{name} holds {len(members)} files and {n_bytes / 2**30:.1f} GiB; "
+            f"expected at most {MAX_FILES} and {MAX_BYTES / 2**30:.1f}. Not unpacked."
+        )
+    for member in members:
+        if member.fault:
+            raise CorpusError(
+                f"{name} holds {member.name!r}, {member.fault}. Nothing was unpacked."
+            )
+
+
+def _fault(name: str, *, is_plain: bool, is_locked: bool = False) -> str:
     """What forbids to unpack a member, if anything."""
-    path = PurePosixPath(member.filename.replace("\\", "/"))
-    kind = stat.S_IFMT(member.external_attr >> 16)
+    path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts:
         return "which leads out of the folder"
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+    if not is_plain:
         return "a link or a device"
-    if member.flag_bits & 1:
-        return "which needs a password"
-    return ""
+    return "which needs a password" if is_locked else ""

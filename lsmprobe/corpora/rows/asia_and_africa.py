@@ -180,6 +180,9 @@ ROWS = (
             "38 speakers are stated; the names have 29, some with one emotion only, so leaving "
             "speakers out loses classes",
         ),
+        links={
+            "URDU-Dataset.zip": "https://github.com/siddiquelatif/URDU-Dataset/archive/HEAD.zip"
+        },
         licence="research only",
         obtain="git clone github.com/siddiquelatif/URDU-Dataset",
         source="Latif et al. 2018, arXiv:1812.10411",

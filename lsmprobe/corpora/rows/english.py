@@ -359,6 +359,15 @@ ROWS = (
             "josh has no anger and no disgust",
             "6893 files are stated; the one list that is known has 6887",
         ),
+        links={
+            f"{name}.tar.gz": f"https://www.openslr.org/resources/115/{name}.tar.gz"
+            for name in (
+                *("bea_Amused", "bea_Angry", "bea_Disgusted", "bea_Neutral", "bea_Sleepy"),
+                *("jenie_Amused", "jenie_Angry", "jenie_Disgusted", "jenie_Neutral"),
+                *("jenie_Sleepy", "josh_Amused", "josh_Neutral", "josh_Sleepy"),
+                *("sam_Amused", "sam_Angry", "sam_Disgusted", "sam_Neutral", "sam_Sleepy"),
+            )
+        },
         licence="non-commercial",
         obtain="download from openslr.org/115",
         source="Adigwe et al. 2018, arXiv:1806.09514",
