@@ -10,7 +10,7 @@ import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from lsmprobe.corpora.table import CORPORA
+from lsmprobe.corpora.table import CORPORA, Corpus
 
 PAGE = Path(__file__).parents[1] / "lsmprobe" / "data" / "counts.csv"
 NAMES = {"castro_lima_pt": "castro-lima", "polish_gut": "polish-gut"}  # list -> row
@@ -31,6 +31,11 @@ def counted(name: str, paths: list[str]) -> list[tuple[str, ...]]:
     ]
 
 
+def _says_all(row: Corpus) -> bool:
+    """Whether the paths alone say emotion and speaker, as far as either is known."""
+    return not row.needs_label_files and bool(row.n_speakers or not row.labelled_by)
+
+
 def page(folder: Path) -> str:
     """The file as the lists and the table have it now."""
     with PAGE.open(encoding="utf-8", newline="") as file:
@@ -38,7 +43,7 @@ def page(folder: Path) -> str:
     for place in sorted(folder.glob("*.tsv.gz")):
         name = place.name.removesuffix(".tsv.gz")
         name = NAMES.get(name, name)
-        if name in CORPORA and not CORPORA[name].needs_label_files:
+        if name in CORPORA and _says_all(CORPORA[name]):
             with gzip.open(place, "rt", encoding="utf-8", newline="") as file:
                 paths = [line["path"] for line in csv.DictReader(file, delimiter="\t")]
             if new := counted(name, paths):
