@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from lsmprobe.layers.weights import rank_agreement as rank_agreement
     from lsmprobe.probing.stage import probe as probe
     from lsmprobe.probing.table import register_head as register_head
+    from lsmprobe.report.figures import draw_confusion as draw_confusion
+    from lsmprobe.report.figures import draw_groups as draw_groups
     from lsmprobe.report.figures import draw_health as draw_health
     from lsmprobe.report.figures import draw_knowledge as draw_knowledge
     from lsmprobe.report.figures import draw_layer_curve as draw_layer_curve
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from lsmprobe.report.transfer import transfer_matrix as transfer_matrix
     from lsmprobe.results.comparison import compare_records as compare_records
     from lsmprobe.results.comparison import compare_runs as compare_runs
+    from lsmprobe.results.records import load_predictions as load_predictions
     from lsmprobe.results.records import load_results as load_results
     from lsmprobe.results.score_table import score_table as score_table
 
@@ -89,6 +92,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "probing.stage": ["probe"],
         "probing.table": ["register_head"],
         "report.figures": [
+            "draw_confusion",
+            "draw_groups",
             "draw_health",
             "draw_knowledge",
             "draw_layer_curve",
@@ -103,7 +108,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "report.page": ["show"],
         "report.transfer": ["transfer_layers", "transfer_matrix"],
         "results.comparison": ["compare_records", "compare_runs"],
-        "results.records": ["load_results"],
+        "results.records": ["load_predictions", "load_results"],
         "results.score_table": ["score_table"],
     },
 )

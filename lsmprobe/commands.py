@@ -57,13 +57,19 @@ def extract_command(config: ExtractConfig) -> None:
 
 
 def probe_command(config: ProbeConfig) -> int:
-    """Run stage 2 and print its scores and what failed; 0 if nothing did."""
+    """Run stage 2 and print its scores and what failed; 0 if nothing did.
+
+    A sweep over the layers ends with its curves drawn, and the layers that validation chooses.
+    """
     from lsmprobe.probing.stage import probe_all
     from lsmprobe.report.score_lines import format_scores
+    from lsmprobe.report.sweep import format_sweeps
 
     results, failures = probe_all(config, progress=terminal)
     if len(results):
         print(format_scores(results))
+        if config.layer == "all":
+            print(format_sweeps(results, config.results_dir), sep="\n")
         print(f"records: {config.results_dir}", flush=True)
     for what, error in failures.items():
         print(f"lsmprobe: {what}: {error}", file=sys.stderr)
@@ -122,22 +128,10 @@ def predict_command(config: PredictConfig) -> None:
 
 
 def report_command(config: ReportConfig) -> None:
-    """Print the paper's tables from the records and write them, or write the page."""
-    from lsmprobe.report.page import make_page
-    from lsmprobe.report.paper_report import make_report
+    """Print what the records answer and write it, or write the page."""
+    from lsmprobe.report.make import make_report, write_page
 
-    if config.html:
-        out = (config.out or config.results_dir / "report") / "report.html"
-        print(
-            make_page(
-                config.results_dir,
-                out,
-                cache_dir=config.cache_dir,
-                embed_audio=config.embed_audio,
-            )
-        )
-        return
-    print(make_report(config))
+    print(write_page(config) if config.html else make_report(config))
 
 
 def demo_command(config: DemoConfig) -> None:

@@ -420,7 +420,7 @@ class PredictConfig(Config):
 
 @dataclass(frozen=True)
 class ReportConfig(Config):
-    """The paper's tables and its Figure 2 from the records that are there, beside its numbers."""
+    """What the records answer: which layer, head and model, how sure, and better than what."""
 
     results_dir: Path = Path("results")
     """Where probe.py wrote its records."""
@@ -430,12 +430,16 @@ class ReportConfig(Config):
     """Only these models, as the records name them."""
     dataset: tuple[str, ...] = ()
     """Only these corpora."""
+    target: tuple[str, ...] = ()
+    """Only runs that learned these targets: emotion, gender, valence, ..."""
     split: tuple[str, ...] = ()
     """Only runs with these splits: speaker, loso, ..."""
     feature_norm: tuple[str, ...] = ()
     """Only runs with these feature normalisations: none, zscore, layernorm."""
     protocol: Literal["any", "paper"] = "any"
     """paper: only runs of the paper's protocol, with its Tables 1 to 3 and Figure 2."""
+    full: bool = False
+    """The paper's tables for every set of settings that was run, however long that is."""
     html: bool = False
     """Write the page instead: one file, OUT/report.html, that opens offline by double click."""
     cache_dir: Path = Path("cache")

@@ -173,7 +173,7 @@ def test_weights_have_their_spread_and_shares_are_dashed():
     assert (weight.lines[0].get_linestyle(), share.lines[0].get_linestyle()) == ("-", "--")
     assert 0.5 in [line.get_ydata()[0] for line in ax.lines]  # what two equal layers would have
     alone = draw_weight_lines(weights().drop(columns="share"))
-    assert alone.get_ylabel() == "weight, mean ± deviation over runs"
+    assert alone.get_ylabel() == "weight, mean ± standard deviation over runs"
     assert len(alone.containers) == 1
 
 
@@ -195,14 +195,14 @@ def test_random_weights_are_dashed_beside_the_same_colour():
     assert (own.get_linestyle(), control.get_linestyle()) == ("-", "--")
     names = [text.get_text() for text in ax.get_legend().get_texts()]
     assert names == ["emotion (macro-F1)", "pitch (R²)"]
-    assert ax.get_title() == "m on c; dashed: random weights"
+    assert ax.get_title() == "m on c, split loso, norm zscore; dashed: random weights"
 
 
 def test_random_weights_alone_are_no_control():
     ax = draw_knowledge(curve(model="toy", random_weights=True))
     assert [line.get_linestyle() for line in ax.lines] == ["-"]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["emotion (macro-F1)"]
-    assert ax.get_title() == "toy on c"
+    assert ax.get_title() == "toy on c, split loso, norm zscore"
 
 
 def test_what_a_corpus_does_not_tell_has_a_name():

@@ -36,6 +36,11 @@ from lsmprobe.splits.file import Fold, Split, plural
 
 NAMES = ("corpus", "model", "hub_id", "revision", "store")  # the hash of the weights says more
 SHOWN = 3  # sentences that two corpora share
+COLUMNS = [  # of the table, what people read first
+    *("model", "source", "target", "head", "layer", "macro_f1", "std", "low", "high"),
+    *("feature_norm", "target_norm", "emotions", "random_weights", "interval_over", "uar"),
+    *("accuracy", "constant_f1", "n_test", "runs", "alarms", "experiment"),
+]
 log = logging.getLogger(__name__)
 
 
@@ -358,16 +363,20 @@ def _transfer(config: TransferConfig, pair: Pair) -> pd.DataFrame:
     )
     table = _scored(there, task, across)
     diagonal = _scored(here, target, within)
-    for rows, name in ((table, pair.source), (diagonal, pair.target)):
-        rows.insert(2, "source", name)
-        rows.insert(3, "target", pair.target)
-        rows.insert(4, "emotions", ", ".join(pair.emotions))
-        rows.insert(8, "target_norm", config.target_norm if rows is table else False)
+    tables = [
+        rows.assign(
+            source=name,
+            target=pair.target,
+            emotions=", ".join(pair.emotions),
+            target_norm=config.target_norm and rows is table,
+        )
+        for rows, name in ((table, pair.source), (diagonal, pair.target))
+    ]
     of_target = diagonal.set_index(["head", "layer"])["macro_f1"]
     return pd.concat(
         [
-            rows.merge(of_target.rename("within_f1").reset_index(), how="left")
-            for rows in (table, diagonal)
+            rows[COLUMNS].merge(of_target.rename("within_f1").reset_index(), how="left")
+            for rows in tables
         ],
         ignore_index=True,
     )
@@ -379,11 +388,4 @@ def _scored(config: TransferConfig, task: Task, runs: Sequence[Run]) -> pd.DataF
     train_together(jobs, task, on_epoch=lambda: None)
     results = results_table(run.path for run in runs)
     told = results.groupby("experiment")[["random_weights", "n_test"]].first()
-    table = score_table(results).join(told, on="experiment")
-    return table[
-        [
-            *("model", "random_weights", "head", "layer", "feature_norm", "macro_f1", "std"),
-            *("low", "high", "interval_over", "uar", "accuracy", "constant_f1", "n_test", "runs"),
-            *("alarms", "experiment"),
-        ]
-    ]
+    return score_table(results).join(told, on="experiment")

@@ -35,6 +35,7 @@ class Answers:
     truth: list[np.ndarray]  # classes as 0 to k - 1, or numbers
     answers: list[np.ndarray]
     speakers: list[np.ndarray]
+    levels: tuple[float, Shuffled] | None = None  # of macro-F1, where a record tells them
 
     @property
     def together(self) -> RunAnswers:
@@ -94,7 +95,7 @@ def _choose(layers: Mapping[int, list[Answers]]) -> tuple[dict[int, int], list[A
         for row in best:
             n_chosen[numbers[row]] += 1
         given = [runs[row].answers[fold] for fold, row in enumerate(best)]
-        chosen.append(replace(runs[0], answers=given))
+        chosen.append(replace(runs[0], answers=given, levels=None))
     return n_chosen, chosen
 
 
@@ -160,6 +161,8 @@ def _interval(runs: Sequence[Answers], metric: Metric) -> Interval:
 
 def _levels(run: Answers, metric: Metric) -> tuple[float, Shuffled]:
     """What the best constant answer scores, and what the run's own answers do when shuffled."""
+    if run.levels and metric == "macro_f1":
+        return run.levels
     truth, answers, _ = run.together
     if metric == "r2":
         return 0.0, shuffled_r2(truth, answers)

@@ -139,7 +139,9 @@ def layer_health(cache: FeatureCache | str | Path) -> pd.DataFrame:
             if values[name] > 0:
                 findings.append(f"layer {layer}: {100 * values[name]:.2g}% of its units {what}.")
         rows.append({"layer": layer, **values, "findings": " ".join(findings)})
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    table.attrs["about"] = f"{cache.model}, {cache.corpus}"
+    return table
 
 
 def _overflowed(cache: FeatureCache, layer: int) -> float:

@@ -23,11 +23,12 @@ from lsmprobe.cache.verify import verify_once
 from lsmprobe.config import ProbeConfig, Seed
 from lsmprobe.errors import SettingsError, SplitError
 from lsmprobe.layers.answers import Answers, Metric, curve_of, score_of
+from lsmprobe.layers.curves import keep_curve
+from lsmprobe.layers.recorded import recorded_answers
 from lsmprobe.layers.regression import NormName, fit_and_answer
 from lsmprobe.layers.targets import OWN_LABELS, TARGETS, WORDS, Target, find_target, labels_of
 from lsmprobe.probing.stage import probe
 from lsmprobe.progress import Progress, automatic
-from lsmprobe.results.records import load_record
 from lsmprobe.results.scores import ScoreName
 from lsmprobe.splits.file import Split
 from lsmprobe.splits.kinds import make_split
@@ -79,7 +80,8 @@ def probe_layers(
             learned: `above_shuffled` is the score less the control's. `sentence` or `speaker` deals
             a random value to each of them, the same in training and test, so that whoever knows the
             sentence (or the voice) can learn it by heart: `selectivity` is the score less that.
-        results_dir: where energy and pitch are kept.
+        results_dir: where energy and pitch are kept, and if the folder is there, the curve, in
+            RESULTS_DIR/curves, for `lsmprobe report`.
         progress: how progress is shown.
 
     Returns:
@@ -89,7 +91,7 @@ def probe_layers(
         shuffled against the truth: mean, and the point that 95% do not exceed), n_test, runs (1),
         validation (mean over folds); chosen (by validation, in how many folds) of choices, and the
         score of the layers chosen, best_score with its ends; control_task, control (its score),
-        above_shuffled, selectivity.
+        above_shuffled, selectivity; split_seed.
 
     Raises:
         LsmprobeError: no such target, a split that cannot be made, missing audio, damage.
@@ -117,6 +119,8 @@ def probe_layers(
     above = curve["score"] - curve["control"]
     curve["above_shuffled"] = above if control == "labels" else np.nan
     curve["selectivity"] = np.nan if control == "labels" else above
+    curve["split_seed"] = split_seed
+    keep_curve(curve, results_dir)
     return curve
 
 
@@ -167,7 +171,7 @@ def sweep_layers(
     results = probe(config)
     kind, labels = results["split"].iloc[0], labels_of(results["settings"].iloc[0])
     about = _about(cache, "emotion", config.head, config.feature_norm, kind, score, labels)
-    return curve_of(about, _recorded(results))
+    return curve_of(about, recorded_answers(results))
 
 
 @checked
@@ -385,24 +389,4 @@ def _regress(
                 speakers=[speakers[test] for test in tested],
             )
         ]
-    return found
-
-
-def _recorded(results: pd.DataFrame) -> dict[int, list[Answers]]:
-    """Every run on every layer, from the records of the paper's heads."""
-    found: dict[int, list[Answers]] = {}
-    for row in results.sort_values(["layer", "seed"]).itertuples():
-        record = load_record(Path(row.path))
-        classes, folds = record["classes"], record["folds"]
-        fold_of = np.repeat(range(len(folds)), [fold["n_test"] for fold in folds])
-        tested = [part for _, part in pd.DataFrame(record["predictions"]).groupby(fold_of)]
-        found.setdefault(int(row.layer), []).append(
-            Answers(
-                n_classes=len(classes),
-                validation=[f["history"][f["best_epoch"] - 1]["validation_score"] for f in folds],
-                truth=[np.searchsorted(classes, part["emotion"]) for part in tested],
-                answers=[np.searchsorted(classes, part["predicted"]) for part in tested],
-                speakers=[part["speaker"].to_numpy() for part in tested],
-            )
-        )
     return found

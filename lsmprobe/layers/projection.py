@@ -55,7 +55,10 @@ def project_layer(
         perplexity = min(30.0, (len(features) - 1) / 3)
         points = TSNE(perplexity=perplexity, random_state=seed, init="pca").fit_transform(features)
     columns = ["key", "emotion", "speaker", "gender", "sentence"]
-    return pd.DataFrame(points, columns=["x", "y"]).join(cache.utterances[columns])
+    table = pd.DataFrame(points, columns=["x", "y"]).join(cache.utterances[columns])
+    named = {"pca": "principal components", "tsne": "t-SNE"}[method]
+    table.attrs["about"] = f"{cache.model}, {cache.corpus}, layer {layer}, {named}"
+    return table
 
 
 def _tensor(array: np.ndarray) -> Tensor:

@@ -215,7 +215,8 @@ def layer_similarity(
             if other is cache:
                 values.loc[two, one] = values.loc[one, two]
     values.index.name, values.columns.name = cache.model, other.model
-    values.attrs |= {"measure": NAMES[measure], "rows": rows}
+    corpora = " and ".join(dict.fromkeys((cache.corpus, other.corpus)))
+    values.attrs |= {"measure": NAMES[measure], "rows": rows, "corpus": corpora}
     return values
 
 

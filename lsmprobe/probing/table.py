@@ -217,6 +217,8 @@ class Norm:
     """From what returns mean and standard deviation of the training set; asked only if needed."""
     load: Callable[[Mapping[str, Tensor]], nn.Module]
     """From the buffers that it was saved with."""
+    has_statistics: bool = False
+    """Whether it is fitted to a corpus, so that it matters to which."""
 
 
 NORMS: dict[str, Norm] = {
@@ -227,6 +229,7 @@ NORMS: dict[str, Norm] = {
             "zscore",
             lambda moments: Standardise(*moments()),
             lambda saved: Standardise(saved["mean"], saved["std"]),
+            has_statistics=True,
         ),
         Norm("layernorm", lambda moments: NormaliseVectors(), lambda saved: NormaliseVectors()),
     )

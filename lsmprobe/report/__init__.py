@@ -11,8 +11,10 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "paper_report": ["make_report"],
+        "make": ["make_report"],
         "figures": [
+            "draw_confusion",
+            "draw_groups",
             "draw_health",
             "draw_knowledge",
             "draw_layer_curve",

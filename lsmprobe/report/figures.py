@@ -14,10 +14,18 @@ from matplotlib.figure import Figure
 
 from lsmprobe.arguments import checked
 from lsmprobe.errors import ResultsError
+from lsmprobe.layers.recorded import recorded_curves
+from lsmprobe.layers.weights import layer_weights
+from lsmprobe.report.outcomes import by_group, confusion
 
 # Okabe and Ito 2008: told apart with every kind of colour blindness; yellow is left out, it fades.
+# Behind them two dark shades and a grey, so that ten speakers have ten colours; every colour comes
+# with a marker of its own, and nine markers beside ten colours make 90 looks.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
-MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "*"]
+COLOURS += ["#882255", "#999999", "#332288"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", ">", "*"]
+MAX_BANDS = 4  # more lines have bars for intervals
+LEGEND_ROWS = 16  # more names make another column
 METRICS = {"macro_f1": "macro-F1", "uar": "UAR", "accuracy": "accuracy", "r2": "R²"}
 
 
@@ -25,28 +33,42 @@ def draw_layer_weights(weights: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Greyscale map of layer weights, a row per experiment; darker is heavier (Figure 2).
 
     Args:
-        weights: what `layer_weights` returned.
+        weights: what `layer_weights` returned; or results, of which it is asked for.
         ax: where to draw; by default a new figure.
+
+    Raises:
+        ResultsError: no run among these results weighs layers.
     """
+    if "layer_weights" in weights:
+        weights = _weights_of(weights)
     random = np.where(weights.random_weights, " (random weights)", "")
     weights = weights.assign(model=weights.model + random)
     keys = ["model", "corpus", "split", "feature_norm", "experiment"]
     table = weights.pivot_table(index=keys, columns="layer", values="weight")
-    named = [key for key in keys[:-1] if key in keys[:2] or len(set(weights[key])) > 1]
-    names = [", ".join(row) for row in table.reset_index()[named].to_numpy()]
+    differing = [key for key in keys[:-1] if key in keys[:2] or len(set(weights[key])) > 1]
+    name, _ = _names(weights, keys)
+    names = [name(row, differing) for _, row in table.reset_index().groupby(keys)]
     if ax is None:
-        size = 1.5 + 0.55 * max(len(table.columns), 6), 1.4 + 0.45 * len(table)  # inches
-        _, ax = plt.subplots(figsize=size, layout="constrained")
-    ax.imshow(table, cmap="Greys", vmin=0, vmax=2 * table.max(axis=None), aspect="auto")
-    for row, values in enumerate(table.to_numpy()):
-        for column, value in enumerate(values):
-            if not pd.isna(value):
-                ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8)
+        longest = max(map(len, names))
+        size = 0.9 + 0.08 * longest + 0.42 * max(len(table.columns), 8), 1.4 + 0.4 * len(table)
+        ax = _axes(*size)
+    shades = table.mul(table.notna().sum(axis=1), axis=0)  # relative to an even share
+    shown = min(0.8, float(shades.min(axis=None))), max(1.2, float(shades.max(axis=None)))
+    _draw_map(ax, shades.to_numpy(), shown, table.to_numpy(), decimals=2)
     ax.set_xticks(range(len(table.columns)), [str(layer) for layer in table.columns])
     ax.set_yticks(range(len(table)), names)
     ax.set_xlabel("layer")
-    ax.set_title("Multi-Layer's layer weights", fontsize=10)
+    shared = name(weights, [key for key in keys[2:-1] if key not in differing])
+    ax.set_title(", ".join(filter(None, ("Multi-Layer's layer weights", shared))), fontsize=10)
     return ax
+
+
+def _weights_of(results: pd.DataFrame) -> pd.DataFrame:
+    if results["layer_weights"].isna().all():
+        raise ResultsError(
+            "no run among these results weighs layers; expected some of --head multilayer."
+        )
+    return layer_weights(results)
 
 
 def draw_mean_layer_weights(weights: pd.DataFrame) -> Axes:
@@ -79,7 +101,7 @@ def draw_mean_layer_weights(weights: pd.DataFrame) -> Axes:
             _draw_map(ax, shades, shown, 100 * values, decimals=2)
         ax.set_yticks(range(len(models)), models)
     axes[0].set_title("layer weight, percent", fontsize=10)
-    axes[1].set_title("its deviation over runs", fontsize=10)
+    axes[1].set_title("its standard deviation over runs", fontsize=10)
     axes[1].set_xticks(range(len(layers)), [str(layer) for layer in layers])
     axes[1].set_xlabel("layer")
     return axes[0]
@@ -113,36 +135,64 @@ def save_figure(ax: Axes, path: Path) -> None:
 
 
 def draw_layer_curve(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """The score of every layer: a line per model, normalisation, head, ... with its 95 % interval.
+    """The score of every layer: a line per model, normalisation, head, ... with its 95% interval.
 
     Args:
-        curve: what `probe_layers` returned, or several of them, concatenated.
+        curve: what `probe_layers` or `sweep_layers` returned, or several of them, concatenated; or
+            results, whose sweeps over layers are drawn.
         ax: where to draw; by default a new figure.
 
     Raises:
-        ResultsError: the curves are of several scores, which share no axis.
+        ResultsError: the curves are of several scores, which share no axis; or there is no sweep
+            among these results.
     """
-    ax = ax or _axes()
+    if "layer_weights" in curve:
+        curve = recorded_curves(curve)
+    own, ax = ax is None, ax or _axes()
     keys = ["model", "corpus", "target", "head", "feature_norm", "split"]
     name, title = _names(curve, keys)
-    lines = curve.groupby(keys, sort=False)
-    for (_, rows), colour, marker in zip(lines, cycle(COLOURS), cycle(MARKERS)):
+    settings = _other_settings(curve, keys)
+    lines = curve.groupby([*keys, settings], sort=False)
+    looks = zip(lines, cycle(COLOURS), cycle(MARKERS))
+    for n, (((*_, other), rows), colour, marker) in enumerate(looks):
+        rows = rows.sort_values("layer")
         layers = rows["layer"]
-        ax.plot(layers, rows["score"], color=colour, marker=marker, label=name(rows))
+        label = ", ".join(filter(None, (name(rows), other)))
+        if len(lines) > MAX_BANDS:  # bands would cover each other: bars, side by side
+            layers = layers + 0.5 * (n / (len(lines) - 1) - 0.5)
+            ends = rows["score"] - rows["low"], rows["high"] - rows["score"]
+            ax.errorbar(layers, rows["score"], yerr=ends, fmt="none", ecolor=colour, elinewidth=0.8)
+        ax.plot(layers, rows["score"], color=colour, marker=marker, markersize=5, label=label)
+        if len(lines) > MAX_BANDS:
+            continue
         ax.fill_between(layers, rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0)
     if len(curve["metric"].unique()) > 1:
         raise ResultsError(
             f"the curves are of several scores ({', '.join(curve['metric'].unique())}), which "
             "share no axis; draw them one by one."
         )
-    for constant in curve["constant"].round(3).unique():
-        _draw_level(ax, constant, "best constant answer", "--")
-    if curve["metric"].iloc[0] != "r2":
-        _draw_level(ax, curve["shuffled"].mean(), "shuffled answers", ":")
+    levels = curve.groupby("corpus", sort=False)
+    for corpus, rows in levels:  # each corpus has its own
+        which = f" ({corpus})" if len(levels) > 1 else ""
+        _draw_level(ax, rows["constant"].mean(), f"best constant answer{which}", "--")
+        if rows["metric"].iloc[0] != "r2" and rows["shuffled"].notna().any():
+            _draw_level(ax, rows["shuffled"].mean(), f"shuffled answers{which}", ":")
     ax.set_ylim(min(0, curve["low"].min()), 102)
     ax.set_ylabel(" or ".join(f"{METRICS[metric]} (%)" for metric in curve["metric"].unique()))
-    ax.set_title(title)
-    return _over_layers(ax, curve["layer"], legend=len(lines) > 1)
+    ax.set_title(title, fontsize=10)
+    return _over_layers(ax, curve["layer"], legend=len(lines) > 1, own=own)
+
+
+def _other_settings(curve: pd.DataFrame, keys: Sequence[str]) -> pd.Series:
+    """What tells sweeps apart that agree in all of these: a number for each set of settings."""
+    if "settings" not in curve:
+        return pd.Series("", index=curve.index, name="other")
+    texts = curve["settings"].fillna("")
+    order = texts.groupby([curve[key] for key in keys]).transform(
+        lambda own: own.map({text: i for i, text in enumerate(own.unique())})
+    )
+    named = ["" if not n else f"other settings ({n})" for n in order]
+    return pd.Series(named, index=curve.index, name="other")
 
 
 def _draw_level(ax: Axes, score: float, name: str, line: str) -> None:
@@ -168,7 +218,7 @@ def draw_weight_lines(weights: pd.DataFrame, ax: Axes | None = None) -> Axes:
             a line per experiment.
         ax: where to draw; by default a new figure.
     """
-    ax = ax or _axes()
+    own, ax = ax is None, ax or _axes()
     keys = ["model", "corpus", "split", "feature_norm"]
     name, title = _names(weights, keys)
     values = {"weight": ("-", "full"), "share": ("--", "none")}
@@ -191,9 +241,9 @@ def draw_weight_lines(weights: pd.DataFrame, ax: Axes | None = None) -> Axes:
             )
         ax.axhline(1 / rows["layer"].nunique(), color="grey", linestyle=":", linewidth=1)
     ax.set_ylim(0, 1.1 * weights[shown].max(axis=None))
-    ax.set_ylabel(" and ".join(shown) + ", mean ± deviation over runs")
-    ax.set_title(title)
-    return _over_layers(ax, weights["layer"], legend=len(lines) * len(shown) > 1)
+    ax.set_ylabel(" and ".join(shown) + ", mean ± standard deviation over runs", fontsize=9)
+    ax.set_title(title, fontsize=10)
+    return _over_layers(ax, weights["layer"], legend=len(lines) * len(shown) > 1, own=own)
 
 
 def draw_similarity(
@@ -220,6 +270,8 @@ def draw_similarity(
     ax.set_xlabel(f"layer of {similarity.columns.name}")
     ax.set_ylabel(f"layer of {similarity.index.name}")
     cast(Figure, ax.figure).colorbar(image, ax=ax, label=measure)
+    if corpus := similarity.attrs.get("corpus"):
+        ax.set_title(f"on {corpus}", fontsize=10)
     return ax
 
 
@@ -230,7 +282,7 @@ def draw_knowledge(knowledge: pd.DataFrame, ax: Axes | None = None) -> Axes:
         knowledge: what `what_layers_know` returned, of one corpus.
         ax: where to draw; by default a new figure.
     """
-    ax = ax or _axes()
+    own, ax = ax is None, ax or _axes()
     if knowledge["random_weights"].all():  # nothing that they could be the control of
         knowledge = knowledge.assign(random_weights=False)
     for (target, rows), colour, marker in zip(
@@ -238,7 +290,7 @@ def draw_knowledge(knowledge: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ):
         metric = METRICS[rows["metric"].iloc[0]]
         for _, model in rows.groupby("model", sort=False):
-            random = model["random_weights"].iloc[0]
+            random = bool(model["random_weights"].iloc[0])
             ax.plot(
                 model["layer"],
                 model["score"],
@@ -251,10 +303,14 @@ def draw_knowledge(knowledge: pd.DataFrame, ax: Axes | None = None) -> Axes:
             )
     models = list(knowledge.loc[~knowledge["random_weights"], "model"].unique())
     title = f"{', '.join(models)} on {knowledge['corpus'].iloc[0]}"
-    ax.set_title(f"{title}; dashed: random weights" if knowledge["random_weights"].any() else title)
+    if "split" in knowledge:  # that of the speaker is another one
+        splits, norms = (list(knowledge[name].unique()) for name in ("split", "feature_norm"))
+        title += f", split {' or '.join(splits)}, norm {' or '.join(norms)}"
+    random = knowledge["random_weights"].any()
+    ax.set_title(f"{title}; dashed: random weights" if random else title, fontsize=10)
     ax.set_ylabel("score (%)")
     ax.set_ylim(min(0, knowledge["score"].min()) - 3, 103)
-    return _over_layers(ax, knowledge["layer"], legend=True)
+    return _over_layers(ax, knowledge["layer"], legend=True, own=own)
 
 
 def draw_health(health: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -264,7 +320,7 @@ def draw_health(health: pd.DataFrame, ax: Axes | None = None) -> Axes:
         health: what `layer_health` returned.
         ax: where to draw; by default a new figure.
     """
-    ax = ax or _axes()
+    own, ax = ax is None, ax or _axes()
     shown = {
         "mean_cosine": "cosine between clips",
         "rank_share": "effective rank / most possible",
@@ -276,8 +332,11 @@ def draw_health(health: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.plot(health["layer"], 100 * health[column], color=colour, marker=marker, label=name)
     ax.set_ylabel("percent")
     findings = "\n".join(text for text in health["findings"] if text)
-    ax.set_title(findings or "no layer is degenerate", fontsize=10)
-    return _over_layers(ax, health["layer"], legend=True)
+    title = findings or "no layer is degenerate"
+    if about := health.attrs.get("about"):
+        title = f"{about}: {title}" if not findings else f"{about}\n{title}"
+    ax.set_title(title, fontsize=10)
+    return _over_layers(ax, health["layer"], legend=True, own=own)
 
 
 def draw_projection(points: pd.DataFrame, colour: str = "emotion", ax: Axes | None = None) -> Axes:
@@ -288,14 +347,14 @@ def draw_projection(points: pd.DataFrame, colour: str = "emotion", ax: Axes | No
         colour: the column that colours them: emotion, speaker, gender or sentence.
         ax: where to draw; by default a new figure.
     """
-    ax = ax or _axes()
+    own, ax = ax is None, ax or _axes()
     names = sorted(points[colour].unique())
     for name, shade, marker in zip(names, cycle(COLOURS), cycle(MARKERS)):
-        own = points[points[colour] == name]
+        rows = points[points[colour] == name]
         ax.scatter(
-            own["x"],
-            own["y"],
-            s=18,
+            rows["x"],
+            rows["y"],
+            s=22,
             color=shade,
             marker=marker,
             alpha=0.75,
@@ -304,15 +363,9 @@ def draw_projection(points: pd.DataFrame, colour: str = "emotion", ax: Axes | No
         )
     ax.set_xticks([])
     ax.set_yticks([])
-    columns = 1 + (len(names) - 1) // 16
-    ax.legend(
-        title=colour,
-        frameon=False,
-        loc="center left",
-        bbox_to_anchor=(1, 0.5),
-        ncols=columns,
-        fontsize=9,
-    )
+    if about := points.attrs.get("about"):
+        ax.set_title(about, fontsize=10)
+    _beside(ax, own, title=colour)
     return ax
 
 
@@ -327,6 +380,7 @@ def draw_transfer(
         measure: the name beside the colours.
     """
     ax = _percent_map(matrix, ax, measure)
+    ax.set_title(matrix.attrs.get("about", ""), fontsize=10)
     ax.set_xlabel("tested on")
     ax.set_ylabel("trained on")
     ax.set_xticks(ax.get_xticks(), matrix.columns, rotation=45, ha="right", rotation_mode="anchor")
@@ -344,8 +398,86 @@ def draw_transfer_layers(
         measure: the name beside the colours.
     """
     ax = _percent_map(scores, ax, measure)
+    ax.set_title(scores.attrs.get("about", ""), fontsize=10)
     ax.set_xlabel("layer")
     return ax
+
+
+def draw_confusion(predictions: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Heat map of what is mistaken for what, in percent of each true class; rows are true.
+
+    Args:
+        predictions: what `load_predictions` returned, of one run or of several, concatenated.
+        ax: where to draw; by default a new figure.
+    """
+    counts = confusion(predictions)
+    shares = 100 * counts.div(counts.sum(axis=1), axis=0)
+    shares.index = [f"{name} ({n})" for name, n in counts.sum(axis=1).items()]
+    ax = _percent_map(shares, ax, "answers to a true class")
+    ax.set_xlabel("answered")
+    ax.set_ylabel("true (answers)")
+    ax.set_xticks(ax.get_xticks(), counts.columns, rotation=45, ha="right", rotation_mode="anchor")
+    return ax
+
+
+@checked
+def draw_groups(
+    predictions: pd.DataFrame,
+    column: str = "speaker",
+    ax: Axes | None = None,
+) -> Axes:
+    """How many answers are right in each group, with Wilson's 95% interval; lowest on top.
+
+    Args:
+        predictions: as for `draw_confusion`, with the column.
+        column: speaker, or another one that was joined to the table.
+        ax: where to draw; by default a new figure.
+    """
+    table = by_group(predictions, column).sort_values("share", ascending=False)
+    ax = ax or _axes(5.4, 1.4 + 0.3 * len(table))
+    places = np.arange(len(table))
+    ends = table["share"] - table["low"], table["high"] - table["share"]
+    ax.errorbar(
+        table["share"],
+        places,
+        xerr=np.clip(ends, 0, None),
+        fmt="o",
+        color=COLOURS[0],
+        capsize=3,
+    )
+    everyone = 100 * table["right"].sum() / table["clips"].sum()
+    ax.axvline(everyone, color="grey", linestyle="--", linewidth=1)
+    ax.set_yticks(places, [f"{row.name} ({row.clips})" for row in table.itertuples(index=False)])
+    ax.set_ylim(-0.7, len(table) - 0.3)
+    ax.set_xlim(0, 102)
+    ax.set_xlabel("right answers (%); dashed: all")
+    ax.set_ylabel(f"{column} (answers)")
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def draw_answers(predictions: pd.DataFrame, title: str) -> Axes:
+    """What is mistaken for what, and beside it how each speaker fares; the first of two Axes.
+
+    Args:
+        predictions: as for `draw_confusion`.
+        title: of both.
+    """
+    n_classes = len(confusion(predictions))
+    n_speakers = predictions["speaker"].nunique()
+    height = 2.2 + max(0.36 * max(n_classes, 5), 0.3 * n_speakers)
+    width = 3.2 + 0.5 * max(n_classes, 5)
+    figure, axes = plt.subplots(
+        1,
+        2,
+        figsize=(width + 4.6, min(height, 40)),
+        width_ratios=(width, 4.6),
+        layout="constrained",
+    )
+    figure.suptitle(title, fontsize=10)
+    draw_confusion(predictions, axes[0])
+    draw_groups(predictions, "speaker", axes[1])
+    return axes[0]
 
 
 def _percent_map(scores: pd.DataFrame, ax: Axes | None, measure: str) -> Axes:
@@ -370,14 +502,14 @@ def _percent_map(scores: pd.DataFrame, ax: Axes | None, measure: str) -> Axes:
 def draw_learning_curve(
     curve: pd.DataFrame, ax: Axes | None = None, *, over: Literal["speakers", "clips"] = "speakers"
 ) -> Axes:
-    """Score against the size of the training set: the mean of the runs, and its deviation as band.
+    """Score against the size of the training set: mean and standard deviation over the runs.
 
     Args:
         curve: what `learning_curve` returned, or several of them, concatenated.
         ax: where to draw; by default a new figure.
         over: what is counted; clips are the mean of the runs.
     """
-    ax = ax or _axes()
+    own, ax = ax is None, ax or _axes()
     keys = ["model", "corpus", "head", "layer", "feature_norm"]
     layers = ["all layers" if pd.isna(layer) else f"layer {layer}" for layer in curve["layer"]]
     known = curve.assign(layer=layers)
@@ -394,12 +526,12 @@ def draw_learning_curve(
         ax.set_xticks(sorted(set(curve["speakers"])))
     ax.set_xlabel(f"training {over}")
     scores = " or ".join(f"{METRICS[metric]} (%)" for metric in curve["metric"].unique())
-    ax.set_ylabel(f"{scores}, mean ± deviation over runs")
+    ax.set_ylabel(f"{scores}, mean ± standard deviation over runs", fontsize=9)
     ax.set_ylim(0, 102)
-    ax.set_title(title)
+    ax.set_title(title, fontsize=10)
     ax.spines[["top", "right"]].set_visible(False)
     if len(lines) > 1:
-        ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
+        _beside(ax, own)
     return ax
 
 
@@ -408,17 +540,37 @@ def _axes(width: float = 6.8, height: float = 4.2) -> Axes:
     return plt.subplots(figsize=(width, height), layout="constrained")[1]
 
 
-def _over_layers(ax: Axes, layers: pd.Series, *, legend: bool) -> Axes:
+def _over_layers(ax: Axes, layers: pd.Series, *, legend: bool, own: bool) -> Axes:
     numbers = sorted(set(layers))
     ax.set_xticks(numbers[:: 1 if len(numbers) <= 13 else 4])
     ax.set_xlabel("layer")
     ax.spines[["top", "right"]].set_visible(False)
     if legend:
-        ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
+        _beside(ax, own)
     return ax
 
 
-def _names(table: pd.DataFrame, keys: Sequence[str]) -> tuple[Callable[[pd.DataFrame], str], str]:
+def _beside(ax: Axes, own: bool, title: str = "") -> None:
+    """A legend to the right; a figure of our own grows by as much, so that axes keep their size.
+
+    In a figure of somebody else's it stands inside, where least is drawn.
+    """
+    _, names = ax.get_legend_handles_labels()
+    columns = 1 + (len(names) - 1) // LEGEND_ROWS
+    style = {"title": title or None, "frameon": False, "fontsize": 9, "ncols": columns}
+    if not own:
+        ax.legend(**style | {"fontsize": 8, "frameon": True, "framealpha": 0.7, "loc": "best"})
+        return
+    figure = cast(Figure, ax.figure)
+    legend = ax.legend(**style, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    box = legend.get_window_extent()
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(
+        width + box.width / figure.dpi + 0.1, max(height, box.height / figure.dpi + 0.8)
+    )
+
+
+def _names(table: pd.DataFrame, keys: Sequence[str]) -> tuple[Callable[..., str], str]:
     """How to name a line, by what differs between lines, and a title of what they share."""
     words = {"feature_norm": "norm {}", "split": "split {}"}
     differing = [key for key in keys if len(set(table[key])) > 1]

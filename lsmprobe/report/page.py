@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,6 @@ import jinja2
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
-from scipy.stats import binomtest
 
 from lsmprobe.atomic import write_then_rename
 from lsmprobe.cache.reader import FeatureCache
@@ -29,6 +28,7 @@ from lsmprobe.corpora.listening import as_opus
 from lsmprobe.corpora.table import CORPORA
 from lsmprobe.errors import AudioError, CacheError, ResultsError
 from lsmprobe.layers.projection import project_layer
+from lsmprobe.report.outcomes import by_group, confusion, with_outcome
 from lsmprobe.report.score_lines import of_emotions, score_items
 from lsmprobe.report.typeset import DASH, as_html, interval, number, score
 from lsmprobe.results.records import load_record, load_results
@@ -79,6 +79,7 @@ def make_page(
     cache_dir: Path | None = None,
     summary: Sequence[str] = (),
     embed_audio: int = 0,
+    choose: Callable[[pd.DataFrame], pd.DataFrame] = lambda results: results,
 ) -> Path:
     """Write the page of a folder of results.
 
@@ -90,6 +91,7 @@ def make_page(
         summary: sentences to stand on top.
         embed_audio: at most so many clips are put inside the page, 5 MB at most; otherwise clips
             are linked where they lie.
+        choose: keeps those of the results that are to be shown.
 
     Raises:
         ResultsError: there is no readable record.
@@ -97,6 +99,7 @@ def make_page(
     results = load_results(results_dir)
     if results.empty:
         raise ResultsError(f"{results_dir} holds no readable record of a run. Probe first.")
+    results = choose(results)
     title = f"lsmprobe: {results_dir.resolve().name}"
     text = render(
         results,
@@ -138,8 +141,11 @@ def render(
     page.curves = _curves(results, table)
     page.score_heads, page.scores, page.filters = _scores(table, runs)
     page.scores_caption = (
-        "Percent; mean ± standard deviation over runs (ddof 1). Interval: 95%, mean of the runs' "
-        "bootstrap intervals. Constant: the best constant answer. Each row leads to its experiment."
+        "Percent; mean ± standard deviation over runs (ddof 1). Interval: 95%, bootstrap over "
+        f"{' / '.join(sorted(set(table.interval_over.dropna())))}. Constant: the best constant "
+        "answer. "
+        "Shuffled: the runs' own answers shuffled, what guessing scores. Each row leads to its "
+        "experiment."
     )
     page.weight_layers, page.weights = _weights(results)
     page.projections, page.projection_caption = _projections(caches)
@@ -219,7 +225,7 @@ def _scores(
     table: pd.DataFrame, runs: Sequence[Mapping[str, Any]]
 ) -> tuple[list[str], list[list[Cell]], list[tuple[str, int, list[str]]]]:
     heads = ["model", "corpus", "split", "norm", "head", "layer", "macro-F1", "95% interval"]
-    heads += ["UAR", "accuracy", "constant", "runs", "alarms"]
+    heads += ["UAR", "accuracy", "constant", "shuffled", "runs", "alarms"]
     rows = []
     for row, run in zip(table.itertuples(), runs, strict=True):
         layer = _layer(row.layer)
@@ -230,7 +236,10 @@ def _scores(
                 Cell(layer, None if pd.isna(row.layer) else float(row.layer)),
                 Cell(score(row.macro_f1, row.std), round(row.macro_f1, 4)),
                 Cell(interval(row.low, row.high), round(row.low, 4)),
-                *(Cell(number(v), round(v, 4)) for v in (row.uar, row.accuracy, row.constant_f1)),
+                *(
+                    Cell(number(v), None if pd.isna(v) else round(v, 4))
+                    for v in (row.uar, row.accuracy, row.constant_f1, row.shuffled_f1)
+                ),
                 Cell(str(row.runs), row.runs),
                 Cell(", ".join(sorted(row.alarms)), warn=True),
             ]
@@ -304,14 +313,20 @@ def _curve(caption: str, drawn: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
         lines.append(
             {"name": name, "points": points, "path": path, "band": " ".join(upper + lower)}
         )
-    constant = float(pd.concat(list(drawn.values())).constant_f1.mean())
+    together = pd.concat(list(drawn.values()))
+    levels = {"constant_f1": "best constant answer", "shuffled_f1": "shuffled answers"}
+    flats = [
+        (y(together[column].mean()), name)
+        for column, name in levels.items()
+        if together[column].notna().any()
+    ]
     step = 1 if last <= 12 else 2 if last <= 24 else 4
     return {
         **CURVE,
         "caption": caption,
         "measure": "macro-F1 (%)",
         "lines": lines,
-        "flats": [(y(constant), "best constant answer")],
+        "flats": flats,
         "y_ticks": [(y(percent), str(percent)) for percent in range(0, 101, 20)],
         "x_ticks": [(x(layer), str(layer)) for layer in range(0, last + 1, step)],
     }
@@ -354,7 +369,10 @@ def _run(
         "name": f"{row.model} on {row.corpus}, {row.head}{layer}, {row.split}, {row.feature_norm}",
         "score": f"{score(row.macro_f1, row.std)} ({interval(row.low, row.high)})",
         "alarms": [f"{code}: {text}" for code, text in sorted(alarms)],
-        "notes": sorted({note for r in records for note in r["split"]["notes"]}),
+        "notes": [
+            *filter(None, [row.interval_note]),
+            *sorted({note for r in records for note in r["split"]["notes"]}),
+        ],
         "classes": first["classes"],
         "confusion": _confusion(table, first["classes"]),
         "groups": [_group(table, name) for name in ("speaker", "gender") if name in table],
@@ -380,14 +398,12 @@ def _predictions(records: Sequence[Mapping[str, Any]], known: pd.DataFrame) -> p
         ],
         columns=[*PREDICTED, "sure"],
     )
-    table["right"] = table.emotion == table.predicted
+    table = with_outcome(table)
     return table.join(known, on="key") if len(known) else table
 
 
 def _confusion(table: pd.DataFrame, classes: Sequence[str]) -> list[dict[str, Any]]:
-    counts = pd.crosstab(table.emotion, table.predicted).reindex(
-        index=classes, columns=classes, fill_value=0
-    )
+    counts = confusion(table, list(classes))
     rows = []
     for name in classes:
         true, guessed = int(counts.loc[name].sum()), int(counts[name].sum())
@@ -408,19 +424,16 @@ def _confusion(table: pd.DataFrame, classes: Sequence[str]) -> list[dict[str, An
 
 
 def _group(table: pd.DataFrame, column: str) -> dict[str, Any]:
-    rows = []
-    for name, own in table.groupby(column):
-        right, n = int(own.right.sum()), len(own)
-        ends = binomtest(right, n).proportion_ci(method="wilson")
-        rows.append(
-            {
-                "name": name or "not known",
-                "n": n,
-                "share": number(100 * right / n),
-                "low": number(100 * ends.low),
-                "high": number(100 * ends.high),
-            }
-        )
+    rows = [
+        {
+            "name": row.name,
+            "n": row.clips,
+            "share": number(row.share),
+            "low": number(row.low),
+            "high": number(row.high),
+        }
+        for row in by_group(table, column).itertuples(index=False)
+    ]
     worst = min(rows, key=lambda row: float(row["share"]))["name"] if len(rows) > 1 else ""
     return {"name": column, "rows": rows, "worst": worst}
 

@@ -11,6 +11,10 @@ SOURCE = (
     "D'Asaro, Márquez Villacís, Rizzo and Bottino 2024, Using Large Speech Models for Feature "
     "Extraction in Cross-Lingual Speech Emotion Recognition, CLiC-it 2024"
 )
+PROTOCOL = (
+    "as in the paper: split by whole speakers, features not normalised, the default recipe, "
+    "Linear and Non-Linear on the last layer"
+)
 BASELINES = {"ast", "ast-tiny"}
 
 

@@ -7,32 +7,26 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from lsmprobe.atomic import write_then_rename
-from lsmprobe.config import ReportConfig
-from lsmprobe.corpora.table import AS_IN_THE_PAPER, CORPORA
-from lsmprobe.corpora.utterances import PARTS
-from lsmprobe.errors import ResultsError, nearest
+from lsmprobe.errors import ResultsError
 from lsmprobe.probing.table import head_title
 from lsmprobe.progress import automatic
+from lsmprobe.report.advice import one_voice_advice
+from lsmprobe.report.corpora_table import corpora_table
 from lsmprobe.report.figures import draw_mean_layer_weights, save_figure
 from lsmprobe.report.paper import (
+    PROTOCOL,
     SOURCE,
-    by_name_only,
     disagreement,
     known_facts,
-    not_the_papers,
     paper_models,
     paper_table,
 )
-from lsmprobe.report.score_lines import of_emotions, score_items
-from lsmprobe.report.table1 import table1
 from lsmprobe.report.tables import (
     BASELINE,
     experiments,
@@ -47,153 +41,30 @@ from lsmprobe.report.tables import (
 )
 from lsmprobe.report.typeset import (
     DASH,
-    LATEX_PACKAGES,
     Heading,
     Item,
     Mark,
     Picture,
     Table,
-    as_latex,
-    as_markdown,
-    as_text,
     counted,
     interval,
+    listed,
     named_models,
     number,
+    p_value,
     score,
 )
 from lsmprobe.results.comparison import add_holm, compare_records
-from lsmprobe.results.records import Load, load_record, load_results
+from lsmprobe.results.records import Load, load_record
 
-PROTOCOL = (
-    "as in the paper: split by whole speakers, features not normalised, the default recipe, "
-    "Linear and Non-Linear on the last layer"
-)
 LOSO = "split: loso"  # the block of experiments in which every speaker is tested once
 UNITS = (
     "Macro-F1 in percent, mean ± standard deviation over runs (ddof 1); constant: the best "
-    "constant answer; -: not run, or not in the paper; !: has an alarm, told below."
+    "constant answer; shuffled: the runs' own answers shuffled, what guessing scores; -: not run, "
+    "or not in the paper; !: has an alarm, told below."
 )
 HEAD_SIGNS = {"linear": "†", "multilayer": "‡"}  # as in the header of the paper's Table 3
-FILTERS = {"model": "model", "dataset": "corpus", "split": "split", "feature_norm": "feature_norm"}
-REMEMBERED = 2000  # records: what a report reads, it reads once
 DECIMALS = 2  # of the scores in Tables 2 and 3, as the paper has them
-
-
-def make_report(config: ReportConfig) -> str:
-    """Write the report's files; the same as text, and where they are.
-
-    Raises:
-        ResultsError: there is no readable record of what was asked for.
-    """
-    found = read_runs(config)
-    out = config.out or config.results_dir / "report"
-    only_paper = config.protocol == "paper"
-    items: list[Item] = []
-    if len(found.table) or only_paper:
-        items += report_items(found.table, out, load=found.load, only_paper=only_paper)
-    if len(found.others) and not only_paper:
-        items += [Heading("Other targets"), *score_items(found.others, load=found.load)]
-    if found.left_out:
-        named = _some([str(path) for path in found.left_out])
-        items.append(f"Damaged records left out: {len(found.left_out)} ({named}). Probe again.")
-    written = write_report(items, out)
-    return "\n\n".join([*map(as_text, items), "Written:\n" + "\n".join(map(str, written))])
-
-
-class Runs(NamedTuple):
-    """The runs asked for, and what reads their records."""
-
-    table: pd.DataFrame  # those of emotions, as `tables.experiments` needs them
-    others: pd.DataFrame  # those of other targets, as `load_results` gives them
-    left_out: list[Path]  # damaged records
-    load: Load
-
-
-def read_runs(config: ReportConfig) -> Runs:
-    """The runs asked for, each record read once.
-
-    Raises:
-        ResultsError: there is no such folder, or no readable record of what was asked for in it.
-    """
-    load = lru_cache(maxsize=REMEMBERED)(load_record)
-    results = load_results(config.results_dir, load=load)
-    splits = config.results_dir / "splits"
-    there = {p for p in config.results_dir.rglob("*.json") if p.parent != splits}
-    left_out = sorted(there - {Path(path) for path in results.path})
-    # Trained on another corpus, or on a part of the training set: no cells of these tables.
-    results = results[~results.split.isin(["transfer", "learning-curve"])]
-    if results.empty:
-        damaged = f" and {len(left_out)} damaged ones" if left_out else ""
-        raise ResultsError(
-            f"{config.results_dir} holds no readable record of a run{damaged}; expected those of "
-            "probe.py. Probe first."
-        )
-    results = _asked_for(results, config)
-    others = results[~of_emotions(results)]
-    results = results[of_emotions(results)]
-    details = {}
-    for row, path in results.path.items():
-        try:
-            details[row] = _details(load(Path(path)))
-        except (ResultsError, KeyError, IndexError, TypeError, ValueError):
-            left_out.append(Path(path))
-    told = pd.DataFrame.from_dict(details, orient="index")
-    table = results.drop(columns=["alarms", "model"]).join(told, how="inner")
-    return Runs(table, others, left_out, load)
-
-
-def _asked_for(results: pd.DataFrame, config: ReportConfig) -> pd.DataFrame:
-    """The runs that the flags choose.
-
-    Raises:
-        ResultsError: no run is of a value asked for, or none of all of them.
-    """
-    wanted = pd.Series(True, index=results.index)
-    for flag, column in FILTERS.items():
-        names = getattr(config, flag)
-        for name in set(names) - set(results[column]):
-            raise ResultsError(
-                f"no run is of --{flag.replace('_', '-')} {name}; "
-                f"{nearest(name, set(results[column]))}"
-            )
-        wanted &= results[column].isin(names) if names else True
-    if not wanted.any():
-        raise ResultsError(
-            f"{config.results_dir} has no run of all that was asked for: {_asked(config)}."
-        )
-    return results[wanted]
-
-
-def _asked(config: ReportConfig) -> str:
-    """The flags that choose runs, as they were given."""
-    given = {flag: getattr(config, flag) for flag in FILTERS}
-    return ", ".join(
-        f"--{flag.replace('_', '-')} {' '.join(names)}" for flag, names in given.items() if names
-    )
-
-
-def _details(record: Mapping[str, Any]) -> dict[str, Any]:
-    folds, identity = record["folds"], record["cache"]["identity"]
-    validation = [fold["history"][fold["best_epoch"] - 1]["validation_score"] for fold in folds]
-    model, n_layers = record["model"], record.get("n_layers")
-    differs = not_the_papers(model, identity, n_layers)
-    return {
-        "model": f"{model} (not the paper's)" if differs else model,
-        "likeness": f"not compared with the paper's {model}: {differs}"
-        if differs
-        else f"taken for the paper's {model} by name only: the record tells no repository"
-        if by_name_only(model, identity)
-        else "",
-        "split_seed": record["split"]["seed"],
-        "split_notes": record["split"]["notes"],
-        "validation_f1": float(np.mean(validation)),
-        "clips": sum(folds[0][f"n_{part}"] for part in PARTS),
-        "emotions": record["classes"],
-        "test_speakers": len({each["speaker"] for each in record["predictions"]}),
-        "merged": bool(record["settings"].get("map") or record["settings"].get("emotions")),
-        "alarms": [(alarm["code"], alarm["text"]) for alarm in record.get("alarms", [])],
-    }
 
 
 def report_items(
@@ -237,86 +108,6 @@ def report_items(
     return items
 
 
-def one_voice_advice(corpora: list[str], tested: list[str]) -> str:
-    """What to report for corpora of which a split tests a single speaker.
-
-    Args:
-        corpora: all of them.
-        tested: those of which every speaker was tested too, with `--split loso`.
-
-    >>> one_voice_advice(["emodb"], [])[-56:]
-    'Test every speaker of emodb: lsmprobe probe --split loso'
-    """
-    advice = (
-        f"{', '.join(corpora)}: a split here tests one speaker. Its intervals are about that voice "
-        "alone: they hold the score on other speakers in about two of three cases, not in 95% "
-        "(docs/statistics.md)."
-    )
-    if tested:
-        advice += f" Every speaker of {', '.join(tested)} was tested too; those results come first."
-    if missing := [corpus for corpus in corpora if corpus not in tested]:
-        advice += f" Test every speaker of {', '.join(missing)}: lsmprobe probe --split loso"
-    return advice
-
-
-def corpora_table(runs: pd.DataFrame) -> Table:
-    """Table 1: what the paper says, what the copies that are here hold, and what was probed."""
-    ours = {row.title: row.name for row in CORPORA.values() if not row.variant_of}
-    copies = table1().assign(corpus=lambda table: table.dataset.map(ours))
-    probed = runs.groupby("corpus").agg(
-        probed=("clips", lambda clips: " or ".join(str(n) for n in sorted(set(clips)))),
-        probed_emotions=("emotions", lambda lists: ", ".join(sorted(set().union(*lists)))),
-    )
-    # Merged or chosen labels are another set of the same emotions: they add none to the corpus's.
-    plain = (
-        runs[~runs.merged]
-        .groupby("corpus")
-        .emotions.agg(lambda lists: ", ".join(sorted(set().union(*lists))))
-    )
-    probed["probed_emotions"] = plain.reindex(probed.index)
-    sets = (
-        runs[runs.merged]
-        .groupby("corpus")
-        .emotions.agg(
-            lambda lists: " or ".join(str(n) for n in sorted({len(names) for names in lists}))
-        )
-    )
-    probed["merged"] = sets.reindex(probed.index)
-    data = paper_table(1).merge(copies[["corpus", "clips", "note"]], how="left")
-    data = data.merge(probed, on="corpus", how="outer").set_index("corpus")
-    data = data.loc[in_order(data.index, paper_table(1).corpus)].reset_index()
-    rows = pd.DataFrame(
-        {
-            "corpus": data.corpus,
-            "language": data.language.fillna(DASH),
-            "clips, paper": [DASH if pd.isna(n) else f"{n:.0f}" for n in data.samples],
-            "clips, copy": [f"{n:.0f}" if n > 0 else DASH for n in data.clips],
-            "clips, probed": data.probed.fillna(DASH),
-            "emotions, paper": [_counted(names) for names in data.emotions],
-            "emotions, probed": [
-                ", ".join(
-                    filter(
-                        None,
-                        (
-                            "" if pd.isna(names) and not pd.isna(merged) else _counted(names),
-                            "" if pd.isna(merged) else f"{merged} after --map or --emotions",
-                        ),
-                    )
-                )
-                for names, merged in zip(data.probed_emotions, data.merged, strict=True)
-            ],
-        }
-    )
-    differing = data[data.note.notna() & ~data.note.fillna("").str.endswith(AS_IN_THE_PAPER)]
-    notes = ["Copy: in the corpus folders that are found here. Probed: by the records."]
-    notes += [f"{row.corpus}: {row.note}." for row in differing.itertuples()]
-    return Table("table1", "Table 1: the corpora.", rows, 2, notes, data)
-
-
-def _counted(names: Any) -> str:
-    return DASH if pd.isna(names) else str(names.count(",") + 1)
-
-
 def block_items(block: str, cells: pd.DataFrame, out: Path, load: Load) -> Iterator[Item]:
     """The tables and the figure of experiments that may stand together."""
     yield Heading(block or "The paper's protocol")
@@ -345,7 +136,7 @@ def table2_item(cells: pd.DataFrame, block: str) -> Table:
             for (model, head), own in lsm.groupby(["model", "head"])
             if corpus not in set(own.corpus)
         ]
-        notes.append(f"Left out: {corpus}, not run for {_some(without)}.")
+        notes.append(f"Left out: {corpus}, not run for {listed(without)}.")
     notes.append(
         "95% interval: of each corpus as in Table 3; over corpora, "
         "combined as those of independent scores. It says nothing of other corpora."
@@ -512,8 +303,8 @@ def difference_items(cells: pd.DataFrame, block: str, load: Load) -> Iterator[Ta
             "95% interval": [
                 interval(low, high, "+") for low, high in zip(data.low, data.high, strict=True)
             ],
-            "p": data.p.map(_p),
-            "p, Holm": data.p_holm.map(_p),
+            "p": data.p.map(p_value),
+            "p, Holm": data.p_holm.map(p_value),
         }
         notes = [
             "Percentage points of macro-F1 on the same test utterances, mean over the runs of "
@@ -544,10 +335,6 @@ def _side(data: pd.DataFrame, side: str) -> list[str]:
     return [f"{mark}{model} {head}" for mark, model, head in names]
 
 
-def _p(value: float) -> str:
-    return DASH if pd.isna(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
 def figure_item(weights: pd.DataFrame, corpora: list[str], block: str, out: Path) -> Picture:
     """Figure 2, drawn into `out` as PNG and PDF."""
     of_models = dict(iter(weights.groupby("model")))
@@ -575,24 +362,6 @@ def _file_name(name: str, block: str) -> str:
     return words if plain else f"{words[:100]}-{hashlib.sha256(block.encode()).hexdigest()[:8]}"
 
 
-def write_report(items: list[Item], out: Path) -> list[Path]:
-    """Everything as one Markdown file; every table as LaTeX, and its numbers as CSV."""
-    tables: dict[str, list[Table]] = {}
-    for item in items:
-        if isinstance(item, Table):
-            tables.setdefault(item.name, []).append(item)
-    files = {out / "report.md": "\n\n".join(map(as_markdown, items)) + "\n"}
-    for name, of_name in tables.items():
-        latex = [as_latex(table, f"tab:{name}-{i}") for i, table in enumerate(of_name, start=1)]
-        data = pd.concat((table.data for table in of_name), ignore_index=True)
-        files[out / f"{name}.tex"] = f"% needs {LATEX_PACKAGES}\n" + "\n".join(latex)
-        files[out / f"{name}.csv"] = data.to_csv(index=False)
-    for path, content in files.items():
-        write_then_rename(path, content.encode(errors="backslashreplace"))
-    pictures = [item.path for item in items if isinstance(item, Picture)]
-    return [*files, *(path.with_suffix(kind) for path in pictures for kind in (".png", ".pdf"))]
-
-
 def _papers(data: pd.DataFrame) -> list[str]:
     return [
         score(mean, std, DECIMALS) for mean, std in zip(data.paper, data.paper_std, strict=True)
@@ -608,6 +377,7 @@ def _scores(data: pd.DataFrame, decimals: int = 1) -> dict[str, list[str]]:
         "macro-F1": ["".join(both) for both in zip(_marks(data), scores, strict=True)],
         "95% interval": list(map(interval, data.low, data.high)),
         "constant": data.constant_f1.map(number).tolist(),
+        "shuffled": data.shuffled_f1.map(number).tolist(),
         "runs": [DASH if pd.isna(n) else f"{n:.0f}" for n in data.runs],
     }
 
@@ -634,11 +404,16 @@ def _notes(
 
 
 def _alarms(cells: pd.DataFrame) -> list[str]:
+    """What single rows are to be taken with care for."""
     return [
         f"! {row.model} on {row.corpus}, {head_title(row.head)}: {sentence.rstrip('.')} "
         f"({n} of {row.runs} runs)."
         for row in cells.itertuples()
         for sentence, n in row.alarms.items()
+    ] + [
+        f"{row.model} on {row.corpus}, {head_title(row.head)}: {row.interval_note}"
+        for row in cells.itertuples()
+        if row.interval_note
     ]
 
 
@@ -656,13 +431,3 @@ def _plain(data: pd.DataFrame, block: str) -> pd.DataFrame:
     data = data.map(lambda value: "; ".join(value) if isinstance(value, dict) else value)
     data.insert(0, "settings", block)
     return data
-
-
-def _some(names: list[str]) -> str:
-    """The first of them, and how many more there are.
-
-    >>> _some(["a", "b"]), _some(["a", "b", "c", "d", "e"])
-    ('a, b', 'a, b, c and 2 more')
-    """
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more

@@ -11,6 +11,7 @@ from lsmprobe.report.typeset import (
     as_text,
     counted,
     interval,
+    listed,
     named_models,
     number,
     score,
@@ -100,12 +101,12 @@ def _notes(table: pd.DataFrame, measure: Measure) -> list[str]:
         f"{' / '.join(sorted(set(table.interval_over)))}; constant: {measure.title} of the best "
         "constant answer; shuffled: of the runs' own answers, shuffled (what guessing scores)."
     ]
+    said: dict[str, list[str]] = {}
     for row in table.itertuples():
         on = f"{row.model} on {row.corpus}, {row.head}"
         if row.interval_note:
-            notes.append(f"{on}: {row.interval_note}")
-        notes += [
-            f"! {on}: {code} in {n} of {counted(row.runs, 'run')} (docs/statistics.md)."
-            for code, n in row.alarms.items()
-        ]
-    return notes
+            said.setdefault(row.interval_note, []).append(on)
+        for code, n in row.alarms.items():
+            text = f"{code} in {n} of {counted(row.runs, 'run')} (docs/statistics.md)."
+            said.setdefault(text, []).append(f"! {on}")
+    return notes + [f"{listed(names, '; ')}: {text}" for text, names in said.items()]

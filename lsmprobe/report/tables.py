@@ -16,14 +16,14 @@ import numpy as np
 import pandas as pd
 
 from lsmprobe.config import BaselineConfig, ExtractConfig, ProbeConfig
-from lsmprobe.probing.table import PAPER_HEADS
+from lsmprobe.probing.table import HEADS, PAPER_HEADS
 from lsmprobe.results.records import Load, load_record
-from lsmprobe.results.score_table import interval_of_experiment
+from lsmprobe.results.score_table import few_runs, interval_of_experiment
 
 BASELINE = "ast"  # trained from scratch, once per corpus
 CACHE_SETTINGS = ("input_norm", "max_seconds", "precision", "whisper_context")
 Choices = dict[str, Any]  # name of a setting -> its value
-_MEAN = ("macro_f1", "std", "runs", "low", "high", "constant_f1", "alarms")
+_MEAN = ("macro_f1", "std", "runs", "low", "high", "constant_f1", "shuffled_f1", "alarms")
 _BEST = (*_MEAN, "validation_f1")
 _SIDE = ("model", "random_weights", "head", "alarms", "paths")
 
@@ -57,8 +57,9 @@ def experiments(runs: pd.DataFrame, *, load: Load = load_record) -> pd.DataFrame
 
     Returns:
         model, random_weights, model_type, n_layers, corpus, head, layer, block; macro_f1, std,
-        runs, low and high of the 95% interval, interval_over,
-        constant_f1, validation_f1; alarms (the first run's sentence -> number of runs);
+        runs, low and high of the 95% interval, interval_over and interval_note (what it cannot
+        show), constant_f1, shuffled_f1, validation_f1;
+        alarms (the first run's sentence -> number of runs);
         by_seed, weights, paths (seed -> macro-F1, layer weights, record); layers, split_hash,
         split_notes.
     """
@@ -96,14 +97,16 @@ def _experiment(runs: pd.DataFrame, load: Load) -> dict[str, Any]:
         **{name: first[name] for name in same},
         "model_type": first.cache_identity.get("model_type", ""),
         "weights_sha256": first.cache_identity.get("weights_sha256") or "unknown",
-        "block": _unlike_the_paper(split | first.settings | cache, first["head"]),
+        "block": unlike_the_paper(split | first.settings | cache, first["head"]),
         "macro_f1": runs.macro_f1.mean(),
         "std": runs.macro_f1.std(ddof=1),
         "runs": len(runs),
         "low": found.low,
         "high": found.high,
         "interval_over": found.over,
+        "interval_note": few_runs(len(runs), runs.macro_f1.std(ddof=1), found.low, found.high),
         "constant_f1": runs.constant_f1.mean(),
+        "shuffled_f1": runs.shuffled_f1.mean() if "shuffled_f1" in runs else np.nan,
         "validation_f1": runs.validation_f1.mean(),
         "alarms": _alarms(runs.alarms),
         "by_seed": dict(zip(runs.seed, runs.macro_f1, strict=True)),
@@ -127,13 +130,24 @@ def _alarms(of_runs: Iterable[list[tuple[str, str]]]) -> dict[str, int]:
     return {sentence: n_runs[alarm] for alarm, sentence in found.items()}
 
 
-def _unlike_the_paper(choices: Choices, head: str) -> str:
+def unlike_the_paper(choices: Choices, head: str) -> str:
+    """What is not as the paper has it, as "name: value, ..."; empty for its own protocol.
+
+    Args:
+        choices: settings of the run, its split and split_seed, and those of its cache.
+        head: whose defaults they are held against.
+    """
+    return ", ".join(f"{name}: {value}" for name, value in changes(choices, head).items())
+
+
+def changes(choices: Choices, head: str) -> Choices:
+    """Those of the choices that are not the default of the head's command."""
     defaults = AST_DEFAULTS if head == BASELINE else DEFAULTS
-    return ", ".join(
-        f"{name}: {value}"
+    return {
+        name: value
         for name, value in choices.items()
         if name in defaults and name != "size" and value not in (None, defaults[name])
-    )  # a size is a model of its own
+    }  # a size is a model of its own
 
 
 def _apart(group: pd.DataFrame) -> list[str]:
@@ -175,7 +189,8 @@ def table2(
         full: with the rows that only the paper has.
 
     Returns:
-        model, random_weights, head; macro_f1, std, runs, low, high, constant_f1 (its mean), alarms
+        model, random_weights, head; macro_f1, std, runs, low, high, constant_f1 and
+        shuffled_f1 (their means), alarms
         (whether there are any); paper and paper_std over the paper's nine corpora; paper_same, its
         score on our corpora, from Table 3 where they are not the nine; difference, ours less that.
 
@@ -219,6 +234,7 @@ def _mean(cells: pd.DataFrame) -> dict[str, Any]:
         means.mean() - np.sqrt((below**2).sum()) / len(cells),
         means.mean() + np.sqrt((above**2).sum()) / len(cells),
         cells.constant_f1.mean(),
+        cells.shuffled_f1.mean(),
         bool(cells.alarms.astype(bool).any()),
     )
     return dict(zip(_MEAN, values, strict=True))
@@ -237,10 +253,11 @@ def table3(cells: pd.DataFrame, paper3: pd.DataFrame, *, full: bool) -> pd.DataF
         full: with the corpora and models that only the paper has.
 
     Returns:
-        corpus, model, random_weights, head; macro_f1, std, runs, low, high, constant_f1, alarms;
+        corpus, model, random_weights, head; macro_f1, std, runs, low, high, constant_f1,
+        shuffled_f1, alarms;
         paper, paper_std, difference; the best head as found: best_head, and its best_macro_f1,
-        best_std, best_runs, best_low, best_high, best_constant_f1, best_alarms and
-        best_validation_f1. The paper's corpora and models come first, in its order.
+        best_std, best_runs, best_low, best_high, best_constant_f1, best_shuffled_f1, best_alarms
+        and best_validation_f1. The paper's corpora and models come first, in its order.
     """
     keys = ["corpus", "model"]
     table = _product(
@@ -273,7 +290,8 @@ def heads_in_order(names: Iterable[str]) -> list[str]:
 def _head_of_family(cell: Any) -> str:
     if cell.head == BASELINE:
         return BASELINE
-    return "linear" if cell.model_type == "whisper" or cell.n_layers == 1 else "multilayer"
+    one_layer = cell.model_type == "whisper" or cell.n_layers == 1
+    return next(h for h in PAPER_HEADS if HEADS[h].weighs_layers != one_layer)
 
 
 def weighing(cells: pd.DataFrame) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from lsmprobe.atomic import write_then_rename
 from lsmprobe.errors import SettingsError
+from lsmprobe.probing.table import NORMS
 from lsmprobe.report.figures import draw_transfer, draw_transfer_layers, save_figure
 from lsmprobe.report.typeset import Item, Table, as_text, counted, number
 
@@ -37,11 +38,13 @@ def transfer_matrix(table: pd.DataFrame, score: str = "macro_f1") -> pd.DataFram
     within = table["source"] == table["target"]
     ambiguous = within & table.duplicated(["source", "target"], keep=False)
     names = sorted({*table["source"], *table["target"]})
-    return (
+    matrix = (
         table[~ambiguous]
         .pivot_table(index="source", columns="target", values=score, dropna=False)
         .reindex(index=names, columns=names)
     )
+    matrix.attrs["about"] = _about(table, _which(table))
+    return matrix
 
 
 def transfer_layers(table: pd.DataFrame, score: str = "macro_f1") -> pd.DataFrame:
@@ -61,7 +64,17 @@ def transfer_layers(table: pd.DataFrame, score: str = "macro_f1") -> pd.DataFram
     names = np.where(sets > 1, names + " (" + table["emotions"] + ")", names)
     order = [*dict.fromkeys(names[~within]), *sorted({*names[within]})]
     wide = table.assign(pair=names).pivot_table(index="pair", columns="layer", values=score)
-    return wide.reindex(order)
+    wide = wide.reindex(order)
+    wide.attrs["about"] = _about(table)
+    return wide
+
+
+def _about(table: pd.DataFrame, *which: str) -> str:
+    """What a figure of the table is of; a table of one's own may lack these columns."""
+    first = table.iloc[0]
+    named = [str(first[name]) for name in ("model", "head") if name in table]
+    norm = [f"norm {first['feature_norm']}"] if "feature_norm" in table else []
+    return ", ".join([*named, *which, *norm])
 
 
 def format_transfer(table: pd.DataFrame) -> str:
@@ -91,9 +104,9 @@ def transfer_items(table: pd.DataFrame) -> list[Item]:
 def _said(table: pd.DataFrame) -> list[str]:
     """What all of the matrices share, and what has an alarm."""
     norm = table["feature_norm"].iloc[0]
-    if norm == "zscore":
+    if norm in NORMS and NORMS[norm].has_statistics:
         whose = "each corpus' own" if table["target_norm"].any() else "the source's training set's"
-        norm = f"zscore with {whose} statistics"
+        norm = f"{norm} with {whose} statistics"
     low, high = table["constant_f1"].min(), table["constant_f1"].max()
     said = [
         f"Means over {counted(int(table['runs'].max()), 'run')}; features: {norm}; tested on the "
@@ -127,8 +140,6 @@ def save_transfer(table: pd.DataFrame, folder: Path) -> list[Path]:
             if sweep
             else draw_transfer(transfer_matrix(own))
         )
-        which = "" if sweep else f", {_which(own)}"
-        ax.set_title(f"{model}, {head}{which}, norm {own['feature_norm'].iloc[0]}", fontsize=10)
         save_figure(ax, path)
         written.append(path)
     for old in set(folder.glob(f"{glob.escape(name)}-*.png")) - set(written):

@@ -91,7 +91,9 @@ def as_text(item: Item) -> str:
     if isinstance(item, Heading):
         return f"{item.text}\n{'=' * len(item.text)}"
     if isinstance(item, Picture):
-        return f"{textwrap.fill(item.caption, LINE_WIDTH)}\n{item.path}"
+        one_line = f"{item.caption} {item.path}"
+        short = len(one_line) <= LINE_WIDTH
+        return one_line if short else f"{textwrap.fill(item.caption, LINE_WIDTH)}\n{item.path}"
     if isinstance(item, str):
         return textwrap.fill(item, LINE_WIDTH)
     rows = _marked(item, item.rows.copy(), TEXT_FORM)
@@ -107,7 +109,7 @@ def as_text(item: Item) -> str:
         index=False, tablefmt="simple", colalign=item.align, disable_numparse=True
     )
     notes = [textwrap.fill(f"- {n}", LINE_WIDTH, subsequent_indent="  ") for n in item.notes]
-    return "\n".join([textwrap.fill(item.caption, LINE_WIDTH), "", drawn, *notes])
+    return "\n".join([textwrap.fill(item.caption, LINE_WIDTH), drawn, *notes])
 
 
 def as_markdown(item: Item) -> str:
@@ -277,6 +279,15 @@ def interval(low: float, high: float, sign: str = "", decimals: int = 1) -> str:
     return f"{number(low, sign, decimals)} to {number(high, sign, decimals)}"
 
 
+def p_value(value: float) -> str:
+    """Three decimals, and no zero.
+
+    >>> p_value(0.0004), p_value(0.04), p_value(float("nan"))
+    ('<0.001', '0.040', '-')
+    """
+    return DASH if pd.isna(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def counted(n: SupportsIndex, what: str) -> str:
     """A number of things in words.
 
@@ -284,6 +295,16 @@ def counted(n: SupportsIndex, what: str) -> str:
     ('1 run', '2 runs')
     """
     return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def listed(names: list[str], between: str = ", ") -> str:
+    """The first of them, and how many more there are.
+
+    >>> listed(["a", "b"]), listed(["a", "b", "c", "d", "e"])
+    ('a, b', 'a, b, c and 2 more')
+    """
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return between.join(names[:3]) + more
 
 
 def head_and_layer(title: str, layer: object) -> str:

@@ -1,0 +1,130 @@
+"""Layer curves from records: what `lsmprobe probe --layer all` left behind."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lsmprobe.errors import ResultsError
+from lsmprobe.layers.answers import Answers, curve_of
+from lsmprobe.layers.targets import labels_of
+from lsmprobe.results.records import Load, load_record, with_target
+from lsmprobe.results.scores import ScoreName, Shuffled
+
+CURVE = [
+    "model",
+    "corpus",
+    "target",
+    "split",
+    "feature_norm",
+    "head",
+    "alike",
+]  # what a sweep shares
+MIN_LAYERS = 3  # fewer make no curve
+
+
+def recorded_curves(
+    results: pd.DataFrame, score: ScoreName = "macro_f1", *, load: Load = load_record
+) -> pd.DataFrame:
+    """The score of every layer of each sweep among these runs.
+
+    A sweep is the runs of one head on three layers or more that differ in layer and seed alone.
+    Where one seed is missing on a layer, only the seeds that all layers have count.
+
+    Args:
+        results: what `load_results` or `probe` returned.
+        score: which one.
+        load: what reads a record.
+
+    Returns:
+        As `sweep_layers`, the sweeps one below the other, and `settings`, the text of what they
+        were trained with.
+
+    Raises:
+        ResultsError: there is no sweep among them.
+    """
+    found = [
+        curve_of(_about(own.iloc[0], score), answers).assign(settings=alike)
+        for (*_, alike), own in sweeps(results)
+        if len(answers := recorded_answers(own, load=load)) >= MIN_LAYERS
+    ]
+    if not found:
+        raise ResultsError(
+            f"there is no head on {MIN_LAYERS} layers or more among these {len(results)} runs; "
+            "expected what lsmprobe probe --layer all leaves."
+        )
+    return pd.concat(found, ignore_index=True)
+
+
+def sweeps(results: pd.DataFrame) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
+    """The runs of each sweep, by the values of `CURVE`; runs of other targets are none."""
+    results = with_target(results)
+    classes = results["macro_f1"].notna() & results["layer"].notna()
+    single = results[classes & ~results["split"].isin(["transfer", "learning-curve"])]
+    single = single.assign(alike=[_alike(run) for _, run in single.iterrows()])
+    groups = single.groupby(CURVE, sort=True)
+    return [(key, own) for key, own in groups if own["layer"].nunique() >= MIN_LAYERS]
+
+
+def _alike(run: pd.Series) -> str:
+    """What else decides a run than its layer and seed."""
+    about = {"settings": run["settings"], "split": run["split_hash"], "cache": run["cache_hash"]}
+    return json.dumps(about, sort_keys=True)
+
+
+def recorded_answers(
+    results: pd.DataFrame, *, load: Load = load_record
+) -> dict[int, list[Answers]]:
+    """Every run on every layer, in the order of seeds; only seeds that all layers have.
+
+    Args:
+        results: the runs of one sweep.
+        load: what reads a record.
+    """
+    results = results.drop_duplicates(["layer", "seed"]).sort_values(["layer", "seed"])
+    everywhere = set.intersection(*results.groupby("layer")["seed"].agg(set))
+    found: dict[int, list[Answers]] = {}
+    for row in results[results["seed"].isin(everywhere)].itertuples():
+        found.setdefault(int(row.layer), []).append(_answers(load(Path(row.path))))
+    return found
+
+
+def _answers(record: Mapping[str, Any]) -> Answers:
+    classes, folds = record["classes"], record["folds"]
+    fold_of = np.repeat(range(len(folds)), [fold["n_test"] for fold in folds])
+    tested = [part for _, part in pd.DataFrame(record["predictions"]).groupby(fold_of)]
+    true = "truth" if "truth" in tested[0] else "emotion"
+    return Answers(
+        n_classes=len(classes),
+        validation=[f["history"][f["best_epoch"] - 1]["validation_score"] for f in folds],
+        truth=[np.searchsorted(classes, part[true]) for part in tested],
+        answers=[np.searchsorted(classes, part["predicted"]) for part in tested],
+        speakers=[part["speaker"].to_numpy() for part in tested],
+        levels=_levels(record["scores"]),
+    )
+
+
+def _levels(scores: Mapping[str, Any]) -> tuple[float, Shuffled] | None:
+    """What the best constant answer and shuffled answers score; older records tell no second."""
+    found = scores.get("shuffled")
+    if not found:
+        return None
+    return float(scores["constant_f1"]), Shuffled(found["mean"], found["point_95"])
+
+
+def _about(run: pd.Series, score: ScoreName) -> dict[str, Any]:
+    """The columns that a curve begins with."""
+    return {
+        "model": run["model"],
+        "random_weights": run["random_weights"],
+        "corpus": run["corpus"],
+        "labels": labels_of(run["settings"]),
+        "target": run["target"],
+        "head": run["head"],
+        "feature_norm": run["feature_norm"],
+        "split": run["split"],
+        "metric": score,
+    }

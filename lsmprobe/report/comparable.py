@@ -1,0 +1,196 @@
+"""Which experiments may be compared, which are best, and how far they are ahead.
+
+Compared are experiments of one corpus that were tested on one split, and were trained by one
+recipe. Everything is chosen on validation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lsmprobe.errors import ResultsError
+from lsmprobe.probing.table import head_title
+from lsmprobe.progress import automatic
+from lsmprobe.report.runs import NOT_THE_PAPERS, Runs
+from lsmprobe.report.tables import BASELINE, CACHE_SETTINGS, changes, unlike_the_paper
+from lsmprobe.report.typeset import head_and_layer, named_models
+from lsmprobe.results.comparison import add_holm, compare_records
+from lsmprobe.results.records import Load
+
+MAX_OTHERS = 4  # that the best of a corpus is compared with
+FREE = ("feature_norm",)  # settings in which experiments of one recipe may differ
+
+
+class Comparable(NamedTuple):
+    """The runs of a report, and what may be compared among them."""
+
+    runs: Runs  # models by their own names, and `papers`, marked where they are not the paper's
+    every: pd.DataFrame  # what `experiments_of` returned
+    compared: pd.DataFrame  # those of the main comparison
+    chosen: pd.DataFrame  # of each corpus, target, model and head the best on validation
+    best: pd.DataFrame  # of each corpus and target
+    differences: pd.DataFrame  # what `differences_of` returned
+
+    @classmethod
+    def of(cls, runs: Runs) -> "Comparable":
+        """Raises ResultsError where no run answers with classes."""
+        plain = [name.removesuffix(NOT_THE_PAPERS) for name in runs.table.model]
+        runs = runs._replace(table=runs.table.assign(papers=runs.table.model, model=plain))
+        every = experiments_of(runs.table)
+        compared = every[every.main]
+        chosen = chosen_of(compared, ["corpus", "target", "model", "head"])
+        best = best_of_corpora(chosen)
+        ahead = differences_of(best, compared, chosen, runs.load)
+        return cls(runs, every, compared, chosen, best, ahead)
+
+
+def experiments_of(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row per experiment: its means over runs, and whether it is of the main comparison.
+
+    Args:
+        runs: the table of `read_runs`.
+
+    Returns:
+        model, random_weights, corpus, target, head, layer, n_layers, split, feature_norm,
+        macro_f1, std, validation, uar, constant_f1, shuffled_f1, runs; recipe (what is not the
+        default, but for split and normalisation), settings, split_hash, test_speakers; alarms (code
+        -> number of runs), paths, seeds, rows (of `runs`), and `main`: of its corpus and target the
+        split with most test speakers, and the recipe with most experiments.
+
+    Raises:
+        ResultsError: no run answers with classes.
+    """
+    runs = runs[runs.macro_f1.notna()]
+    if runs.empty:
+        raise ResultsError(
+            "no run among these answers with classes; expected some of lsmprobe probe."
+        )
+    keys = ["model", "corpus", "target", "head", "experiment"]
+    table = pd.DataFrame(
+        _experiment(own.drop_duplicates("seed"))
+        for _, own in runs.groupby(keys, sort=True, dropna=False)
+    ).astype({"layer": "Int64"})
+    main = pd.Series(False, index=table.index)
+    for _, own in table.groupby(["corpus", "target"]):
+        splits = own.groupby("split_hash").agg(
+            speakers=("test_speakers", "max"), size=("macro_f1", "size")
+        )
+        split = splits.sort_values(["speakers", "size"], kind="stable").index[-1]
+        of_split = own[own.split_hash == split]
+        recipes = of_split.groupby("recipe").size()
+        recipe = min(recipes.index, key=lambda name: (-recipes[name], len(name)))
+        # The baseline has a recipe of its own, and is compared where its split is the same.
+        main[of_split.index] = (of_split.recipe == recipe) | (of_split.is_baseline)
+    return table.assign(main=main)
+
+
+def _experiment(runs: pd.DataFrame) -> dict[str, Any]:
+    first = runs.iloc[0]
+    cache = {name: first.cache_identity.get(name) for name in CACHE_SETTINGS}
+    settings = {name: value for name, value in first.settings.items() if name not in FREE}
+    codes = [{code for code, _ in of_run} for of_run in runs.alarms]
+    about = [
+        "model",
+        "papers",
+        "random_weights",
+        "corpus",
+        "target",
+        "head",
+        "layer",
+        "n_layers",
+        "split",
+    ]
+    return {
+        **{name: first[name] for name in (*about, "feature_norm", "settings", "experiment")},
+        "macro_f1": runs.macro_f1.mean(),
+        "std": runs.macro_f1.std(ddof=1),
+        "validation": runs.validation_f1.mean(),
+        "uar": runs.uar.mean(),
+        "constant_f1": runs.constant_f1.mean(),
+        "shuffled_f1": runs.shuffled_f1.mean(),
+        "runs": len(runs),
+        "changes": changes(settings | cache, first["head"]),
+        "recipe": unlike_the_paper(settings | cache, first["head"]),
+        "split_hash": "+".join(sorted(set(runs.split_hash))),
+        "test_speakers": int(runs.test_speakers.max()),
+        "is_baseline": first["head"] == BASELINE,
+        "alarms": {code: sum(code in own for own in codes) for code in sorted(set().union(*codes))},
+        "paths": list(runs.path),
+        "rows": list(runs.index),
+    }
+
+
+def chosen_of(experiments: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Of each group the experiment that is best on validation."""
+    ranked = experiments.assign(rank=experiments.validation.fillna(-1.0))
+    rows = ranked.groupby(list(keys), sort=True)["rank"].idxmax()
+    return experiments.loc[rows]
+
+
+def best_of_corpora(chosen: pd.DataFrame) -> pd.DataFrame:
+    """Of each corpus and target the best on validation; random weights only if all are random."""
+    trained = chosen[~chosen.random_weights.astype(bool)]
+    found = chosen_of(trained, ["corpus", "target"]) if len(trained) else trained
+    known = set(zip(found.corpus, found.target, strict=True))
+    rest = chosen[[key not in known for key in zip(chosen.corpus, chosen.target, strict=True)]]
+    others = chosen_of(rest, ["corpus", "target"]) if len(rest) else rest
+    return pd.concat([found, others]).sort_values(["corpus", "target"])
+
+
+def differences_of(
+    best: pd.DataFrame, compared: pd.DataFrame, chosen: pd.DataFrame, load: Load
+) -> pd.DataFrame:
+    """The best of each corpus against the next best models and heads, and itself on other norms.
+
+    Returns:
+        corpus, target; a, a_head, a_norm (model, head with its layer, normalisation) and likewise
+        b; and the fields of `Comparison` with p_holm.
+    """
+    todo = [(a, b) for a in best.itertuples() for b in _rivals(a, compared, chosen)]
+    bar = automatic(todo, desc="comparing", total=len(todo), leave=False)
+    rows = [
+        {"corpus": a.corpus, "target": a.target, **_sides(a, b)} | _compared(a.paths, b.paths, load)
+        for a, b in bar
+    ]
+    sides = [f"{side}{part}" for side in "ab" for part in ("", "_head", "_norm")]
+    names = ["corpus", "target", *sides, "difference", "low", "high", "p", "over", "note"]
+    return add_holm(pd.DataFrame(rows, columns=names))
+
+
+def _rivals(best: Any, compared: pd.DataFrame, chosen: pd.DataFrame) -> list[Any]:
+    """The best of each other model, each other head of the same, and the last layer."""
+    same = (compared.corpus == best.corpus) & (compared.target == best.target)
+    own = compared[same & (compared.index != best.Index)]
+    near = own[own.model == best.model]
+    others = (
+        chosen_of(own[own.model != best.model], ["model"]) if len(own) > len(near) else near[:0]
+    )
+    heads = chosen[chosen.index.isin(near.index)]
+    again = near[(near["head"] == best.head) & (near.layer == near.n_layers - 1)]
+    again = again[again.feature_norm == best.feature_norm]
+    found = pd.concat([others, heads[heads["head"] != best.head], again])
+    found = found.sort_values("validation", ascending=False).head(MAX_OTHERS)
+    return list(found.itertuples())
+
+
+def _compared(a: Sequence[str], b: Sequence[str], load: Load) -> dict[str, Any]:
+    """The comparison of two sets of records, or why there is none."""
+    try:
+        return asdict(compare_records(*([load(Path(p)) for p in paths] for paths in (a, b))))
+    except ResultsError as error:
+        missing = dict.fromkeys(("difference", "low", "high", "p"), np.nan)
+        return {**missing, "over": "", "note": str(error)}
+
+
+def _sides(a: Any, b: Any) -> dict[str, str]:
+    """Who is compared, as text: `a`, `a_head`, `a_norm`, and likewise `b`."""
+    found = {}
+    for side, row in (("a", a), ("b", b)):
+        [found[side]] = named_models([row.model], [row.random_weights])
+        found[f"{side}_head"] = head_and_layer(head_title(row.head), row.layer)
+        found[f"{side}_norm"] = row.feature_norm
+    return found

@@ -1,0 +1,162 @@
+"""The runs that a report is of: read once, and chosen by the flags."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lsmprobe.config import ReportConfig
+from lsmprobe.corpora.utterances import PARTS
+from lsmprobe.errors import ResultsError, nearest
+from lsmprobe.layers.curves import load_curves
+from lsmprobe.report.paper import PROTOCOL, by_name_only, not_the_papers
+from lsmprobe.report.score_lines import of_emotions
+from lsmprobe.report.tables import CACHE_SETTINGS, unlike_the_paper
+from lsmprobe.results.records import Load, load_record, load_results
+
+FILTERS = {"model": "model", "dataset": "corpus", "target": "target"}
+FILTERS |= {name: name for name in ("split", "feature_norm")}
+NOT_THE_PAPERS = " (not the paper's)"  # a model that is called as one of the paper's
+TRANSFER = "transfer"  # the kind of split of a run that is tested on another corpus
+REMEMBERED = 2000  # records: what a report reads, it reads once
+
+
+class Runs(NamedTuple):
+    """The runs asked for, and what reads their records."""
+
+    table: pd.DataFrame  # those of emotions, as `tables.experiments` needs them
+    others: pd.DataFrame  # those of other targets, as `load_results` gives them
+    transfers: pd.DataFrame  # tested on another corpus than they were trained on; `load_results`
+    regressions: pd.DataFrame  # curves of `probe_layers` that were kept
+    left_out: list[Path]  # damaged records
+    load: Load
+
+
+def read_runs(config: ReportConfig) -> Runs:
+    """The runs asked for, each record read once.
+
+    Raises:
+        ResultsError: there is no such folder, or no readable record of what was asked for in it.
+    """
+    load = lru_cache(maxsize=REMEMBERED)(load_record)
+    results = load_results(config.results_dir, load=load)
+    splits = config.results_dir / "splits"
+    there = {p for p in config.results_dir.rglob("*.json") if p.parent != splits}
+    left_out = sorted(there - {Path(path) for path in results.path})
+    transfers = results[results.split == TRANSFER]
+    # Trained on another corpus, or on a part of the training set: no cells of these tables.
+    results = results[~results.split.isin([TRANSFER, "learning-curve"])]
+    if results.empty:
+        damaged = f" and {len(left_out)} damaged ones" if left_out else ""
+        raise ResultsError(
+            f"{config.results_dir} holds no readable record of a run{damaged}; expected those of "
+            "lsmprobe probe. Probe first."
+        )
+    results = asked_for(results, config)
+    others = results[~of_emotions(results)]
+    results = results[of_emotions(results)]
+    details = {}
+    for row, file in results.path.items():
+        try:
+            details[row] = _details(load(Path(file)))
+        except (ResultsError, KeyError, IndexError, TypeError, ValueError):
+            left_out.append(Path(file))
+    told = pd.DataFrame.from_dict(details, orient="index")
+    table = results.drop(columns=["alarms", "model"]).join(told, how="inner")
+    curves, unreadable = load_curves(config.results_dir)
+    return Runs(
+        table,
+        others,
+        _transfers_asked_for(transfers, config),
+        _curves_asked_for(curves, config),
+        left_out + unreadable,
+        load,
+    )
+
+
+def asked_for(results: pd.DataFrame, config: ReportConfig) -> pd.DataFrame:
+    """The runs that the flags choose, of what `load_results` returned.
+
+    Raises:
+        ResultsError: no run is of a value asked for, or none of all of them.
+    """
+    wanted = pd.Series(True, index=results.index)
+    for flag, column in FILTERS.items():
+        names = getattr(config, flag)
+        for name in set(names) - set(results[column]):
+            raise ResultsError(
+                f"no run is of --{flag.replace('_', '-')} {name}; "
+                f"{nearest(name, set(results[column]))}"
+            )
+        wanted &= results[column].isin(names) if names else True
+    if config.protocol == "paper":
+        wanted &= np.array([_is_the_papers(run) for _, run in results.iterrows()], dtype=bool)
+        if not wanted.any():
+            raise ResultsError(f"no run is of the paper's protocol ({PROTOCOL}).")
+    if not wanted.any():
+        raise ResultsError(
+            f"{config.results_dir} has no run of all that was asked for: {_asked(config)}."
+        )
+    return results[wanted]
+
+
+def _is_the_papers(run: pd.Series) -> bool:
+    """Whether a run is of the paper's protocol; those on other layers than its are counted too."""
+    split = {"split": run["split"]}
+    cache = {name: run.cache_identity.get(name) for name in CACHE_SETTINGS}
+    return not unlike_the_paper(split | run.settings | cache, run["head"])
+
+
+def _transfers_asked_for(transfers: pd.DataFrame, config: ReportConfig) -> pd.DataFrame:
+    """Those that the flags choose; a corpus is asked for as the one trained or tested on."""
+    wanted = pd.Series(config.protocol != "paper" and not config.split, index=transfers.index)
+    for column, names in (("model", config.model), ("feature_norm", config.feature_norm)):
+        wanted &= transfers[column].isin(names) if names else True
+    if config.dataset:
+        asked = set(config.dataset)
+        named = [bool(asked & {*both.split("-to-")}) for both in transfers.corpus]
+        wanted &= np.array(named, dtype=bool)
+    return transfers[wanted.astype(bool)]
+
+
+def _curves_asked_for(curves: pd.DataFrame, config: ReportConfig) -> pd.DataFrame:
+    wanted = pd.Series(config.protocol != "paper", index=curves.index)
+    for flag, column in FILTERS.items():
+        if names := getattr(config, flag):
+            wanted &= curves[column].isin(names) if len(curves) else True
+    return curves[wanted.astype(bool)]
+
+
+def _asked(config: ReportConfig) -> str:
+    """The flags that choose runs, as they were given."""
+    given: dict[str, tuple[str, ...]] = {flag: getattr(config, flag) for flag in FILTERS}
+    return ", ".join(
+        f"--{flag.replace('_', '-')} {' '.join(names)}" for flag, names in given.items() if names
+    )
+
+
+def _details(record: Mapping[str, Any]) -> dict[str, Any]:
+    folds, identity = record["folds"], record["cache"]["identity"]
+    validation = [fold["history"][fold["best_epoch"] - 1]["validation_score"] for fold in folds]
+    model, n_layers = record["model"], record.get("n_layers")
+    differs = not_the_papers(model, identity, n_layers)
+    return {
+        "model": f"{model}{NOT_THE_PAPERS}" if differs else model,
+        "likeness": f"not compared with the paper's {model}: {differs}"
+        if differs
+        else f"taken for the paper's {model} by name only: the record tells no repository"
+        if by_name_only(model, identity)
+        else "",
+        "split_seed": record["split"]["seed"],
+        "split_notes": record["split"]["notes"],
+        "validation_f1": float(np.mean(validation)),
+        "clips": sum(folds[0][f"n_{part}"] for part in PARTS),
+        "emotions": record["classes"],
+        "test_speakers": len({each["speaker"] for each in record["predictions"]}),
+        "n_folds": len(folds),
+        "merged": bool(record["settings"].get("map") or record["settings"].get("emotions")),
+        "alarms": [(alarm["code"], alarm["text"]) for alarm in record.get("alarms", [])],
+    }

@@ -1,0 +1,45 @@
+"""What the items of the short report share: figures as files, and tables that stay short."""
+
+from pathlib import Path
+
+from matplotlib.axes import Axes
+
+from lsmprobe.report.figures import save_figure
+from lsmprobe.report.typeset import Picture, Table, counted
+
+MAX_ROWS = 12  # of a table of the short report; its CSV file has all
+
+
+def drawn(caption: str, path: Path, ax: Axes) -> Picture:
+    """The figure written as PNG and PDF, with its caption."""
+    for kind in (".pdf", ".png"):
+        save_figure(ax, path.with_suffix(kind))
+    return Picture(caption, path)
+
+
+def file_name(*words: str) -> str:
+    """Of a file, of words that may hold anything.
+
+    >>> file_name("curve", "my corpus/1")
+    'curve-my_corpus_1'
+    """
+    return "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in w) for w in words)
+
+
+def shortened(table: Table) -> Table:
+    """Its first rows, and how many more there are; a column of one value moves to the caption."""
+    rows = table.rows.reset_index(drop=True)
+    names = list(rows.columns[: table.n_names])
+    shared = [name for name in names[1:] if len(set(rows[name])) == 1 and len(names) > 2]
+    caption = table.caption
+    if shared and len(rows) > 1:
+        said = ", ".join(f"{name} {rows[name].iloc[0]}" for name in shared)
+        caption = f"{caption.removesuffix('.')} ({said})."
+        rows = rows.drop(columns=shared)
+        names = [name for name in names if name not in shared]
+    notes = list(table.notes)
+    if (more := len(rows) - MAX_ROWS) > 0:
+        notes.append(f"{counted(more, 'more row')}: {table.name}.csv.")
+    return table._replace(
+        caption=caption, rows=rows.head(MAX_ROWS), n_names=len(names), notes=notes
+    )
