@@ -38,6 +38,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/scale.py --json benchmarks/results/scale.json
 	$(BIN)/python benchmarks/beyond_memory.py --json benchmarks/results/beyond_memory.json
 	$(BIN)/python benchmarks/coverage.py --json benchmarks/results/coverage.json
+	$(BIN)/python benchmarks/stores.py --quick --json benchmarks/results/stores.json
 	$(BIN)/python benchmarks/grid.py $(GRID) --json benchmarks/results/grid.json
 
 # The API documentation, from the docstrings: build/api/lsmprobe.html.
