@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all check format bench faults fresh docs clean
+.PHONY: demo test test-all check format bench bench-gpu faults fresh docs clean
 
 demo: $(INSTALLED)
 	$(BIN)/lsmprobe demo
@@ -35,11 +35,16 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/start_up.py --json benchmarks/results/start_up.json
 	$(BIN)/python benchmarks/extraction.py --json benchmarks/results/extraction.json
 	$(BIN)/python benchmarks/probing.py --json benchmarks/results/probing.json
+	$(BIN)/python benchmarks/sizes.py --models wav2vec2-base whisper-small --json benchmarks/results/sizes.json
 	$(BIN)/python benchmarks/scale.py --json benchmarks/results/scale.json
 	$(BIN)/python benchmarks/beyond_memory.py --json benchmarks/results/beyond_memory.json
 	$(BIN)/python benchmarks/coverage.py --json benchmarks/results/coverage.json
 	$(BIN)/python benchmarks/stores.py --quick --json benchmarks/results/stores.json
 	$(BIN)/python benchmarks/grid.py $(GRID) --json benchmarks/results/grid.json
+
+# All of it on a GPU, in one call.
+bench-gpu: $(INSTALLED)
+	benchmarks/gpu.sh $(BIN)/python
 
 # The API documentation, from the docstrings: build/api/lsmprobe.html.
 docs: $(INSTALLED)

@@ -138,6 +138,13 @@ def test_start_up_does_not_wait_for_heavy_libraries(name):
     assert out.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
+def test_the_first_epoch_does_not_wait_for_what_the_scores_need():
+    code = "import sys, lsmprobe.probing.stage; print({'scipy', 'sklearn'} & set(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "set()"
+
+
 def test_the_public_names_are_there():
     import lsmprobe
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
-from scipy.stats import norm
 
 N_RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -64,11 +63,13 @@ def interval_ends(
     >>> interval_ends(np.arange(101.0))
     (2.5, 97.5)
     """
+    from scipy.special import ndtr, ndtri  # slow to import, and needed once training is over
+
     values = values[~np.isnan(values)]
     if not len(values):
         return float("nan"), float("nan")
     quantiles = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
-    low, high = np.quantile(values, norm.cdf(norm.ppf(quantiles) + 2 * bias))
+    low, high = np.quantile(values, ndtr(ndtri(quantiles) + 2 * bias))
     return float(low), float(high)
 
 
@@ -89,7 +90,9 @@ def resampling_bias(values: Float[np.ndarray, " resamples"], observed: float) ->
     >>> resampling_bias(np.array([1.0, 2.0, 3.0]), 2.0)
     0.0
     """
+    from scipy.special import ndtri  # as above
+
     values = values[~np.isnan(values)]
     equal = np.isclose(values, observed, rtol=1e-12, atol=1e-9)
     below = ((values < observed) & ~equal).sum() + equal.sum() / 2
-    return float(norm.ppf(np.clip(below, 1, len(values) - 1) / len(values)))
+    return float(ndtri(np.clip(below, 1, len(values) - 1) / len(values)))
