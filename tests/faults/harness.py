@@ -10,6 +10,7 @@ that a trial takes tenths of a second.
 """
 
 import argparse
+import codecs
 import multiprocessing
 import os
 import random
@@ -154,6 +155,7 @@ def limit_file_size(n_bytes: int) -> None:
 def lose_rights(folder: Path) -> None:
     """Permissions do not bind root; `folder` is entered first, in case that nobody may pass."""
     os.chdir(folder)
+    codecs.lookup("utf-8-sig")  # which Python loads late, from where nobody may read
     if os.geteuid() == 0:
         os.setuid(NOBODY)
 
