@@ -2,7 +2,8 @@
 
 import ctypes
 import mmap
-import resource
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ from jaxtyping import Shaped
 
 from lsmprobe.errors import SettingsError
 
+with suppress(ImportError):  # Windows has none
+    import resource
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
-_libc = ctypes.CDLL(None)
+_libc = ctypes.CDLL(None) if os.name == "posix" else None
 
 
 def choose_device(device: str) -> str:
@@ -37,6 +41,8 @@ def free_memory(device: str) -> int:
     used = psutil.Process().memory_info()
     left = [psutil.virtual_memory().available]
     left += [limit - used.rss for limit in control_group_limits()]
+    if "resource" not in globals():
+        return max(0, min(left))
     for kind, taken in ((resource.RLIMIT_AS, used.vms), (resource.RLIMIT_DATA, used.rss)):
         limit, _ = resource.getrlimit(kind)  # ulimit -v, ulimit -d
         left += [limit - taken] if limit != resource.RLIM_INFINITY else []
@@ -68,7 +74,7 @@ def keep_freed_memory() -> None:
     Getting it back page by page cost a fifth of a Multi-Layer step. Other C libraries are left as
     they are.
     """
-    if hasattr(_libc, "mallopt"):
+    if _libc is not None and hasattr(_libc, "mallopt"):
         _libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # bytes; the largest that glibc takes
         _libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
@@ -78,6 +84,8 @@ def announce(array: Shaped[np.ndarray, "..."]) -> None:
 
     Two to three times as fast from a disk; nothing happens to what is in memory already.
     """
+    if _libc is None or not hasattr(mmap, "MADV_WILLNEED"):
+        return
     start = array.ctypes.data // mmap.PAGESIZE * mmap.PAGESIZE
     length = array.ctypes.data + array.nbytes - start
     _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), ctypes.c_int(mmap.MADV_WILLNEED))

@@ -132,7 +132,7 @@ class CacheFile:
                 first = offset[start] if per_frame else start
                 end = offset[stop - 1] + frames[stop - 1] if per_frame else stop
                 nbytes = (end - first) * member.row_nbytes
-                raw = os.pread(file.fileno(), nbytes, place + first * member.row_nbytes)
+                raw = pread(file.fileno(), nbytes, place + first * member.row_nbytes)
                 if len(raw) < nbytes:
                     raise OSError(errno.EIO, "the file ends too early")
                 rows = np.frombuffer(raw, dtype).reshape(-1, *shape[1:])
@@ -359,6 +359,14 @@ def pwrite(descriptor: int, array: np.ndarray, offset: int) -> None:
     while data:  # a write may be cut short
         n_written = os.pwrite(descriptor, data, offset)
         data, offset = data[n_written:], offset + n_written
+
+
+def pread(descriptor: int, nbytes: int, offset: int) -> bytes:
+    """Bytes of a file from a place on; the descriptor is this thread's alone."""
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, nbytes, offset)
+    os.lseek(descriptor, offset, os.SEEK_SET)  # Windows
+    return os.read(descriptor, nbytes)
 
 
 def _reserve(descriptor: int, nbytes: int) -> None:

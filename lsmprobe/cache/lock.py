@@ -1,6 +1,5 @@
 """One writer at a time: the lock of a cache file."""
 
-import fcntl
 import os
 import socket
 import time
@@ -9,6 +8,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lsmprobe.errors import CacheError
+
+with suppress(ImportError):  # Windows has none, and writes no cache
+    import fcntl
+
+
+def check_can_write_caches() -> None:
+    """Caches are read anywhere, and written where files can be locked and written at a place.
+
+    Raises:
+        CacheError: the system offers neither, as Windows.
+    """
+    if "fcntl" not in globals() or not hasattr(os, "pwrite"):
+        raise CacheError(
+            f"this system ({os.name}) cannot lock and write a cache; expected Linux or macOS (on "
+            "Windows its WSL). Caches that are there can be read, probed and analysed here."
+        )
 
 
 @contextmanager
@@ -19,8 +34,9 @@ def sole_writer(path: Path) -> Iterator[None]:
     too and never stands in a reader's way.
 
     Raises:
-        CacheError: another process writes it.
+        CacheError: another process writes it, or the system cannot write caches.
     """
+    check_can_write_caches()
     beside = path.with_name(f".{path.name}.lock")
     descriptor = _locked(beside, path)
     try:
@@ -34,6 +50,8 @@ def sole_writer(path: Path) -> Iterator[None]:
 
 def is_being_written(path: Path) -> bool:
     """Whether a process holds the lock of a file."""
+    if "fcntl" not in globals():
+        return False
     try:
         with path.with_name(f".{path.name}.lock").open("rb") as beside:
             fcntl.flock(beside, fcntl.LOCK_SH | fcntl.LOCK_NB)
