@@ -183,13 +183,13 @@ def get_corpus_command(config: GetCorpusConfig) -> None:
         print(*unpacked, sep="\n")
         print(f"licence: {corpus.licence}; cite: {corpus.source}")
     elif config.name == "toy":
-        print("toy is made from a seed when extract.py --dataset toy runs")
+        print("toy is made from a seed when lsmprobe extract --dataset toy runs")
     else:
         print(f"{corpus.title} cannot be fetched by a program: {corpus.obtain}")
 
 
 def table1_command(_: Table1Config) -> None:
-    """Print Table 1, the paper's numbers beside those of the copies."""
+    """Print Table 1, the paper's numbers compared with those of the copies."""
     from lsmprobe.report.table1 import table1
 
     table = table1()
@@ -276,7 +276,7 @@ def list_caches_command(config: ListCachesConfig) -> None:
 
     table = list_caches(config.cache_dir)
     if table.empty:
-        raise LsmprobeError(f"{config.cache_dir} holds no cache; run extract.py first.")
+        raise LsmprobeError(f"{config.cache_dir} holds no cache; run lsmprobe extract first.")
     shown = table.round(3).map(lambda value: one_line(str(value))).mask(table.isna(), "-")
     print(shown.to_string(index=False))
 
@@ -305,7 +305,7 @@ def verify_cache_command(config: VerifyCacheConfig) -> int:
         print(found)
         n_bad += bool(found.damaged)
         if found.damaged and config.repair:
-            print("  marked for extraction: run extract.py again")
+            print("  marked for extraction: run lsmprobe extract again")
     return 1 if n_bad else 0
 
 

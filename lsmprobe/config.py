@@ -62,7 +62,7 @@ class CorpusConfig(Config):
 
     @property
     def reading(self) -> dict[str, Any]:
-        """The arguments of `read_corpus` beside the corpus's name."""
+        """The arguments of `read_corpus` besides the corpus's name."""
         return {
             "data_dir": self.data_dir,
             "emotions": self.emotions,
@@ -118,7 +118,7 @@ class ExtractConfig(CorpusConfig, _ModelOnDataset):
     cache_dir: Path = Path("cache")
     """The cache of a model and a corpus is CACHE_DIR/MODEL/CORPUS.h5."""
     store: Literal["frames", "pooled"] = "frames"
-    """Every frame, or only the mean and deviation over the frames (exact for the Linear head)."""
+    """Every frame, or only their mean and standard deviation (exact for the Linear head)."""
     store_dtype: StoreDtype = "float16"
     """How frames are stored. A value that float16 cannot hold stops the run, never becomes inf.
     int8 takes half the space, with a scale for each utterance, layer and dimension."""
@@ -172,7 +172,7 @@ class ExtractConfig(CorpusConfig, _ModelOnDataset):
         """The layers that are stored; empty where `n_layers`, of the model, is not known yet.
 
         Raises:
-            SettingsError: `--layers` is no list of layers, or names one that the model lacks.
+            SettingsError: `--layers` is not a list of layers, or names one that the model lacks.
         """
         asked = self.layers.replace(" ", "")
         if asked not in ("", "last") and not re.fullmatch(r"\d{1,4}(,\d{1,4})*", asked):
@@ -384,7 +384,7 @@ class TransferConfig(ProbeConfig):
         if self.labels:
             raise SettingsError(
                 "--labels does not go with transfer, which reads the labels of several corpora; "
-                "correct each corpus, and run lsmprobe extract again, which extracts nothing anew."
+                "correct each corpus, and run lsmprobe extract again, which extracts nothing again."
             )
         if self.resplit:
             raise SettingsError(
@@ -423,7 +423,7 @@ class ReportConfig(Config):
     """What the records answer: which layer, head and model, how sure, and better than what."""
 
     results_dir: Path = Path("results")
-    """Where probe.py wrote its records."""
+    """Where `lsmprobe probe` wrote its records."""
     out: Path | None = None
     """The tables and figures are written in here; otherwise RESULTS_DIR/report."""
     model: tuple[str, ...] = ()
@@ -492,7 +492,7 @@ class GetCorpusConfig(Config):
 
 @dataclass(frozen=True)
 class Table1Config(Config):
-    """Print the paper's Table 1 from the copies that are there, beside the paper's own rows."""
+    """Print the paper's Table 1 from the copies that are there, and the paper's own rows."""
 
 
 @dataclass(frozen=True)
@@ -510,7 +510,7 @@ class AuditConfig(SplitConfig):
 
 @dataclass(frozen=True)
 class MakeSplitConfig(SplitConfig):
-    """Make a split, say how it came out, and save it for `probe.py --split FILE`."""
+    """Make a split, say how it came out, and save it for `lsmprobe probe --split FILE`."""
 
     out: Path = Path("split.json")
     """Where it is written."""
@@ -521,7 +521,7 @@ class ListCachesConfig(Config):
     """List the caches of a folder: what they hold, how much of it is there, how large they are."""
 
     cache_dir: Path = Path("cache")
-    """Where extract.py wrote."""
+    """Where `lsmprobe extract` wrote."""
 
 
 @dataclass(frozen=True)
@@ -539,9 +539,9 @@ class VerifyCacheConfig(Config):
     paths: tuple[Path, ...]
     """CACHE_DIR/MODEL/CORPUS.h5, one or several; none or `all`: every one in the cache folder."""
     cache_dir: Path = Path("cache")
-    """Where extract.py wrote."""
+    """Where `lsmprobe extract` wrote."""
     repair: bool = False
-    """Mark damaged utterances as not done, so that extract.py makes them again, and only them."""
+    """Mark damaged utterances as not done; lsmprobe extract then makes only those again."""
 
 
 @dataclass(frozen=True)
@@ -563,7 +563,7 @@ class PruneCachesConfig(Config):
     cache itself; none or `all`: what is left over in the cache folder. What cannot be read as a
     cache, and clips that are nowhere else, stay."""
     cache_dir: Path = Path("cache")
-    """Where extract.py wrote."""
+    """Where `lsmprobe extract` wrote."""
     yes: bool = False
     """Remove it; otherwise it is only listed."""
 

@@ -12,7 +12,7 @@ class LsmprobeError(Exception):
 
 
 class SettingsError(LsmprobeError):
-    """A flag, or two flags together, that cannot be meant."""
+    """A flag, or a combination of flags, that makes no sense."""
 
 
 class CorpusError(LsmprobeError):

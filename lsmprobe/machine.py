@@ -1,4 +1,4 @@
-"""The machine: where tensors live, how much memory there is, what the system is told about it."""
+"""The machine: where tensors live, how much memory there is, what the system is asked for."""
 
 import ctypes
 import mmap

@@ -776,7 +776,7 @@ def test_a_file_deleted_while_it_is_written(tmp_path):
     writer = CacheWriter.open(tmp_path / "c.h5", plan_of())
     (tmp_path / "c.h5").unlink()
     fill(writer)
-    with pytest.raises(CacheError, match="deleted or replaced meanwhile"):
+    with pytest.raises(CacheError, match="deleted or replaced in the meantime"):
         writer.close()
 
 
@@ -796,7 +796,7 @@ def whole(tmp_path_factory):
 
 
 def test_not_a_cache(tmp_path):
-    with pytest.raises(CacheError, match=r"no cache file .*gone.h5. Run extract.py first"):
+    with pytest.raises(CacheError, match=r"no cache file .*gone.h5. Run lsmprobe extract first"):
         FeatureCache(tmp_path / "gone.h5")
     with pytest.raises(CacheError, match="no cache file"):
         FeatureCache(tmp_path)

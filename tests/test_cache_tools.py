@@ -143,9 +143,9 @@ def test_a_file_that_was_replaced_meanwhile_is_never_marked(tmp_path):
     cache = FeatureCache(path)
     finished(tmp_path / "other.h5", plan_of(dim=6)).replace(path)
     before = path.read_bytes()
-    with pytest.raises(CacheError, match="was replaced meanwhile"):
+    with pytest.raises(CacheError, match="was replaced in the meantime"):
         verify.mark_for_extraction(cache.files[0], [0])
-    with pytest.raises(CacheError, match="was replaced meanwhile"):
+    with pytest.raises(CacheError, match="was replaced in the meantime"):
         cache.verify(0)
     assert path.read_bytes() == before
 
@@ -457,7 +457,7 @@ def test_of_a_damaged_file_of_another_plan_nothing_is_taken_over(tmp_path, other
 def test_what_replaces_says_only_what_differs(tmp_path, caplog):
     plan, path = with_audio(tmp_path, plan_of())
     other = dataclasses.replace(plan, dim=6)
-    with pytest.raises(CacheError, match="--replace to build it anew"):
+    with pytest.raises(CacheError, match="--replace to build it again"):
         planned_files(path, other)
     [(beside, _)] = planned_files(path, other, replaces=True)
     assert beside == replacement_path(path)
@@ -599,7 +599,7 @@ def test_the_commands(tmp_path, monkeypatch, capsys):
     assert code == 1
     assert "1 of 6 clips are damaged" in said
     assert "000.wav" in said
-    assert "run extract.py again" in said
+    assert "run lsmprobe extract again" in said
     assert "lsmprobe: " in str(run("merge", "cache/m/c.h5")[0])
     with CacheWriter.open(part_path(path, 0, 2), plan_part(plan, 0, 2)) as writer:
         fill(writer)

@@ -62,7 +62,7 @@ def test_a_corpus_that_is_nowhere_names_both_places(tmp_path):
 
 def test_probing_without_a_cache_says_what_to_run(tmp_path):
     line = refused(ROOT / "probe.py", "--head", "multilayer", cwd=tmp_path)
-    assert "extract.py" in line
+    assert "lsmprobe extract" in line
 
 
 @pytest.mark.slow

@@ -169,14 +169,14 @@ def test_replace_keeps_the_old_cache_until_the_new_one_is_finished(
     assert "nothing was left to do" in str(extract(new))
 
 
-def test_a_replacement_that_was_begun_otherwise_is_begun_anew(tmp_path, manifest, rng, caplog):
+def test_a_replacement_that_was_begun_otherwise_starts_again(tmp_path, manifest, rng, caplog):
     path = manifest(speakers=1)
     cache = extract(config(tmp_path, path)).path
     begun = cache.with_name(f".{cache.stem}.replacement.h5")
     extract(config(tmp_path / "b", path, max_seconds=0.3)).path.rename(begun)
     summary = extract(config(tmp_path, path, max_seconds=0.2, replace=True))
     assert summary.n_tried == 8
-    assert "begun anew" in caplog.text
+    assert "starting again" in caplog.text
     assert FeatureCache(cache).identity["max_seconds"] == 0.2
 
 

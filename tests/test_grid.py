@@ -235,7 +235,7 @@ def test_a_cache_that_is_replaced_meanwhile_is_not_probed(tmp_path, monkeypatch)
         return planned
 
     monkeypatch.setattr(stage, "plan_grid", plan_then_replace)
-    with pytest.raises(CacheError, match="was replaced meanwhile"):
+    with pytest.raises(CacheError, match="was replaced in the meantime"):
         stage.probe(config(tmp_path))
 
 

@@ -300,7 +300,7 @@ def test_what_programs_write_for_nothing_is_nothing(tmp_path, caplog):
     assert table[["key", "emotion", "speaker"]].values.tolist() == [
         ["wav/d.wav", "\u9ad8\u5174", "007"]
     ]
-    assert "left out: 3 of 4 utterances" in caplog.text
+    assert "skipping: 3 of 4 utterances" in caplog.text
 
 
 def test_ratings_are_no_emotions_and_are_kept_as_a_further_column(tmp_path):

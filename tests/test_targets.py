@@ -130,5 +130,5 @@ def test_an_utterance_without_pitch_is_left_out(tmp_path, voices, monkeypatch, c
 def test_a_foreign_table_is_refused(tmp_path, voices):
     csv = tmp_path / "made.csv"
     csv.write_text("name,loudness\n")
-    with pytest.raises(ResultsError, match="is no table of key, sha256"):
+    with pytest.raises(ResultsError, match="is not a table of key, sha256"):
         find_target("energy", voices, csv)

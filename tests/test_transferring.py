@@ -191,9 +191,9 @@ def test_emotions_are_intersected_by_hand(language, config, caplog):
     }
     said = "emodb -> emovo: anger, fear; left out: boredom | joy, surprise"
     assert said in caplog.messages
-    told = [line for line in caplog.messages if line.startswith("left out: made, emodb -> demos")]
+    told = [line for line in caplog.messages if line.startswith("skipping made, emodb -> demos")]
     assert told == [
-        "left out: made, emodb -> demos share 0 emotions; "
+        "skipping made, emodb -> demos: they share 0 emotions; "
         "emodb -> demos: ; left out: anger, boredom, fear | guilt, joy"
     ]
     assert any("emovo -> demos share 1 emotion;" in line for line in caplog.messages)
@@ -259,7 +259,9 @@ def test_two_copies_of_one_corpus_are_no_pair(language, config, caplog):
 
 def test_one_corpus_is_too_few(language, config):
     language("north")
-    with pytest.raises(CacheError, match=r"made has north\. Run extract.py on another corpus"):
+    with pytest.raises(
+        CacheError, match=r"made has north\. Run lsmprobe extract on another corpus"
+    ):
         transfer(config())
 
 

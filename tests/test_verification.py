@@ -104,7 +104,7 @@ def test_a_cache_replaced_since_it_was_opened_is_told(planted_cache, tmp_path):
     path = planted_cache()
     cache = FeatureCache(path)
     planted_cache(folder=tmp_path / "new").replace(path)
-    with pytest.raises(CacheError, match="was replaced meanwhile"):
+    with pytest.raises(CacheError, match="was replaced in the meantime"):
         layer_health(cache)
 
 

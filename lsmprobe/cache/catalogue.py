@@ -26,7 +26,9 @@ def named_caches(paths: Sequence[Path], folder: Path) -> list[Path]:
     if paths and Path("all") not in paths:
         return list(paths)
     if not (found := cache_paths(folder)):
-        raise CacheError(f"{folder} holds no cache; run extract.py first, or name its --cache-dir.")
+        raise CacheError(
+            f"{folder} holds no cache; run lsmprobe extract first, or name its --cache-dir."
+        )
     return found
 
 

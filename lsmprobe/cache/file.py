@@ -43,8 +43,8 @@ from lsmprobe.errors import CacheError
 
 CANNOT_LOCK = "unable to lock file"  # as HDF5 says it
 KEEP_IT = (
-    " Keep it, and run extract.py with --replace, which takes over what is undamaged where it can, "
-    "and extracts the rest."
+    " Keep it, and run lsmprobe extract with --replace, which takes over what is undamaged where "
+    "it can, and extracts the rest."
 )
 UNLOCKED = "Set the environment variable HDF5_USE_FILE_LOCKING=FALSE."
 
@@ -113,7 +113,7 @@ class CacheFile:
         """Checksums of what the file holds of the utterances `start` to `stop`, to compare.
 
         Read member by member, as they lie on the disk, and not mapped: what the disk cannot give
-        or what was cut off meanwhile is an error and not the end of the process.
+        or what was cut off in the meantime is an error and not the end of the process.
 
         Args:
             start: the first row in the table of utterances.
@@ -177,7 +177,7 @@ class CacheFile:
         with file:
             found = os.fstat(file.fileno())
             if found.st_ino != self._inode:
-                raise CacheError(f"{self.path} was replaced meanwhile. Open it again.")
+                raise CacheError(f"{self.path} was replaced in the meantime. Open it again.")
             if found.st_size != self.size:
                 raise damaged(self.path, "its size has changed")
             yield file
@@ -268,12 +268,14 @@ def _create(path: Path, plan: CachePlan) -> None:
 def _locate(path: Path) -> tuple[dict[str, Any], dict[str, Member], int, int]:
     """A cache's attributes, what lies where in it, its bytes and its inode; no data are read."""
     if not path.is_file():
-        raise CacheError(f"There is no cache file {path}. Run extract.py first.")
+        raise CacheError(f"There is no cache file {path}. Run lsmprobe extract first.")
     try:
         with path.open("rb") as raw:
             signature, found = raw.read(8), os.fstat(raw.fileno())
         if signature != b"\x89HDF\r\n\x1a\n":
-            raise CacheError(f"{path} is not an HDF5 file; expected a cache that extract.py made.")
+            raise CacheError(
+                f"{path} is not an HDF5 file; expected a cache that lsmprobe extract made."
+            )
         with h5py.File(path, "r", locking=False) as file:
             return *_checked(file, path, found.st_size), found.st_size, found.st_ino
     except CacheError:
@@ -291,11 +293,11 @@ def _locate(path: Path) -> tuple[dict[str, Any], dict[str, Member], int, int]:
 def _checked(file: h5py.File, path: Path, size: int) -> tuple[dict[str, Any], dict[str, Member]]:
     """Attributes and datasets, if they are a cache's and nothing leads out of the file."""
     if _text(file.attrs.get("format", "")) != FORMAT:
-        raise CacheError(f"{path} is an HDF5 file, but not a cache that extract.py made.")
+        raise CacheError(f"{path} is an HDF5 file, but not a cache that lsmprobe extract made.")
     if (version := int(file.attrs["version"])) not in VERSIONS:
         raise CacheError(
             f"{path} has cache format {version}; expected {' or '.join(map(str, VERSIONS))}. "
-            "Delete it, run extract.py."
+            "Delete it and run lsmprobe extract."
         )
     attributes: dict[str, Any] = {
         "dtype": _text(file.attrs["dtype"]),

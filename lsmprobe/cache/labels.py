@@ -119,7 +119,7 @@ def read_labels(path: Path) -> pd.DataFrame:
     number, or empty, is numbers. `01` and `1_2` are names, not numbers.
 
     Raises:
-        CacheError: it is not there, is no CSV table with a column `key`, or names a key twice.
+        CacheError: it is not there, is not a CSV table with a column `key`, or names a key twice.
     """
     table = _as_written(path)
     for name in further_columns(table):
@@ -132,7 +132,7 @@ def read_own_labels(path: Path) -> pd.DataFrame:
 
     Raises:
         CacheError: also where no column is a label, or a column's name is nearly that of one, so
-            that its labels would be passed over.
+            that its labels would be ignored.
     """
     table = read_labels(path)
     known = ("key", *LABELS)

@@ -78,7 +78,7 @@ def _copy(
                 first = decoded(file.columns["key"][damaged])[0]
                 raise CacheError(
                     f"{file.path} has damaged utterances ({first!r} first); nothing was merged. "
-                    f"Run: lsmprobe cache verify {cache.path} --repair, then extract.py."
+                    f"Run: lsmprobe cache verify {cache.path} --repair, then lsmprobe extract."
                 )
         stored = file.array("utterances/checksum")
         for row in range(len(rows)):

@@ -136,7 +136,7 @@ def settings(planned: Any) -> dict[str, Any]:
 
 
 def decisive(identity: dict) -> dict:
-    """The identity less the versions of libraries, which are told and not compared, the part, and
+    """The identity less versions of libraries (reported, never compared), the part, and
     that there is a table of labels.
 
     An upgrade must not turn away a finished cache; another model or preprocessing must.

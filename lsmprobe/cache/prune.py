@@ -86,7 +86,7 @@ def _unfinished_replacement(path: Path) -> dict[Path, str]:
         _log_kept(error)
         return {}
     if cache.is_finished:
-        _log_kept(f"{replacement} is finished; extract.py --replace puts it in place")
+        _log_kept(f"{replacement} is finished; lsmprobe extract --replace puts it in place")
         return {}
     return {replacement: f"an unfinished replacement: {how_much_is_done(cache)}"}
 

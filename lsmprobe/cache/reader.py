@@ -166,13 +166,13 @@ class FeatureCache:
             count = part_of(self.files[0])["of"]
             numbers = ", ".join(map(str, self.missing_parts))
             return (
-                f"of its {count} parts there is no {numbers}. Run extract.py with "
+                f"of its {count} parts there is no {numbers}. Run lsmprobe extract with "
                 f"--part {self.missing_parts[0]}/{count}."
             )
         to_come = int((~self._done & ~self._skipped).sum())
         return (
-            f"{to_come} of {len(self._done)} utterances are still to come. Run extract.py again, "
-            "it continues there."
+            f"{to_come} of {len(self._done)} utterances are still to come. Run "
+            "lsmprobe extract again; it continues there."
         )
 
     def frames(self, i: int, layer: int) -> Float[np.ndarray, "frames dim"]:
@@ -234,7 +234,7 @@ class FeatureCache:
         return file.checksums(row, row + 1) == [int(file.array("utterances/checksum")[row])]
 
     def __getstate__(self) -> dict[str, Any]:
-        mapped = ("pooled", "pooled_std")  # mapped anew where it is unpickled
+        mapped = ("pooled", "pooled_std")  # mapped again where it is unpickled
         return {name: value for name, value in vars(self).items() if name not in mapped}
 
     def place(self, layer: int) -> int:
@@ -257,7 +257,7 @@ class FeatureCache:
     def _checked_place(self, layer: int) -> int:
         if self.store != "frames":
             raise CacheError(
-                f"{self.path} holds pooled means only; expected frames. Run extract.py with "
+                f"{self.path} holds pooled means only; expected frames. Run lsmprobe extract with "
                 "--store frames and another --cache-dir."
             )
         return self.place(layer)

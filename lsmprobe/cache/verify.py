@@ -45,7 +45,7 @@ def verify_once(cache: FeatureCache, progress: Progress = automatic) -> None:
         raise CacheError(
             f"{cache.path} has {len(found.damaged)} damaged utterances ({found.damaged[0]!r} "
             f"first); expected none. Run lsmprobe cache verify {cache.path} --repair, then "
-            "extract.py again."
+            "lsmprobe extract again."
         )
     log.info("%s", found)
     for path, stamp in stamps.items():
@@ -73,9 +73,9 @@ def _stamp(file: CacheFile) -> bytes:
 
 
 def mark_for_extraction(file: CacheFile, rows: Sequence[int]) -> None:
-    """Take `done` back from utterances that turned out damaged; extract.py makes them again.
+    """Take `done` back from utterances that turned out damaged; lsmprobe extract makes them again.
 
-    `skipped` goes first: of a clip that was mended it may still be 1, and would then count again.
+    `skipped` goes first: of a clip that was repaired it may still be 1, and would then count again.
 
     Raises:
         CacheError: the file is being written, or cannot be.
@@ -119,7 +119,7 @@ def verify_cache(path: Path, *, repair: bool = False, progress: Progress = autom
 
     Args:
         path: the cache; its parts are read where it has parts.
-        repair: mark what is damaged as not done, for extract.py.
+        repair: mark what is damaged as not done, for lsmprobe extract.
         progress: how the bytes that were read are shown.
 
     Raises:

@@ -86,7 +86,7 @@ class CacheWriter:
         hidden: "Float[Tensor, 'layers frames dim'] | Outgoing",
         sha256: str,
     ) -> None:
-        """Store one utterance's hidden states, and their mean and deviation before any rounding.
+        """Store an utterance's hidden states, and their mean and standard deviation, unrounded.
 
         Args:
             index: its row in the plan.
@@ -167,7 +167,10 @@ class CacheWriter:
                     self._put(f"utterances/{name}", index, np.ones(1, np.uint8))
                 fdatasync(self._descriptor)
             if os.fstat(self._descriptor).st_nlink == 0:
-                raise CacheError(f"{self.path} was deleted or replaced meanwhile. Run it again.")
+                raise CacheError(
+                    f"{self.path} was deleted or replaced in the meantime. Run lsmprobe "
+                    "extract again."
+                )
         self._acknowledged_at = time.monotonic()
 
     def close(self) -> None:

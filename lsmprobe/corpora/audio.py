@@ -1,7 +1,7 @@
 """An audio file -> a mono 16 kHz waveform: soundfile reads it, librosa resamples it.
 
 What libraries pass over in silence is refused here in one line that names the file: audio that was
-cut off, channels that cancel each other, NaN, a header that cannot be meant. What is only odd about
+cut off, channels that cancel each other, NaN, a header that makes no sense. What is only odd about
 a clip (clipping, a dead channel) is reported beside its waveform.
 """
 
@@ -101,7 +101,7 @@ def read_header(path: str | os.PathLike[str]) -> AudioHeader:
     """What the file declares; nothing is decoded, except of a container, which ffmpeg decodes.
 
     Raises:
-        AudioError: not a file, not audio, cut off, or a header that cannot be meant.
+        AudioError: not a file, not audio, cut off, or a header that makes no sense.
     """
     with _opened(path) as file:
         if _in_container(file):
@@ -186,7 +186,7 @@ def read_audio(
 
 
 def decoders(paths: Iterable[str]) -> dict[str, str]:
-    """The versions of programs, beside the libraries, that decode some of the files."""
+    """The versions of programs, besides the libraries, that decode some of the files."""
 
     def needs_ffmpeg(path: str) -> bool:
         with suppress(AudioError), _opened(path) as file:

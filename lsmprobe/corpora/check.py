@@ -364,7 +364,7 @@ def _is_part_of_its_base(corpus: Corpus) -> bool:
 
 
 def _counts(utterances: pd.DataFrame, published: pd.DataFrame) -> Iterator[Count]:
-    """What is there beside what is published; of speaker and emotion together, what differs."""
+    """What is there besides what is published; of speaker and emotion together, what differs."""
     for columns in (["emotion"], ["gender"], ["speaker"], ["speaker", "emotion"]):
         found = utterances.groupby(columns).size()
         expected = pd.Series(dtype=int)

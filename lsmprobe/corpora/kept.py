@@ -36,7 +36,7 @@ class Kept(Generic[Made]):
         """What `make` makes of the file, or made of it before.
 
         Raises:
-            AudioError: the file changed meanwhile.
+            AudioError: the file changed in the meantime.
             OSError: there is no such file.
         """
         file = _signature(path)

@@ -130,7 +130,7 @@ def read_corpus(
 
 
 def _refuse_options(name: str, kind: str, given: Sequence[str]) -> None:
-    """What only another kind of corpus can follow is not passed over."""
+    """What only another kind of corpus can follow is not ignored."""
     for flag in given:
         if flag not in TAKES[kind]:
             kinds = " or ".join(each for each, flags in TAKES.items() if flag in flags)

@@ -30,7 +30,7 @@ OWN_GROUPS = ("key", "emotion", "speaker", "gender", "sentence", "split")
 
 @dataclass(frozen=True)
 class Release:
-    """One of several published forms of a corpus, told apart by where its files lie."""
+    """One of several published forms of a corpus, known by where its files lie."""
 
     name: str
     path: str  # a regular expression searched in the path; empty: any

@@ -298,7 +298,7 @@ def _labelled(rows: Sequence[dict[str, Any]], skip: bool) -> list[dict[str, Any]
         )
     if len(without) == len(rows):
         raise CorpusError(f"{found}. Nothing is left; expected at least one with both.")
-    log.warning("left out: %s", found)
+    log.warning("skipping: %s", found)
     return [row for row in rows if not lacking[id(row)]]
 
 
@@ -317,7 +317,7 @@ def _refuse_numbers(rows: Sequence[dict[str, Any]]) -> None:
     if emotions and all(map(_is_number, emotions)) and not all(map(str.isdigit, emotions)):
         raise CorpusError(
             f"the emotions are numbers ({_shown(emotions)}); expected names of classes. Give the "
-            "numbers a column of another name, which is kept beside, and name the column of the "
+            "numbers a column of another name, which is kept as well, and name the column of the "
             "classes with --columns emotion=THEIRS."
         )
 
@@ -353,7 +353,7 @@ def _say_what_may_be_wrong(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _further_columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
-    """What the corpus says beside our columns, as text; a name that a cache uses is changed."""
+    """What the corpus says besides our columns, as text; a name that a cache uses is changed."""
     names = dict.fromkeys(name for row in rows for name in row.get("further", ()) if name)
     ours = {name: f"own_{name}" if name in (*COLUMNS, *TAKEN) else name for name in names}
     if ours:

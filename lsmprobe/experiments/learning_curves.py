@@ -53,7 +53,7 @@ def learning_curve(
         head: what is trained.
         layer: that Linear and Non-Linear read: by default the last; `all` makes a curve of each.
         runs: orders of the speakers, with seeds 0, 1, ...
-        split: as `--split` of probe.py, with one test set: not loso or kfold.
+        split: as `--split` of lsmprobe probe, with one test set: not loso or kfold.
         split_seed: as `--split-seed`.
         score: macro_f1, uar or accuracy.
         results_dir: where records are kept.

@@ -1,4 +1,4 @@
-"""Which conclusions hang on a choice that the paper leaves open?
+"""Which conclusions depend on a choice that the paper leaves open?
 
 One choice of the recipe is flipped at a time, on one cache, and what reads alike trains from one
 read. Every run is an ordinary record, so that what `probe` has trained is not trained again.

@@ -193,7 +193,7 @@ def build_network(size: str, n_classes: int, seed: int) -> nn.Module:
 def statistics(
     read: Callable[[int], np.ndarray], utterances: Int[np.ndarray, " utterances"]
 ) -> tuple[float, float]:
-    """Mean and deviation over all bins of all frames that the network sees of some utterances."""
+    """Mean and standard deviation over all bins of all frames that the network sees."""
     count, total, squares = 0, 0.0, 0.0
     for utterance in utterances:
         frames = read(int(utterance))[:N_FRAMES].astype(np.float64)

@@ -146,8 +146,8 @@ def planned_pairs(config: TransferConfig) -> tuple[list[Pair], dict[str, Excepti
     if not failures and max(map(len, held.values())) < 2:
         found = "; ".join(f"{model} has {', '.join(corpora)}" for model, corpora in held.items())
         raise CacheError(
-            f"transfer needs caches of two corpora by one model; {found}. Run extract.py on "
-            "another corpus."
+            f"transfer needs caches of two corpora by one model; {found}. Run lsmprobe "
+            "extract on another corpus."
         )
     for flag, names in (("--map", label_map(config.map)), ("--emotions", config.emotions)):
         for name in names:
@@ -164,11 +164,11 @@ def planned_pairs(config: TransferConfig) -> tuple[list[Pair], dict[str, Excepti
             paths, merges = (one.path, other.path), (one.merges, other.merges)
             pair = Pair(model, source, target, paths, merges, shared, note)
             if same := one.audio & other.audio:
-                log.warning("left out: %s have %d clips in common", pair.name, len(same))
+                log.warning("skipping %s: %d clips are in both", pair.name, len(same))
             elif len(shared) < 2:
                 count = f"{len(shared)} emotion{'s' * (len(shared) != 1)}"
                 hint = merge_hint(one.emotions - {*shared}, other.emotions - {*shared})
-                log.warning("left out: %s share %s; %s%s", pair.name, count, pair.note, hint)
+                log.warning("skipping %s: they share %s; %s%s", pair.name, count, pair.note, hint)
             else:
                 pairs.append(pair)
     if not (pairs or failures):
@@ -233,8 +233,8 @@ class JoinedCache:
     """Some utterances of one cache, then some of another: answers like one cache.
 
     With `align`, the second one's states are shifted and scaled, per layer and dimension, to the
-    mean and deviation of the first's training set. Standardising with that set's statistics then
-    standardises each corpus with its own: adaptation that reads no label.
+    mean and standard deviation of the first's training set. Standardising with that set's
+    statistics then standardises each corpus with its own: adaptation that reads no label.
     """
 
     def __init__(
@@ -265,7 +265,7 @@ class JoinedCache:
 
     @cached_property
     def pooled_std(self) -> Float[np.ndarray, "utterances layers dim"]:
-        """The deviation over each utterance's frames, never aligned."""
+        """The standard deviation over each utterance's frames, never aligned."""
         kept = self._source.pooled_std[self._rows].numpy()
         return np.concatenate([kept, self._target.pooled_std.numpy()])
 

@@ -97,7 +97,7 @@ def read_batch(
                     f"{error} Or leave such clips out with --skip-unreadable. What was done is "
                     "kept."
                 ) from error
-            log.warning("left out: %s", error)
+            log.warning("skipping: %s", error)
             audios.append(None)
             continue
         audios.append(audio)

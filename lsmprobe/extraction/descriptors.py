@@ -47,7 +47,7 @@ def n_windows(samples: int) -> int:
 
 
 def logmel_statistics(waveform: Float[np.ndarray, " samples"]) -> Float[np.ndarray, "1 dim"]:
-    """The means of 80 log-mel bands over time, then their deviations: one frame."""
+    """The means of 80 log-mel bands over time, then their standard deviations: one frame."""
     power = librosa.feature.melspectrogram(
         y=waveform,
         sr=SAMPLE_RATE,

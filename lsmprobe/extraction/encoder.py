@@ -34,7 +34,7 @@ class Encoder:
 
     def __init__(self, backbone: Backbone, normalise: bool, identity: dict[str, Any]) -> None:
         self.backbone = backbone
-        self.normalise = normalise  # each waveform to mean 0 and deviation 1
+        self.normalise = normalise  # each waveform to mean 0 and variance 1
         self.identity = identity  # what runs here, for the cache; it names no folder of the machine
         self.n_layers = backbone.n_layers
         self.dim = backbone.dim

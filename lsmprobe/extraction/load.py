@@ -48,7 +48,7 @@ def load_encoder(
         precision: what it computes in; the weights are read as float32 first.
         random_init: a seed; the same architecture with random weights, from the config alone.
         revision: a branch, tag or commit on the hub, instead of the table's.
-        input_norm: each waveform to mean 0 and deviation 1 where the checkpoint's preprocessor says
+        input_norm: each waveform to mean 0 and variance 1 where the checkpoint's preprocessor says
             so, never, or always.
         whisper_context: Whisper on windows of 30 s, as it was trained, or on the audio's own length
             (`utterance`): other states, and about ten times less work on 3 s. Others ignore it.

@@ -63,7 +63,7 @@ def planned_utterances(config: ExtractConfig) -> pd.DataFrame:
     if len(unreadable) == len(table):
         raise CorpusError(f"none of the {len(table)} clips can be read; the first: {unreadable[0]}")
     for error in unreadable:
-        log.warning("left out: %s", error)
+        log.warning("skipping: %s", error)
     if cut:
         cut.sort()
         said = "%d parts end up to %g s beyond their file and are cut there; the first: %s"
@@ -155,7 +155,7 @@ def _long_enough(config: ExtractConfig, table: pd.DataFrame, encoder: Encoder) -
         )
         if not config.skip_unreadable:
             raise CorpusError(f"{found}. --skip-unreadable leaves them out.")
-        log.warning("left out: %s", found)
+        log.warning("skipping: %s", found)
     return _unreadable(table, short)
 
 

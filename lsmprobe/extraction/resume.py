@@ -1,7 +1,7 @@
 """What is there of a cache already, and so which files a run of stage 1 has to write.
 
 The same settings continue what is there; new clips become a further file; anything else that has
-changed is told, and replaces the cache only if it is asked to.
+changed is reported; it replaces the cache only if asked to.
 """
 
 import logging
@@ -32,7 +32,7 @@ from lsmprobe.corpora.audio import audio_hash
 from lsmprobe.errors import CacheError, one_line
 
 HASHERS = 2  # threads that read audio files
-BUILD_ANEW = " Use another --cache-dir, or --replace to build it anew."
+BUILD_ANEW = " Use another --cache-dir, or --replace to build it again."
 PlannedFile = tuple[Path, CachePlan]
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def planned_files(
         try:
             return _continued(beside, plan, takes_new=False)
         except CacheError as error:
-            log.warning("begun anew: %s", _less_advice(error))
+            log.warning("starting again: %s", _less_advice(error))
             with sole_writer(beside):
                 beside.unlink()
     return [(beside, plan)]
@@ -91,7 +91,7 @@ def _take_over(path: Path, beside: Path, plan: CachePlan) -> None:
     try:
         with CacheWriter.open(beside, plan) as writer:
             n_taken = writer.take_over(path)
-    except CacheError:  # of which extraction will hear, or which lets it begin anew
+    except CacheError:  # of which extraction will hear, or which lets it start again
         return
     if n_taken:
         log.info("%d undamaged clips of %s are taken over", n_taken, path)
@@ -155,11 +155,11 @@ def _continued(path: Path, plan: CachePlan, takes_new: bool = True) -> list[Plan
 
 
 def _without_room(stored: FeatureCache, plan: CachePlan) -> CachePlan:
-    """Clips that were unreadable when the file was laid out have no room in it, mended or not."""
+    """Clips that were unreadable when the file was laid out have no room in it, repaired or not."""
     table, missing = plan.utterances, stored.missing
     mended = table.key.isin(missing.key[missing.frames == 0]) & (table.samples > 0)
     for key in table.key[mended]:
-        log.warning("left out: %r was unreadable when %s was laid out", key, stored.path)
+        log.warning("skipping %r: it was unreadable when %s was laid out", key, stored.path)
     none = {name: table[name].mask(mended, 0) for name in ("samples", "seconds", "frames")}
     return replace(plan, utterances=table.assign(**none))
 

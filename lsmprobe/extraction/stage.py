@@ -91,7 +91,7 @@ def extract(config: ExtractConfig, *, progress: Progress = automatic) -> Summary
         table = files.table
         for unreadable in np.flatnonzero(table.samples == 0):
             files.skip(int(unreadable))
-        # Clips that an earlier run skipped are tried again: they may have been mended.
+        # Clips that an earlier run skipped are tried again: they may have been repaired.
         todo = np.flatnonzero(~files.done & (table.samples > 0)).tolist()
         todo.sort(key=lambda row: -table.samples[row])
         if todo and config.precision != "float32":

@@ -1,4 +1,4 @@
-"""Everything that a layer may know, beside the control with random weights."""
+"""Everything that a layer may know, compared with the control with random weights."""
 
 import glob
 import logging

@@ -1,4 +1,4 @@
-"""What a layer may know beside the emotion: who speaks, what is said, how long, how loud, how high.
+"""What a layer may know besides the emotion: voice, words, length, loudness, pitch.
 
 A target is a value per utterance. Words (emotion, speaker, gender, sentence) come from the table of
 utterances, and so does the duration; energy and pitch are measured once on the audio and kept.
@@ -185,7 +185,7 @@ def _read_kept(csv: Path) -> pd.DataFrame:
         return pd.read_csv(csv, dtype=text, usecols=columns, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
         raise ResultsError(
-            f"{csv} is no table of {', '.join(columns)} ({error}); delete it, it is made again."
+            f"{csv} is not a table of {', '.join(columns)} ({error}); delete it, it is made again."
         ) from error
 
 

@@ -42,8 +42,8 @@ def layer_weights(
     """The weights that Multi-Layer heads learned: one row per experiment (or run) and layer.
 
     Where runs differ more from each other than layers do, the log warns: such weights show no
-    pattern. Compared are the deviation over runs (root mean square over the layers) and the
-    deviation of the mean weights over the layers.
+    pattern. It compares the standard deviation over runs (root mean square over the layers) with
+    that of the mean weights over the layers.
 
     Args:
         results: what `load_results` or `probe` returned.
@@ -391,7 +391,7 @@ def _multilayer_runs(
     if own.empty:
         raise ResultsError(
             f"no Multi-Layer run on {cache.path} among these {len(results)} results; run "
-            "probe.py --head multilayer on it first."
+            "lsmprobe probe --head multilayer on it first."
         )
     verify_once(cache)
     for row in own.to_dict("records"):

@@ -32,7 +32,7 @@ class Standardise(nn.Module):
 
 
 class NormaliseVectors(nn.Module):
-    """Layer normalisation without parameters: each frame gets mean 0, deviation 1 over its dims."""
+    """Layer normalisation without parameters: each frame gets mean 0, variance 1 over its dims."""
 
     def forward(
         self, frames: Float[Tensor, "*layers frames dim"]
@@ -44,7 +44,7 @@ class NormaliseVectors(nn.Module):
 def pooled_statistics(
     means: Float[Tensor, "utterances *layers dim"],
 ) -> tuple[Float[Tensor, "*layers dim"], Float[Tensor, "*layers dim"]]:
-    """Mean and deviation over utterances, each counted once: for heads that read pooled means."""
+    """Mean and standard deviation over utterances, each counted once: for heads that read means."""
     wide = means.double()
     return wide.mean(0).float(), wide.std(0, correction=0).float()
 
@@ -54,9 +54,9 @@ def frame_statistics(
     stds: Float[Tensor, "utterances *layers dim"],
     lengths: Int[Tensor, " utterances"],
 ) -> tuple[Float[Tensor, "*layers dim"], Float[Tensor, "*layers dim"]]:
-    """Mean and deviation over all frames of some utterances, exactly, without reading a frame.
+    """Mean and standard deviation over all frames of utterances, exactly, without reading them.
 
-    With n_i frames, mean m_i and deviation s_i of utterance i, and N = sum n_i:
+    With n_i frames, mean m_i and standard deviation s_i of utterance i, and N = sum n_i:
     m = sum n_i m_i / N and s^2 = sum n_i (s_i^2 + (m_i - m)^2) / N.
     """
     share = (lengths.double() / lengths.sum()).view(-1, *[1] * (means.ndim - 1))

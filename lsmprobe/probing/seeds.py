@@ -1,7 +1,7 @@
 """Seeds of a run's random draws: 32 bits from everything that a draw depends on.
 
 PyTorch's generator on a CPU takes the low 32 bits of a seed and drops the rest, so that seeds must
-not be put together by shifting one beside the other; they are hashed.
+not be put together by shifting one against the other; they are hashed.
 """
 
 import numpy as np

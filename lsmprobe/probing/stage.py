@@ -138,8 +138,8 @@ def _probe_cell(config: ProbeConfig, cell: Cell, bar: Any) -> dict[str, Exceptio
         task = read_task(config, cell.model, cell.corpus, cell.path)
         if task.cache.identity_hash != cell.identity_hash:
             raise CacheError(
-                f"{cell.path} was replaced meanwhile; expected the cache that was there at the "
-                "start. Probe again."
+                f"{cell.path} was replaced in the meantime; expected the cache that was there at "
+                "the start. Probe again."
             )
     except Exception as error:
         return _failure(cell.name, error)
@@ -151,7 +151,7 @@ def _probe_cell(config: ProbeConfig, cell: Cell, bar: Any) -> dict[str, Exceptio
 
 
 def _failure(what: str, error: Exception) -> dict[str, Exception]:
-    """An error to be told at the end, and now too if it is none that a user can act on."""
+    """An error for the end; it is logged now too if it is none that a user can act on."""
     if not isinstance(error, LsmprobeError):
         log.error("%s failed", what, exc_info=error)
     return {what: error}

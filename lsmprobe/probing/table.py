@@ -38,7 +38,7 @@ class Head:
     build: Build
     reads: Literal["means", "frames"] = "frames"  # means come as utterances of one frame
     weighs_layers: bool = False  # reads every layer at once, else one
-    settings: tuple[str, ...] = ()  # fields of `ProbeConfig` beside those that decide any run
+    settings: tuple[str, ...] = ()  # fields of `ProbeConfig` besides those that decide any run
     in_paper: bool = False  # what `--head all` means
     input_weight: str = ""  # whose last axis is what the head reads, for records without `dim`
 

@@ -51,7 +51,7 @@ class HiddenStates(Protocol):
 
     @property
     def pooled_std(self) -> Float[np.ndarray, "utterances layers dim"]:
-        """The deviation over each utterance's frames."""
+        """The standard deviation over each utterance's frames."""
 
     def frames(self, i: int, layer: int) -> Float[np.ndarray, "frames dim"]:
         """The frames of one utterance at one layer."""
@@ -115,7 +115,7 @@ class Task:
 
     @cached_property
     def pooled_std(self) -> torch.Tensor:
-        """Deviation over the frames: (utterances, layers, dim)."""
+        """Standard deviation over the frames: (utterances, layers, dim)."""
         return torch.from_numpy(np.array(self.cache.pooled_std[self.rows]))
 
     @cached_property
@@ -140,7 +140,8 @@ def find_caches(config: ProbeConfig) -> list[tuple[str, str, Path]]:
     there = {(path.parent.name, path.stem): path for path in cache_paths(config.cache_dir)}
     if not there:
         raise CacheError(
-            f"{config.cache_dir} holds no cache; run extract.py first, or name its --cache-dir."
+            f"{config.cache_dir} holds no cache; run lsmprobe extract first, or name its "
+            "--cache-dir."
         )
     every_model = sorted({model for model, _ in there})
     probed = [model for model in every_model if model not in NO_MODELS]
@@ -154,8 +155,8 @@ def find_caches(config: ProbeConfig) -> list[tuple[str, str, Path]]:
         for name in names:
             if name not in known:
                 raise CacheError(
-                    f"{config.cache_dir} holds no cache of {kind} {name!r}; run extract.py first. "
-                    f"Of what is there, {nearest(name, known)}"
+                    f"{config.cache_dir} holds no cache of {kind} {name!r}; run lsmprobe "
+                    f"extract first. Of what is there, {nearest(name, known)}"
                 )
     pairs = list(itertools.product(models, corpora))
     if _named(config.model, str) and _named(config.dataset, str):
@@ -163,14 +164,14 @@ def find_caches(config: ProbeConfig) -> list[tuple[str, str, Path]]:
             if (model, corpus) not in there:
                 raise CacheError(
                     f"{config.cache_dir / model / corpus}.h5 is not there; run "
-                    f"extract.py --model {model} --dataset {corpus} first."
+                    f"lsmprobe extract --model {model} --dataset {corpus} first."
                 )
     else:
         pairs = [pair for pair in pairs if pair in there and _is_ready(config, there[pair])]
     if not pairs:
         raise CacheError(
             f"{config.cache_dir} holds no finished cache that --head {config.head} can read; "
-            "finish extract.py first."
+            "finish lsmprobe extract first."
         )
     return [(model, corpus, there[model, corpus]) for model, corpus in pairs]
 

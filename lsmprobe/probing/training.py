@@ -4,7 +4,7 @@ Where memory holds the training set, every seed goes through it in an order of i
 Where it does not, an epoch goes through it in pools of a few batches that all seeds share, and
 within a pool each seed has its own order: a pool is read once and trains every head of every seed.
 Then runs are not independent, and their records say so. What a member draws depends on its seed,
-fold and step alone, not on who trains beside it.
+fold and step alone, not on what trains with it.
 
 Source of the recipe: D'Asaro et al. 2024, section 4.2; Feng and Narayanan 2023, arXiv:2306.05350.
 """
@@ -213,7 +213,7 @@ class _Trainer:
         lengths: Int[Tensor, " batch"],
         targets: Num[Tensor, "batch ..."],
     ) -> None:
-        # Dropout depends on the run, the fold and the step, not on who trains beside this one.
+        # Dropout depends on the run, the fold and the step, not on what trains with this one.
         torch.manual_seed(seed_of(DROPOUT, self.member.seed, self.member.fold, self.n_steps))
         self.probe.train()
         loss = self.loss(self.probe(frames, lengths), targets.to(self.device))

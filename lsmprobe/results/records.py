@@ -295,7 +295,7 @@ def results_table(paths: Iterable[Path], *, load: Load = load_record) -> pd.Data
         try:
             rows.append({**_row(load(path)), "path": str(path)})
         except ResultsError as error:
-            log.warning("left out: %s", error)
+            log.warning("skipping: %s", error)
     there = {row["measure"] for row in rows} | {CLASSES.name}
     others = (m for m in MEASURES.values() if m.name not in there)
     absent = {name for measure in others for name in measure.columns}
@@ -334,7 +334,7 @@ def _damaged(path: str | Path, error: Exception) -> ResultsError:
 
 
 def _validation(folds: Any) -> float | None:
-    """The score on validation of the epoch that was kept, mean over folds; missing if not told."""
+    """The score on validation of the epoch that was kept, mean over folds; missing if unknown."""
     try:
         return sum(
             float(fold["history"][fold["best_epoch"] - 1]["validation_score"]) for fold in folds

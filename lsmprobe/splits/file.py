@@ -32,7 +32,7 @@ class Split:
     """One fold, or several whose test sets hold every utterance once.
 
     `kind` is speaker, random, loso, kfold:K, given or file; `notes` are sentences that a reader of
-    the scores must be told: what no split of these speakers can give, and that a split leaks.
+    the scores must report: what no split of these speakers can give, and that a split leaks.
     """
 
     kind: str

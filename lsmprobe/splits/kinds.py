@@ -178,7 +178,7 @@ def k_fold_speakers(speakers: ArrayLike, emotions: ArrayLike, k: int, *, seed: i
     """
     names, speaker_of, counts = _tally(speakers, emotions)
     if k < len(PARTS):
-        raise SplitError(f"{k} folds leave no training set beside validation and test; ask for 3.")
+        raise SplitError(f"{k} folds leave no training set next to validation and test; ask for 3.")
     _check_speakers(len(names), k, f"{k} folds")
     group = np.arange(k)
     trains = (group != group[:, None]) & (group != (group[:, None] + 1) % k)

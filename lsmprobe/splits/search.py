@@ -156,7 +156,7 @@ def choose(
     Args:
         ranked: what `rank_assignments` found.
         marks: a row per candidate; of candidates with equal rows only the best counts.
-        seed: 0 is the best; at most as many are told apart as there are speakers.
+        seed: 0 is the best; at most as many differ as there are speakers.
     """
     distinct: dict[bytes, np.ndarray] = {}
     for assignment, mark in zip(ranked, marks, strict=True):
