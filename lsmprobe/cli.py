@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import field, fields, make_dataclass
+from dataclasses import MISSING, field, fields, make_dataclass
 from functools import reduce
 from operator import or_
 from typing import Annotated, Any
@@ -46,13 +46,14 @@ def run_script(command: str) -> None:
 
 
 def _group(description: str, commands: dict[str, tuple[type, Run]]) -> type:
-    """A command with commands of its own, the first of which is the default if it takes nothing."""
+    """A command with commands of its own, the first of which is the default if it needs nothing."""
     kinds: list[Any] = [
         Annotated[config, tyro.conf.subcommand(name), tyro.conf.PositionalRequiredArgs]
         for name, (config, _) in commands.items()
     ]
     first, _ = next(iter(commands.values()))
-    default = field(default_factory=first) if not fields(first) else field()
+    needed = [f for f in fields(first) if f.default is f.default_factory is MISSING]
+    default = field() if needed else field(default_factory=first)
     return make_dataclass(
         "Group", [("command", reduce(or_, kinds), default)], namespace={"__doc__": description}
     )

@@ -62,17 +62,31 @@ def probe_command(config: ProbeConfig) -> int:
     A sweep over the layers ends with its curves drawn, and the layers that validation chooses.
     """
     from lsmprobe.probing.stage import probe_all
-    from lsmprobe.report.score_lines import format_scores
     from lsmprobe.report.sweep import format_sweeps
 
     results, failures = probe_all(config, progress=terminal)
+    sweeps = config.layer == "all" and len(results)
+    more = format_sweeps(results, config.results_dir) if sweeps else ""
+    return _print_scores(results, failures, config.results_dir, more)
+
+
+def _print_scores(
+    results: Any, failures: dict[str, Exception], results_dir: Path, more: str = ""
+) -> int:
+    """The scores on standard output, what failed on standard error; the exit status."""
+    from lsmprobe.report.score_lines import format_scores
+
     if len(results):
         print(format_scores(results))
-        if config.layer == "all":
-            print(format_sweeps(results, config.results_dir), sep="\n")
-        print(f"records: {config.results_dir}", flush=True)
+        if more:
+            print(more)
+        print(f"records: {results_dir}", flush=True)
+    return _print_failures(failures)
+
+
+def _print_failures(failures: dict[str, Exception], of: str = "") -> int:
     for what, error in failures.items():
-        print(f"lsmprobe: {what}: {error}", file=sys.stderr)
+        print(f"lsmprobe: {of}{what}: {error}", file=sys.stderr)
     return 1 if failures else 0
 
 
@@ -85,19 +99,15 @@ def sensitivity_command(config: SensitivityConfig) -> int:
     for found in flip_choices(config, progress=terminal):
         print(format_sensitivity(found), end="\n\n")
         print(save_sensitivity(found, config.results_dir / "sensitivity"), flush=True)
-        for what, error in found.failures.items():
-            print(f"lsmprobe: {found.model} on {found.corpus}, {what}: {error}", file=sys.stderr)
-        n_failed += len(found.failures)
+        n_failed += _print_failures(found.failures, of=f"{found.model} on {found.corpus}, ")
     return 1 if n_failed else 0
 
 
-def baseline_command(config: BaselineConfig) -> None:
-    """Train the baseline and print its scores."""
-    from lsmprobe.experiments.baseline import train_baseline
-    from lsmprobe.report.score_lines import format_scores
+def baseline_command(config: BaselineConfig) -> int:
+    """Train the baseline, print its scores and what failed; 0 if nothing did."""
+    from lsmprobe.experiments.baseline import baseline_all
 
-    print(format_scores(train_baseline(config, progress=terminal)))
-    print(f"records: {config.results_dir}")
+    return _print_scores(*baseline_all(config, progress=terminal), config.results_dir)
 
 
 def transfer_command(config: TransferConfig) -> int:
@@ -109,9 +119,7 @@ def transfer_command(config: TransferConfig) -> int:
     if len(table):
         print(format_transfer(table), end="\n\n")
         print(*save_transfer(table, config.results_dir / "transfer"), sep="\n", flush=True)
-    for what, error in failures.items():
-        print(f"lsmprobe: {what}: {error}", file=sys.stderr)
-    return 1 if failures else 0
+    return _print_failures(failures)
 
 
 def predict_command(config: PredictConfig) -> None:

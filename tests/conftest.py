@@ -25,6 +25,8 @@ from hypothesis import settings
 
 from lsmprobe.cache.plan import CachePlan
 from lsmprobe.cache.writer import CacheWriter
+from lsmprobe.errors import TrainingError
+from lsmprobe.probing import stage
 
 torch.set_num_threads(1)
 settings.register_profile("suite", deadline=None, derandomize="CI" in os.environ)
@@ -121,3 +123,19 @@ def write_wav():
         return path
 
     return write
+
+
+@pytest.fixture
+def breaks_down(monkeypatch):
+    """Make the training of some members fail as it does where a loss is not finite."""
+    fit = stage.fit
+
+    def make(does):
+        def broken(members, *args, **settings):
+            if any(map(does, members)):
+                raise TrainingError("the loss is not finite")
+            return fit(members, *args, **settings)
+
+        monkeypatch.setattr(stage, "fit", broken)
+
+    return make

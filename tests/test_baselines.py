@@ -7,8 +7,9 @@ from sklearn.metrics import f1_score
 
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cli import main
+from lsmprobe.commands import baseline_command
 from lsmprobe.config import BaselineConfig, ExtractConfig, ProbeConfig
-from lsmprobe.errors import CacheError, CorpusError, SettingsError
+from lsmprobe.errors import CacheError, CorpusError, SettingsError, TrainingError
 from lsmprobe.experiments import baseline
 from lsmprobe.experiments.baseline import train_baseline
 from lsmprobe.experiments.spectrogram_transformer import SIZES, Size
@@ -142,6 +143,24 @@ def test_a_stopped_run_loses_the_running_seed_alone(tmp_path, tones, trained):
     trained.stop = None
     train_baseline(config(tmp_path, tones, runs=3))
     assert trained == [0, 1, 2]
+
+
+def test_a_run_that_breaks_down_costs_no_other(tmp_path, tones, monkeypatch, capsys):
+    train = baseline.train
+
+    def broken(*args, seed, **settings):
+        if seed == 0:
+            raise TrainingError("the loss is not finite")
+        return train(*args, seed=seed, **settings)
+
+    monkeypatch.setattr(baseline, "train", broken)
+    asked = config(tmp_path, tones, epochs=1)
+    assert baseline_command(asked) == 1
+    printed = capsys.readouterr()
+    assert "records:" in printed.out and "ast-tiny on tones, " in printed.err
+    assert load_results(tmp_path / "results").seed.tolist() == [1]
+    with pytest.raises(TrainingError, match="not finite"):
+        train_baseline(asked)
 
 
 def test_the_filterbanks_are_computed_once(tmp_path, tones):

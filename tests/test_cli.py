@@ -97,7 +97,7 @@ def test_corpora_are_listed_with_language_licence_and_how_to_get_them():
     done = lsmprobe("corpora")
     assert done.returncode == 0
     for name, language in {"aesdd": "Greek", "shemo": "Persian", "eyase": "Arabic"}.items():
-        [line] = [line for line in done.stdout.splitlines() if line.startswith(f"{name} ")]
+        [line] = [line for line in done.stdout.splitlines() if line.startswith(f"  {name} ")]
         assert language in line
     assert "ask at" in done.stdout
     assert "CC BY-NC-SA 4.0" in done.stdout

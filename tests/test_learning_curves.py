@@ -6,7 +6,7 @@ import pytest
 
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.config import ProbeConfig
-from lsmprobe.errors import SettingsError
+from lsmprobe.errors import SettingsError, TrainingError
 from lsmprobe.experiments.learning_curves import doubling, learning_curve
 from lsmprobe.probing.stage import probe
 from lsmprobe.report.figures import draw_learning_curve
@@ -52,6 +52,18 @@ def test_training_sets_are_nested_and_the_rest_is_fixed(curve_of, tmp_path):
         assert [len(one) for one in sets] == [1, 2, 4]
         assert sets[0] < sets[1] < sets[2]
     assert chosen[0] != chosen[1]
+
+
+def test_a_run_that_breaks_down_is_named_and_costs_no_other(curve_of, breaks_down, caplog):
+    breaks_down(lambda member: member.seed == 1)
+    curve = curve_of(sizes=[1, 8])
+    assert list(curve["speakers"]) == [1, 8] and list(curve["seed"]) == [0, 0]
+    assert (
+        "skipping planted on made, linear on layer 3, seed 1: the loss is not finite" in caplog.text
+    )
+    breaks_down(lambda member: True)
+    with pytest.raises(TrainingError, match="not finite"):
+        curve_of(sizes=[2])
 
 
 def test_with_all_speakers_the_runs_are_those_of_probe(curve_of, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from lsmprobe.cache.writer import CacheWriter
 from lsmprobe.cli import main
 from lsmprobe.config import TransferConfig
 from lsmprobe.corpora.overlap import stated_overlaps
-from lsmprobe.errors import CacheError, SettingsError
+from lsmprobe.errors import CacheError, SettingsError, TrainingError
 from lsmprobe.experiments.transfers import (
     JoinedCache,
     differences,
@@ -154,6 +154,27 @@ def test_the_source_is_trained_on_as_its_own_split_says_and_the_target_not_at_al
     assert record["split"]["kind"] == "transfer"
     assert record["settings"]["source"] == "north"
     assert record["split"]["notes"][0].startswith("north -> south: anger, fear, sadness; left out")
+
+
+def test_a_run_that_breaks_down_costs_no_other(language, config, breaks_down):
+    language("north")
+    language("south")
+    breaks_down(lambda member: member.layers == (0,))
+    table, failures = transfer_all(config(layer="all"))
+    assert len(table) == 4 and set(table["layer"]) == {1}
+    assert table["within_f1"].notna().all()
+    assert sorted(failures) == [
+        *(
+            "made, north -> south, linear on layer 0, seed 0",
+            "made, south -> north, linear on layer 0, seed 0",
+        ),
+        *(
+            "made, within north, linear on layer 0, seed 0",
+            "made, within south, linear on layer 0, seed 0",
+        ),
+    ]
+    with pytest.raises(TrainingError, match="not finite"):
+        transfer(config(layer="all"))
 
 
 def test_runs_that_are_there_are_not_trained_again(language, config, monkeypatch):

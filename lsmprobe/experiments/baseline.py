@@ -11,7 +11,7 @@ import pandas as pd
 
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.config import BaselineConfig, CorpusConfig, ExtractConfig, ProbeConfig
-from lsmprobe.errors import CacheError
+from lsmprobe.errors import CacheError, LsmprobeError
 from lsmprobe.experiments.spectrogram_transformer import SIZES, Recipe, train
 from lsmprobe.extraction.stage import extract
 from lsmprobe.machine import choose_device
@@ -31,6 +31,20 @@ def train_baseline(config: BaselineConfig, *, progress: Progress = automatic) ->
     Raises:
         LsmprobeError: bad input of any kind; finished runs and extracted filterbanks are kept.
     """
+    results, failures = baseline_all(config, progress=progress)
+    for error in failures.values():
+        raise error
+    return results
+
+
+def baseline_all(
+    config: BaselineConfig, *, progress: Progress = automatic
+) -> tuple[pd.DataFrame, dict[str, Exception]]:
+    """The results as `train_baseline` gives them, and by what failed its error; it stops no other.
+
+    Raises:
+        LsmprobeError: there is nothing to be trained on.
+    """
     labels = ProbeConfig(emotions=config.emotions, map=config.map)
     corpus = config.corpus_name(config.dataset)
     task = read_task(labels, config.size, corpus, filterbank_cache(config))
@@ -49,9 +63,17 @@ def train_baseline(config: BaselineConfig, *, progress: Progress = automatic) ->
         unit="epoch",
         disable=not missing,
     ) as bar:
+        failed: dict[Path, Exception] = {}
         for run in missing:
-            train_run(config, task, run, on_epoch=bar.update)
-    return results_table(run.path for run in runs)
+            try:
+                train_run(config, task, run, on_epoch=bar.update)
+            except Exception as error:
+                failed[run.path] = error
+                if not isinstance(error, LsmprobeError):
+                    log.error("%s on %s, %s failed", config.size, corpus, run.name, exc_info=error)
+    names = {run.path: f"{config.size} on {corpus}, {run.name}" for run in runs}
+    results = results_table(run.path for run in runs if run.path not in failed)
+    return results, {names[path]: error for path, error in failed.items()}
 
 
 def filterbank_cache(config: BaselineConfig) -> Path:

@@ -16,7 +16,14 @@ from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.config import ProbeConfig
 from lsmprobe.errors import SettingsError
 from lsmprobe.probing.run import Run, name_runs
-from lsmprobe.probing.stage import n_epochs, planned_runs, todo, train_together
+from lsmprobe.probing.stage import (
+    n_epochs,
+    named_failures,
+    planned_runs,
+    survivors,
+    todo,
+    train_survivors,
+)
 from lsmprobe.probing.task import Task, read_task
 from lsmprobe.progress import Progress, automatic
 from lsmprobe.results.records import results_table
@@ -45,7 +52,8 @@ def learning_curve(
 
     Every run has its own order of the training speakers, and is trained on the first few of them:
     a run's smaller training sets lie within its larger ones. With all speakers the runs are those
-    of `probe`, and differ in their initialisation alone. Runs are kept as records.
+    of `probe`, and differ in their initialisation alone. Runs are kept as records. A run that fails
+    stops no other: the log names it, and it is not in the table.
 
     Args:
         cache: whose utterances.
@@ -63,12 +71,13 @@ def learning_curve(
     Returns:
         One row per head, layer, size and run, scores in percent: model, corpus, head, layer
         (missing for Multi-Layer), feature_norm, metric, speakers, clips (those trained on), seed,
-        score, macro_f1_low and macro_f1_high (95 % interval), interval_over, constant (the best
+        score, macro_f1_low and macro_f1_high (95% interval), interval_over, constant (the best
         constant answer's macro-F1; for UAR one over the emotions tested, for accuracy the share of
         the most frequent one), n_test.
 
     Raises:
-        LsmprobeError: a split with several test sets, a size that cannot be, or as `probe`.
+        LsmprobeError: a split with several test sets, a size that cannot be, or as `probe`;
+            or every run fails.
     """
     config = ProbeConfig(
         model=(cache.model,),
@@ -95,8 +104,15 @@ def learning_curve(
     by_size = _planned(config, task, full, sizes)
     jobs = [(config, run) for own in by_size.values() for run in todo(own, config.force)]
     with progress(total=n_epochs(jobs), unit="epoch", disable=not jobs) as bar:
-        train_together(jobs, task, on_epoch=bar.update)
-    return pd.concat([_rows(task, own, n, score) for n, own in by_size.items()], ignore_index=True)
+        failed = train_survivors(jobs, task, bar)
+    failures = named_failures(f"{task.model} on {task.corpus}", failed)
+    for what, error in failures.items():
+        log.warning("skipping %s: %s", what, error)
+    kept = {n: survivors(own, failed) for n, own in by_size.items()}
+    tables = [_rows(task, own, n, score) for n, own in kept.items() if own]
+    if not tables:
+        raise next(iter(failures.values()))
+    return pd.concat(tables, ignore_index=True)
 
 
 def doubling(n_speakers: int) -> list[int]:

@@ -27,9 +27,15 @@ from lsmprobe.corpora.overlap import shared_sentences, spoken, stated_overlaps
 from lsmprobe.errors import CacheError, LsmprobeError, SettingsError, nearest
 from lsmprobe.probing.norms import Standardise, frame_statistics, pooled_statistics
 from lsmprobe.probing.run import Run, name_runs
-from lsmprobe.probing.stage import planned_runs, todo, train_together
+from lsmprobe.probing.stage import (
+    named_failures,
+    planned_runs,
+    survivors,
+    todo,
+    train_survivors,
+)
 from lsmprobe.probing.task import Task, find_caches, read_task
-from lsmprobe.progress import Progress, automatic
+from lsmprobe.progress import Progress, automatic, silent
 from lsmprobe.results.records import results_table
 from lsmprobe.results.score_table import score_table
 from lsmprobe.splits.file import Fold, Split, plural
@@ -78,11 +84,15 @@ def transfer_all(
     with logging_redirect_tqdm():
         for pair in progress(pairs, unit="pair"):
             try:
-                tables.append(_transfer(config, pair))
+                table, failed = _transfer(config, pair)
             except Exception as error:
                 if not isinstance(error, LsmprobeError):
                     log.error("%s failed", pair.name, exc_info=error)
                 failures[pair.name] = error
+                continue
+            failures |= failed
+            if len(table):
+                tables.append(table)
     if not tables:
         return pd.DataFrame(), failures
     table = pd.concat(tables, ignore_index=True)
@@ -337,8 +347,8 @@ def joined_task(
     return task, Split("transfer", split.seed, (parts,), (pair.note, *gaps))
 
 
-def _transfer(config: TransferConfig, pair: Pair) -> pd.DataFrame:
-    """The runs of a pair, and those within its target."""
+def _transfer(config: TransferConfig, pair: Pair) -> tuple[pd.DataFrame, dict[str, Exception]]:
+    """The runs of a pair and those within its target, and by what failed its error."""
     there, here = (replace(config, emotions=pair.emotions, map=own) for own in pair.merges)
     source = read_task(there, pair.model, pair.source, pair.paths[0])
     target = read_task(here, pair.model, pair.target, pair.paths[1])
@@ -361,8 +371,8 @@ def _transfer(config: TransferConfig, pair: Pair) -> pd.DataFrame:
         {run.seed: split for run in like},
         config.results_dir,
     )
-    table = _scored(there, task, across)
-    diagonal = _scored(here, target, within)
+    table, failures = _scored(there, task, across, pair.name)
+    diagonal, more = _scored(here, target, within, f"{pair.model}, within {pair.target}")
     tables = [
         rows.assign(
             source=name,
@@ -373,19 +383,25 @@ def _transfer(config: TransferConfig, pair: Pair) -> pd.DataFrame:
         for rows, name in ((table, pair.source), (diagonal, pair.target))
     ]
     of_target = diagonal.set_index(["head", "layer"])["macro_f1"]
-    return pd.concat(
+    both_ways = pd.concat(
         [
             rows[COLUMNS].merge(of_target.rename("within_f1").reset_index(), how="left")
             for rows in tables
-        ],
+            if len(rows)
+        ]
+        or [tables[0][COLUMNS]],
         ignore_index=True,
     )
+    return both_ways, failures | more
 
 
-def _scored(config: TransferConfig, task: Task, runs: Sequence[Run]) -> pd.DataFrame:
-    """Train what is not there yet; the scores of all these runs, one row per head and layer."""
+def _scored(
+    config: TransferConfig, task: Task, runs: Sequence[Run], of: str
+) -> tuple[pd.DataFrame, dict[str, Exception]]:
+    """Train what is not there yet; the scores, a row per head and layer, and what failed."""
     jobs = [(config, run) for run in todo(runs, config.force)]
-    train_together(jobs, task, on_epoch=lambda: None)
-    results = results_table(run.path for run in runs)
+    failed = train_survivors(jobs, task, silent())
+    results = results_table(run.path for run in survivors(runs, failed))
     told = results.groupby("experiment")[["random_weights", "n_test"]].first()
-    return score_table(results).join(told, on="experiment")
+    table = score_table(results).join(told, on="experiment")
+    return table, named_failures(of, failed)

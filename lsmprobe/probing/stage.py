@@ -6,7 +6,7 @@ folds the finished folds.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ from lsmprobe.results.records import (
 from lsmprobe.splits.file import Fold
 
 Job = tuple[ProbeConfig, Run]  # a run and the settings that it was planned from
+Failed = tuple[Sequence[Job], Exception]  # runs that failed together, and why
 log = logging.getLogger(__name__)
 
 
@@ -143,11 +144,22 @@ def _probe_cell(config: ProbeConfig, cell: Cell, bar: Any) -> dict[str, Exceptio
             )
     except Exception as error:
         return _failure(cell.name, error)
+    return named_failures(cell.name, train_survivors(cell.jobs, task, bar))
+
+
+def named_failures(of: str, failed: Sequence[Failed]) -> dict[str, Exception]:
+    """By what failed its error, for messages; `of` is what the runs belong to."""
     failures: dict[str, Exception] = {}
-    for jobs, why in train_survivors(cell.jobs, task, bar):
+    for jobs, why in failed:
         others = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
-        failures |= _failure(f"{cell.name}, {jobs[0][1].name}{others}", why)
+        failures |= _failure(f"{of}, {jobs[0][1].name}{others}", why)
     return failures
+
+
+def survivors(runs: Iterable[Run], failed: Sequence[Failed]) -> list[Run]:
+    """The runs that did not fail; with `force`, one that did may have a record of before."""
+    gone = {run.path for jobs, _ in failed for _, run in jobs}
+    return [run for run in runs if run.path not in gone]
 
 
 def _failure(what: str, error: Exception) -> dict[str, Exception]:
@@ -200,9 +212,7 @@ def train_together(jobs: Sequence[Job], task: Task, *, on_epoch: Callable[[], An
         _train_group(together, task, on_epoch=on_epoch)
 
 
-def train_survivors(
-    jobs: Sequence[Job], task: Task, bar: Any
-) -> list[tuple[Sequence[Job], Exception]]:
+def train_survivors(jobs: Sequence[Job], task: Task, bar: Any) -> list[Failed]:
     """Train runs as `train_together` does, and go on where some of them fail.
 
     Args:
@@ -213,7 +223,7 @@ def train_survivors(
     Returns:
         The runs that failed together, and why. A loss that is not finite is the failure of one.
     """
-    failed: list[tuple[Sequence[Job], Exception]] = []
+    failed: list[Failed] = []
     waiting = _reading_alike(jobs)
     while waiting:
         together = waiting.pop(0)
