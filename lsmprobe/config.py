@@ -15,6 +15,10 @@ from lsmprobe.errors import SettingsError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["float32", "bfloat16", "float16"]
+InputNorm = Literal["checkpoint", "none", "zscore"]
+WhisperContext = Literal["window", "utterance"]
+FeatureNorm = Literal["none", "zscore", "layernorm"]  # those of probing/table
+STANDARDISING: tuple[FeatureNorm, ...] = ("zscore",)  # with statistics of a training set
 StoreDtype = Literal["float32", "bfloat16", "float16", "int8"]  # those of cache/codecs
 Seed = Annotated[int, Within(0, 2**32)]
 HEAD_NAMES = ["linear", "nonlinear", "multilayer"]  # those of probing/table, which adds to it
@@ -136,9 +140,9 @@ class ExtractConfig(CorpusConfig, _ModelOnDataset):
     """Random weights from this seed instead of the checkpoint's: the control."""
     revision: str | None = None
     """A branch, tag or commit of the Hugging Face repository; otherwise the table's."""
-    whisper_context: Literal["window", "utterance"] = "window"
+    whisper_context: WhisperContext = "window"
     """What Whisper sees: 30 s windows, as it was trained, or the utterance's own length."""
-    input_norm: Literal["checkpoint", "none", "zscore"] = "checkpoint"
+    input_norm: InputNorm = "checkpoint"
     """How the waveform is normalised: as the checkpoint's preprocessor says, not, or always."""
     max_seconds: Annotated[float, Within(0.025, 1e6)] | None = None  # one frame at least
     """Longer utterances are cut here; by default nothing is cut."""
@@ -239,7 +243,7 @@ class ProbeConfig(Config):
     """0 is the best split found; others are other good ones."""
     resplit: bool = False
     """A new split for every run."""
-    feature_norm: Literal["none", "zscore", "layernorm"] = "none"
+    feature_norm: FeatureNorm = "none"
     """What is done to features before the head: nothing (as the paper), standardised per layer and
     dimension with the training set's statistics, or layer-normalised per vector."""
     emotions: tuple[str, ...] = ()
@@ -390,10 +394,10 @@ class TransferConfig(ProbeConfig):
             raise SettingsError(
                 "--resplit does not go with transfer, which compares runs on one test set; drop it."
             )
-        if self.target_norm and self.feature_norm != "zscore":
+        if self.target_norm and self.feature_norm not in STANDARDISING:
             raise SettingsError(
                 f"--target-norm standardises, and --feature-norm is {self.feature_norm}; expected "
-                "zscore."
+                f"{' or '.join(STANDARDISING)}."
             )
 
 

@@ -17,13 +17,14 @@ from safetensors.torch import load_file, save_file
 from small_models import FAMILIES, GROUP, make_checkpoint, noise
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from lsmprobe.corpora.audio import SAMPLE_RATE
 from lsmprobe.errors import AudioError, ModelError
 from lsmprobe.extraction import checkpoints
 from lsmprobe.extraction.backbones import ConvolutionBackbone
 from lsmprobe.extraction.encoder import MIN_SAMPLES, Encoder, is_out_of_memory
 from lsmprobe.extraction.exactness import batches_exactly, largest_difference, precision_deviation
 from lsmprobe.extraction.load import load_encoder
-from lsmprobe.extraction.models import SAMPLE_RATE, SPEECH_MODELS
+from lsmprobe.extraction.models import SPEECH_MODELS
 
 WHISPER_TINY = Path(__file__).parents[2] / "shared" / "models" / "whisper-tiny.en"
 CONVOLUTIONAL = [name for name in FAMILIES if name not in ("w2v-bert", "whisper")]

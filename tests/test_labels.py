@@ -21,6 +21,7 @@ from lsmprobe.cache.labels import (
     written_mark,
 )
 from lsmprobe.cache.layout import LABELS
+from lsmprobe.cache.lock import sole_writer
 from lsmprobe.cache.merge import merge_cache
 from lsmprobe.cache.prune import prunable_in
 from lsmprobe.cache.reader import FeatureCache
@@ -246,6 +247,23 @@ def test_labels_from_a_file_join_by_key(tmp_path, corpus, run):
         probed(tmp_path, labels=tmp_path / "nowhere.csv")
     with pytest.raises(SettingsError, match="--labels does not go with transfer"):
         TransferConfig(labels=own)
+
+
+def test_another_runs_labels_are_written_once_that_run_is_over(corpus, run, caplog):
+    path = run(corpus()).path
+    before = labels_path(path).read_bytes()
+    with sole_writer(path), pytest.raises(CacheError, match="is being written by another process"):
+        run(corpus(emotion={3: "anger"}))
+    assert labels_path(path).read_bytes() == before
+    run(corpus(emotion={3: "anger"}))
+    assert labels_path(path).read_bytes() != before
+
+
+def test_an_emptied_label_does_not_ask_for_another_extraction(corpus, run):
+    run(corpus())
+    with pytest.raises(CacheError, match=r"1 clips that have no emotion .* \('03\.wav' first\)"):
+        run(corpus(emotion={3: ""}), skip_unlabelled=True)
+    assert run(corpus(emotion={3: "unclear"})).n_tried == 0
 
 
 def test_parts_additions_merge_prune_export_and_info_know_the_table(tmp_path, corpus, run):

@@ -244,6 +244,15 @@ def test_a_given_split_that_shares_speakers_says_that_it_leaks():
     assert split.notes[0].startswith("1 of 2 test speakers also in train: the scores leak")
 
 
+def test_parts_may_be_called_as_others_call_them_and_unknown_ones_are_refused():
+    speakers, column = ["a", "b", "c"], ["Train", "dev", "test"]
+    split = make_split("auto", table(speakers, ["x"] * 3, split=column))
+    assert split.kind == "given" and split.folds[0].validation.tolist() == [1]
+    odd = table(speakers, ["x"] * 3, split=["train", "holdout", ""])
+    with pytest.raises(SplitError, match=r"holds holdout 1; expected train, validation, test"):
+        make_split("auto", odd)
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [

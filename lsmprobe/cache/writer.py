@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +46,15 @@ class CacheWriter:
         self._acknowledged_at = time.monotonic()
 
     @classmethod
-    def open(cls, path: str | Path, plan: CachePlan) -> "CacheWriter":
+    def open(
+        cls, path: str | Path, plan: CachePlan, *, locked: Callable[[], None] = lambda: None
+    ) -> "CacheWriter":
         """Lay the file out, or continue the one that is there.
+
+        Args:
+            path: of the file.
+            plan: what it is to hold.
+            locked: called once nobody else can write the file, before anything is laid out.
 
         Raises:
             CacheError: the disk is too small, the folder read-only, another process at work, or the
@@ -57,6 +65,7 @@ class CacheWriter:
             with disk_errors(path, plan.nbytes):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 held.enter_context(sole_writer(path))
+                locked()
                 if not path.exists():
                     lay_out(path, plan)
                 descriptor = os.open(path, os.O_RDWR)

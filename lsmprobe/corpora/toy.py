@@ -17,9 +17,9 @@ import soundfile
 from jaxtyping import Complex, Float
 from numpy.random import Generator
 
+from lsmprobe.corpora.audio import SAMPLE_RATE
 from lsmprobe.errors import CorpusError
 
-SAMPLE_RATE = 16_000  # Hz
 FRAME, HOP, FFT = 384, 128, 768  # samples: the mouth moves every 8 ms
 HZ = np.arange(FFT // 2 + 1) * SAMPLE_RATE / FFT
 VOWELS = np.array(  # formants of a man's /a e i o u/ in Hz; the first three: Peterson, Barney 1952

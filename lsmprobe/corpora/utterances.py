@@ -32,6 +32,7 @@ COLUMNS = (
     "split",
 )
 TAKEN = ("samples", "seconds", "frames", "offset", "sha256", "checksum", "done", "skipped", "index")
+UNLABELLED = "unlabelled"  # of a table of utterances: the keys that were left out
 GENDERS = {"f": "female", "m": "male"}
 GENDER_WORDS = GENDERS | {"female": "female", "woman": "female", "male": "male", "man": "male"}
 PARTS = ("train", "validation", "test")  # of a split
@@ -220,7 +221,8 @@ def utterance_table(
         rows: `COLUMNS` by name, of which key, path, emotion and speaker are needed; `where` says in
             messages where a row comes from, if not its path; `further` holds further
             columns by name, which follow `COLUMNS` in the table, as text.
-        skip_unlabelled: leave out rows without an emotion or a speaker, count and name them.
+        skip_unlabelled: leave out rows without an emotion or a speaker, count and name them; the
+            table's `attrs` keep their keys, as `UNLABELLED`.
 
     Raises:
         CorpusError: a row without emotion or speaker, a list where one label is expected, numbers
@@ -249,7 +251,10 @@ def utterance_table(
     columns: dict[str, Any] = {column: [row[column] for row in ordered] for column in COLUMNS}
     # A path may hold bytes that are no text, which not every string column of pandas takes.
     columns["path"] = pd.Series(columns["path"], dtype=object)
-    return pd.DataFrame(columns | _further_columns(ordered))
+    table = pd.DataFrame(columns | _further_columns(ordered))
+    if len(told) < len(rows):
+        table.attrs[UNLABELLED] = sorted({row["key"] for row in rows} - first.keys())
+    return table
 
 
 def _in_our_words(given: Mapping[str, Any]) -> dict[str, Any]:

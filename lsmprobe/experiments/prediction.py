@@ -17,12 +17,12 @@ from torch import Tensor
 from lsmprobe.arguments import checked
 from lsmprobe.cache.selection import step_means, step_of
 from lsmprobe.config import Device
-from lsmprobe.corpora.audio import read_audio
+from lsmprobe.corpora.audio import SAMPLE_RATE, read_audio
 from lsmprobe.errors import ModelError, ResultsError
 from lsmprobe.extraction.descriptors import DESCRIPTORS
 from lsmprobe.extraction.encoder import Encoder
 from lsmprobe.extraction.load import load_encoder
-from lsmprobe.extraction.models import SAMPLE_RATE, SPEECH_MODELS
+from lsmprobe.extraction.models import SPEECH_MODELS
 from lsmprobe.machine import choose_device
 from lsmprobe.probing.heads import Probe
 from lsmprobe.probing.record import saved_probe

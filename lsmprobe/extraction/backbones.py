@@ -9,12 +9,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from lsmprobe.extraction.models import SAMPLE_RATE, WhisperContext
+from lsmprobe.config import WhisperContext
+from lsmprobe.corpora.audio import SAMPLE_RATE
 
 WHISPER_FRAME = 320  # samples: 20 ms, two frames of the spectrogram
 
 
-@runtime_checkable
 @runtime_checkable
 class Backbone(Protocol):
     """What differs between families: the way to the first block, and the blocks themselves."""

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lsmprobe.config import InputNorm
+from lsmprobe.corpora.audio import SAMPLE_RATE
 from lsmprobe.errors import ModelError, nearest
-from lsmprobe.extraction.models import MODEL_TYPES, SAMPLE_RATE, SPEECH_MODELS, InputNorm
+from lsmprobe.extraction.models import MODEL_TYPES, SPEECH_MODELS
 from lsmprobe.impostors import HEAD, impostor
 
 PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")  # either says it

@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lsmprobe.corpora.audio import SAMPLE_RATE
 from lsmprobe.errors import ModelError
 
-SAMPLE_RATE = 16_000  # Hz
 WINDOW = 400  # samples: 25 ms
 HOP = 160  # samples: 10 ms
 LOGMEL_BANDS = 80

@@ -18,9 +18,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from lsmprobe.corpora.audio import SAMPLE_RATE
 from lsmprobe.errors import AudioError, ModelError
 from lsmprobe.extraction.backbones import Backbone
-from lsmprobe.extraction.models import SAMPLE_RATE
 
 MIN_SAMPLES = 400  # 25 ms, one frame of the wav2vec 2.0 convolutions
 FRAME_S = 0.02

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from lsmprobe.config import InputNorm, Precision, WhisperContext
 from lsmprobe.extraction.backbones import (
     Backbone,
     ConvolutionBackbone,
@@ -20,7 +21,6 @@ from lsmprobe.extraction.checkpoints import (
 from lsmprobe.extraction.descriptors import DESCRIPTORS, load_descriptor
 from lsmprobe.extraction.encoder import Encoder
 from lsmprobe.extraction.exactness import batches_exactly
-from lsmprobe.extraction.models import InputNorm, Precision, WhisperContext
 from lsmprobe.extraction.network import random_network, read_network, weights_sha256
 
 LAYER_CONVENTION = (

@@ -4,11 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-SAMPLE_RATE = 16_000  # Hz
-InputNorm = Literal["checkpoint", "none", "zscore"]
-Precision = Literal["float32", "bfloat16", "float16"]
-WhisperContext = Literal["window", "utterance"]
-
 
 @dataclass(frozen=True)
 class ModelType:

@@ -29,6 +29,7 @@ from lsmprobe.cache.plan import CachePlan, differences
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.writer import CacheWriter
 from lsmprobe.corpora.audio import audio_hash
+from lsmprobe.corpora.utterances import UNLABELLED
 from lsmprobe.errors import CacheError, one_line
 
 HASHERS = 2  # threads that read audio files
@@ -137,6 +138,7 @@ def _continued(path: Path, plan: CachePlan, takes_new: bool = True) -> list[Plan
     stored = FeatureCache(path, allow_unfinished=True)
     if stored.missing_parts:
         raise CacheError(f"{path} is unfinished: {stored.what_is_missing()}")
+    _refuse_emptied_labels(stored, plan)
     plan = _without_room(stored, plan)
     may_differ = ("new", "in another place") if takes_new else ()
     found = differences(stored, plan, may_differ) + _changed_audio(stored, plan.utterances)
@@ -152,6 +154,22 @@ def _continued(path: Path, plan: CachePlan, takes_new: bool = True) -> list[Plan
         files.append(plan_added(plan, new, path))
         log.info("%d new clips go into %s", len(new), files[-1][0])
     return files
+
+
+def _refuse_emptied_labels(stored: FeatureCache, plan: CachePlan) -> None:
+    """A clip whose label was emptied is still one of the cache, whose features stay good.
+
+    Raises:
+        CacheError: there are such clips.
+    """
+    unlabelled = set(plan.utterances.attrs.get(UNLABELLED, ()))
+    if emptied := sorted(unlabelled & set(stored.planned.key)):
+        raise CacheError(
+            f"{stored.path} holds {len(emptied)} clips that have no emotion or no speaker any more "
+            f"({emptied[0]!r} first). Give them a label of their own, such as unclear, and run "
+            "lsmprobe extract again, which keeps the features; then choose the others with "
+            "lsmprobe probe --emotions."
+        )
 
 
 def _without_room(stored: FeatureCache, plan: CachePlan) -> CachePlan:

@@ -7,7 +7,7 @@ are written one utterance at a time. A run that is stopped continues at the next
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lsmprobe.cache.labels import Changed, labels_that_count, write_labels
+from lsmprobe.cache.labels import labels_that_count, write_labels
 from lsmprobe.cache.parts import cache_files, replacement_path
 from lsmprobe.cache.plan import CachePlan
 from lsmprobe.cache.reader import FeatureCache
@@ -84,10 +84,7 @@ def extract(config: ExtractConfig, *, progress: Progress = automatic) -> Summary
     keep_freed_memory()
     encoder, plan = planned_cache(config)
     planned = planned_files(config.cache_path, plan, config.part_of_n, config.replace)
-    relabelled = _store_labels(config.cache_path, plan.utterances)
-    if relabelled.keys or relabelled.columns:
-        log.info("%s", relabelled)
-    with _Files(planned) as files:
+    with _Files(planned, lambda: _store_labels(config.cache_path, plan.utterances)) as files:
         table = files.table
         for unreadable in np.flatnonzero(table.samples == 0):
             files.skip(int(unreadable))
@@ -142,7 +139,7 @@ def _batch_seconds(config: ExtractConfig) -> float:
     return config.batch_seconds or (12.0 if choose_device(config.device) == "cpu" else 240.0)
 
 
-def _store_labels(path: Path, utterances: pd.DataFrame) -> Changed:
+def _store_labels(path: Path, utterances: pd.DataFrame) -> None:
     """Write the labels of a corpus beside its cache: before the cache, which relies on them."""
     known, mark = None, False
     if cache_files(path):
@@ -152,15 +149,26 @@ def _store_labels(path: Path, utterances: pd.DataFrame) -> Changed:
             known = labels_that_count(stored)
         except CacheError as error:
             log.warning("the labels are written again from the corpus: %s", error)
-    return write_labels(path, utterances, known, mark=mark)
+    changed = write_labels(path, utterances, known, mark=mark)
+    if changed.keys or changed.columns:
+        log.info("%s", changed)
 
 
 class _Files:
-    """The files that a run writes, as one: `table` holds the utterances of all of them."""
+    """The files that a run writes, as one: `table` holds the utterances of all of them.
 
-    def __init__(self, planned: Sequence[tuple[Path, CachePlan]]) -> None:
+    `locked` is called once no other run can write the first of them, before it is laid out.
+    """
+
+    def __init__(
+        self, planned: Sequence[tuple[Path, CachePlan]], locked: Callable[[], None]
+    ) -> None:
         with ExitStack() as held:
-            self.writers = [held.enter_context(CacheWriter.open(*file)) for file in planned]
+            first, *others = planned
+            opened = [CacheWriter.open(*first, locked=locked)]
+            held.enter_context(opened[0])
+            opened += [held.enter_context(CacheWriter.open(*file)) for file in others]
+            self.writers = opened
             self.held = held.pop_all()
         self.paths = [writer.path for writer in self.writers]
         self.table = pd.concat([w.plan.utterances for w in self.writers], ignore_index=True)

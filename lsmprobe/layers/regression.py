@@ -3,13 +3,12 @@
 What is learned is classes, as whole numbers, or numbers, as floats.
 """
 
-from typing import Literal
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from sklearn.linear_model import LogisticRegression, Ridge
 
+from lsmprobe.config import FeatureNorm as NormName
 from lsmprobe.probing.norms import pooled_statistics
 from lsmprobe.probing.table import NORMS
 from lsmprobe.results.bootstrap import (
@@ -21,7 +20,6 @@ from lsmprobe.results.bootstrap import (
 )
 from lsmprobe.results.scores import Shuffled
 
-NormName = Literal["none", "zscore", "layernorm"]
 # Fixed, so that layers and targets differ in nothing but what they hold.
 C = 0.01  # of the logistic regression: the inverse of its penalty
 ALPHA = 1 / C  # of the ridge regression: its penalty

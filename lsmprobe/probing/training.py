@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
+from lsmprobe.config import ProbeConfig
 from lsmprobe.errors import TrainingError
 from lsmprobe.machine import keep_freed_memory
 from lsmprobe.probing.batches import Batches, Features, PooledFeatures
@@ -35,20 +36,20 @@ STACK = 4  # Linear heads; the moments of more would not stay in a processor's c
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a head is trained; the defaults reproduce the paper."""
+    """How a head is trained; the defaults, those of the flags, reproduce the paper."""
 
-    epochs: int = 30
-    batch_size: int = 32  # utterances
-    lr: float = 5e-4
-    weight_decay: float = 1e-4  # coupled, as Adam has it
+    epochs: int = ProbeConfig.epochs
+    batch_size: int = ProbeConfig.batch_size  # utterances
+    lr: float = ProbeConfig.lr
+    weight_decay: float = ProbeConfig.weight_decay  # coupled, as Adam has it
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-8
-    scheduler: Literal["plateau", "cosine", "none"] = "plateau"
-    class_weights: Literal["balanced", "none"] = "balanced"
-    epoch_choice: str = "best"  # best, loss, last, or another score of the objective
-    validation_loss: Literal["utterances", "batches"] = "utterances"  # what it is a mean of
-    scalar_lr: float | None = None  # of Multi-Layer's scalars; None: as the rest
-    scalar_weight_decay: float | None = None
+    scheduler: Literal["plateau", "cosine", "none"] = ProbeConfig.scheduler
+    class_weights: Literal["balanced", "none"] = ProbeConfig.class_weights
+    epoch_choice: str = ProbeConfig.epoch_choice  # best, loss, last, or a score of the objective
+    validation_loss: Literal["utterances", "batches"] = ProbeConfig.validation_loss  # a mean of
+    scalar_lr: float | None = ProbeConfig.scalar_lr  # of Multi-Layer's scalars; None: as the rest
+    scalar_weight_decay: float | None = ProbeConfig.scalar_weight_decay
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ is, and its file, is in file.py. docs/splits.md shows what real corpora allow.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from lsmprobe.corpora.utterances import UNKNOWN_SPEAKER
+from lsmprobe.corpora.utterances import SPLIT_WORDS, UNKNOWN_SPEAKER
 from lsmprobe.errors import SplitError, nearest
 from lsmprobe.splits.file import PARTS, load_split, plural
 from lsmprobe.splits.file import Fold as Fold
@@ -47,7 +47,8 @@ def make_split(spec: str, utterances: pd.DataFrame, *, seed: int = 0) -> Split:
 def _asked(spec: str, utterances: pd.DataFrame, seed: int) -> Split:
     """The split, without a word on its emotions' shares."""
     speakers, emotions = utterances["speaker"], utterances["emotion"]
-    given = utterances["split"].tolist() if "split" in utterances else [""]
+    uses_given = spec in ("auto", "given") and "split" in utterances
+    given = _in_our_words(utterances["split"]) if uses_given else [""]
     own_folds = _fold_names(utterances["fold"]) if "fold" in utterances else [""]
     if spec == "auto":
         spec = "given" if all(given) else "kfold" if all(own_folds) else "speaker"
@@ -190,6 +191,22 @@ def k_fold_speakers(speakers: ArrayLike, emotions: ArrayLike, k: int, *, seed: i
     return Split(
         f"kfold:{k}", seed, folds, (*_rotation_notes(folds, _as_strings(emotions)), *again)
     )
+
+
+def _in_our_words(splits: Iterable[str]) -> list[str]:
+    """The parts as lsmprobe calls them: whoever corrects labels may write dev.
+
+    Raises:
+        SplitError: a word that is none of them; it would be ignored otherwise.
+    """
+    parts = [SPLIT_WORDS.get(str(word).casefold(), str(word)) for word in splits]
+    if odd := Counter(part for part in parts if part not in (*PARTS, "")):
+        names = ", ".join(f"{name} {count}" for name, count in sorted(odd.items()))
+        raise SplitError(
+            f"the split column holds {names}; expected {', '.join(PARTS)} (or dev, valid, val) or "
+            "nothing."
+        )
+    return parts
 
 
 def given_split(
