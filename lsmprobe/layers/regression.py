@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from lsmprobe.config import FeatureNorm as NormName
+from lsmprobe.config import FeatureNorm
 from lsmprobe.probing.norms import pooled_statistics
 from lsmprobe.probing.table import NORMS
 from lsmprobe.results.bootstrap import (
@@ -20,6 +20,7 @@ from lsmprobe.results.bootstrap import (
 )
 from lsmprobe.results.scores import Shuffled
 
+NormName = FeatureNorm
 # Fixed, so that layers and targets differ in nothing but what they hold.
 C = 0.01  # of the logistic regression: the inverse of its penalty
 ALPHA = 1 / C  # of the ridge regression: its penalty
