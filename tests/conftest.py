@@ -29,7 +29,7 @@ from lsmprobe.errors import TrainingError
 from lsmprobe.probing import stage
 
 torch.set_num_threads(1)
-settings.register_profile("suite", deadline=None, derandomize="CI" in os.environ)
+settings.register_profile("suite", deadline=None, derandomize="CI" in os.environ, max_examples=40)
 settings.load_profile("suite")
 
 

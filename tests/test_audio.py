@@ -536,7 +536,7 @@ def test_any_file_name_is_read_and_shown_on_one_line(tmp_path, name):
 
 
 @given(data=st.data(), encoding=st.sampled_from(sorted(ENCODINGS)))
-@settings(parent=in_one_folder, max_examples=300)
+@settings(parent=in_one_folder, max_examples=100)
 def test_damaged_bytes_give_an_audio_error_or_a_finite_waveform(written, data, encoding):
     content = bytearray(encoded(noise(4_000, 2), 24_000, encoding))
     places = st.integers(0, 199) | st.integers(0, len(content) - 1)

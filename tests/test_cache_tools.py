@@ -60,7 +60,7 @@ def names(folder):
 # Verify and repair
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(data=st.data())
 def test_verify_names_exactly_the_utterances_that_were_damaged(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("flipped")

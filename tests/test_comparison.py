@@ -60,6 +60,7 @@ def test_many_speakers_are_sampled_and_agree_with_a_plain_loop(rng):
     assert compare(labels, speakers, a, b, 2).p == pytest.approx(min(1, expected), abs=0.08)
 
 
+@pytest.mark.slow
 def test_the_interval_is_that_of_a_plain_loop(rng):
     labels, speakers, a, b = simulated(rng, 8, 12, 0.8, 0.6, n_runs=3, n_classes=3)
     resampled = []

@@ -190,6 +190,7 @@ def test_an_audit_leaves_out_the_sentences_where_none_is_known(tmp_path):
     assert said.to_dict() == {"speaker": 0, "sentence": 3, "sha256": 0, "recording": 0}
 
 
+@pytest.mark.slow
 def test_clips_that_were_never_published_are_extra(tmp_path):
     paths = paths_of("eyase")
     extra = [f"EYASE/Male02/ml02_hap ({number}).wav" for number in range(21, 24)]
@@ -197,6 +198,7 @@ def test_clips_that_were_never_published_are_extra(tmp_path):
     assert report.verdict == "incomplete: 582 of 579 clips, 6 of 6 speakers, 3 extra"
 
 
+@pytest.mark.slow
 def test_a_clip_that_is_damaged_in_every_copy_does_not_make_one_incomplete(tmp_path):
     recorded(tmp_path, paths_of("aesdd"))
     assert check_corpus("aesdd", tmp_path).is_complete, "should anyone have a better copy"
@@ -210,6 +212,7 @@ def test_a_clip_that_is_damaged_in_every_copy_does_not_make_one_incomplete(tmp_p
     )
 
 
+@pytest.mark.slow
 def test_each_version_of_oreau_is_complete_by_itself(tmp_path):
     second = paths_of("oreau")
     report = check_corpus("oreau", recorded(tmp_path / "two", second))

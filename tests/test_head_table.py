@@ -33,7 +33,7 @@ class Deep(nn.Module):
         return self.net(mean_per_utterance(frames, lengths))
 
 
-@pytest.fixture(params=["means", "frames"])
+@pytest.fixture(params=["means", pytest.param("frames", marks=pytest.mark.slow)])
 def deep(request):
     yield lsmprobe.register_head(
         "deep",

@@ -134,7 +134,7 @@ def test_the_regression_is_scikit_learns_fitted_without_the_test_set(planted_cac
         assert curve.score[layer] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("head", ["linear", "nonlinear"])
+@pytest.mark.parametrize("head", ["linear", pytest.param("nonlinear", marks=pytest.mark.slow)])
 def test_the_papers_heads_are_probed_once_and_scored_from_their_records(
     tmp_path, planted_cache, head
 ):
@@ -196,6 +196,7 @@ def test_the_best_layer_is_chosen_on_validation_fold_by_fold_and_never_on_test()
     assert best_layer(curve).score[0] == 100
 
 
+@pytest.mark.slow
 def test_standardised_scores_do_not_depend_on_the_scale_of_any_dim(planted_cache, tmp_path, rng):
     cache = FeatureCache(planted_cache(strength=1.0))
     factors = torch.tensor(10 ** rng.uniform(-2, 2, size=(6, 1, 16)), dtype=torch.float32)
@@ -268,6 +269,7 @@ def test_every_target_is_found_in_the_layer_that_holds_it(knowing_cache):
     assert over["sentence"] == "speakers, then utterances"
 
 
+@pytest.mark.slow
 def test_the_random_control_beside_the_cache_is_probed_too(knowing_cache):
     cache = knowing_cache()
     knowing_cache("knowing-random0", strength=0.0, random_init=0)

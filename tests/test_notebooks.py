@@ -90,7 +90,14 @@ def code_cells(path, parameters, *, demo):
     return notebook
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+QUICKEST, *OTHERS = NOTEBOOKS
+
+
+@pytest.mark.parametrize(
+    "path",
+    [QUICKEST, *[pytest.param(path, marks=pytest.mark.slow) for path in OTHERS]],
+    ids=lambda path: path.stem,
+)
 def test_a_notebook_runs_on_small_caches(path, small_project, monkeypatch):
     """Without a kernel, so that types and axes are checked and warnings are errors."""
     monkeypatch.setenv("LSMPROBE_PROJECT", str(small_project))

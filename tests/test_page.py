@@ -136,6 +136,14 @@ def test_a_sweep_is_a_curve_and_other_settings_are_another_line(tmp_path):
     assert page_of(write_records(tmp_path, other)).count('class="curve ') == 3
 
 
+def test_a_run_takes_at_most_a_kilobyte_of_the_page(tmp_path):
+    write_grid(tmp_path, ["model-0", "model-1"], ["corpus-0", "corpus-1"])
+    first = len(page_of(tmp_path).encode())
+    write_grid(tmp_path, ["model-2"], ["corpus-0", "corpus-1"])
+    assert len(page_of(tmp_path).encode()) - first < 1000 * (1 * 2 * 3 * 3)
+
+
+@pytest.mark.slow
 def test_the_papers_grid_is_at_most_a_megabyte(tmp_path):
     write_grid(tmp_path, [f"model-{i}" for i in range(8)], [f"corpus-{i}" for i in range(9)])
     assert len(load_results(tmp_path)) == 8 * 9 * 3 * 3

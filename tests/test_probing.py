@@ -29,7 +29,10 @@ def config(tmp_path, **settings):
     )
 
 
-@pytest.mark.parametrize("feature_norm", ["none", "zscore", "layernorm"])
+SLOW = [pytest.param(norm, marks=pytest.mark.slow) for norm in ("zscore", "layernorm")]
+
+
+@pytest.mark.parametrize("feature_norm", ["none", *SLOW])
 def test_weights_and_layer_curve_find_the_planted_layer_and_the_last_layer_is_at_chance(
     tmp_path, planted_cache, feature_norm
 ):

@@ -91,6 +91,7 @@ def test_flips_that_change_nothing_are_left_out(tmp_path, planted_cache):
     assert all(flip.curve == [] for flip in flips_of(config(tmp_path, head="multilayer")))
 
 
+@pytest.mark.slow
 def test_all_flips_train_from_one_read_as_ordinary_runs(tmp_path, planted_cache, monkeypatch):
     planted_cache()
     reads = []
@@ -115,9 +116,26 @@ def test_all_flips_train_from_one_read_as_ordinary_runs(tmp_path, planted_cache,
     pd.testing.assert_frame_equal(again.conclusions, found.conclusions)
 
 
+def test_flips_of_a_head_train_from_one_read(tmp_path, planted_cache, only, monkeypatch):
+    planted_cache()
+    only("class_weights")
+    reads = []
+    read = Task.read
+    monkeypatch.setattr(Task, "read", lambda *wanted: reads.append(wanted) or read(*wanted))
+    asked = config(tmp_path, head="multilayer", runs=1, epochs=1)
+    probe(ProbeConfig(**vars(asked)))
+    alone = len(reads)
+    reads.clear()
+    flip_choices(asked)  # what is there is kept; one more recipe on this split, one on another
+    assert 0 < len(reads) <= 2 * alone
+    reads.clear()
+    flip_choices(asked)
+    assert not reads
+
+
 def test_the_table_says_what_the_records_say(tmp_path, planted_cache, only):
     planted_cache(strength=1.0)
-    only("class_weights", "epoch_choice")
+    only("class_weights")
     asked = config(tmp_path, head="linear", layer=3, split="kfold:3", lr=0.01)
     [found] = flip_choices(asked)
     paths = {
@@ -204,7 +222,7 @@ def test_a_flip_that_breaks_down_is_named_and_stops_nothing_else(
     tmp_path, planted_cache, only, break_down
 ):
     planted_cache()
-    only("class_weights", "epoch_choice")
+    only("class_weights", "validation_loss")
     [whole] = flip_choices(config(tmp_path, head="linear", results_dir=tmp_path / "whole"))
     break_down(lambda member: member.recipe.class_weights == "none")
     [found] = flip_choices(config(tmp_path, head="linear"))
@@ -268,11 +286,12 @@ def test_flags_that_cannot_be_compared_are_refused(tmp_path, settings, message):
 
 
 def test_the_command_prints_and_says_where_the_files_are(
-    tmp_path, planted_cache, monkeypatch, capsys
+    tmp_path, planted_cache, only, monkeypatch, capsys
 ):
     from lsmprobe.cli import main
 
     planted_cache()
+    only("class_weights")
     monkeypatch.chdir(tmp_path)
     flags = "--model planted --dataset made --head linear --runs 1 --epochs 1 --device cpu"
     with pytest.raises(SystemExit) as exit_:

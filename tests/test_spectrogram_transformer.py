@@ -165,6 +165,7 @@ def test_the_learning_rate_falls_as_in_the_published_code(micro):
     assert [epoch["lr"] for epoch in fit.history] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_ast_tiny_learns_a_separable_task():
     read, labels, fold = toy(40)
     epochs = []

@@ -44,6 +44,7 @@ def contents(folder):
 # On disk.
 
 
+@pytest.mark.slow
 def test_300_clips_of_2_to_4_seconds(corpus):
     names = sorted(path.name for path in corpus.iterdir())
     wavs = [name for name in names if name.endswith(".wav")]
@@ -66,6 +67,7 @@ def test_the_seed_decides_every_byte(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
 
 
+@pytest.mark.slow
 def test_a_clip_does_not_depend_on_the_size_of_the_corpus(corpus, tmp_path):
     write_toy_corpus(tmp_path / "toy", **SMALL)
     small, full = contents(tmp_path / "toy"), contents(corpus)
@@ -154,6 +156,7 @@ def measured(clips):
     return {name: np.array([f(w) for w in clips[0]]) for name, f in MEASURES.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("measure", "lower", "higher"),
     [
@@ -174,21 +177,25 @@ def test_emotions_differ_in_the_intended_direction(clips, measured, measure, low
     )
 
 
+@pytest.mark.slow
 def test_women_have_the_higher_voices(clips, measured):
     female = np.array([int(speaker[1:]) % 2 == 1 for speaker in clips[2]])
     pitch = measured["semitones"]
     assert 5 < pitch[female].mean() - pitch[~female].mean() < 15
 
 
+@pytest.mark.slow
 def test_emotions_of_unseen_speakers_can_be_told_but_not_all(clips, measured):
     assert 0.45 < recall_for_unseen_speakers(measured["log_mel_statistics"], clips) < 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cue", ["semitones", "level", "syllables_per_second"])
 def test_no_single_cue_gives_the_emotion_away(clips, measured, cue):
     assert recall_for_unseen_speakers(measured[cue], clips) < 0.6
 
 
+@pytest.mark.slow
 def test_clips_are_neither_clipped_nor_silent(clips):
     for waveform in clips[0]:
         assert 0.02 < np.abs(waveform).max() < 0.96

@@ -235,7 +235,7 @@ def wandering(rng, n_layers):
 
 
 @pytest.mark.parametrize("curve", [smooth, wandering])
-@pytest.mark.parametrize("n_layers", [12, 24])
+@pytest.mark.parametrize("n_layers", [12, pytest.param(24, marks=pytest.mark.slow)])
 def test_unrelated_smooth_curves_seldom_agree_significantly(rng, curve, n_layers):
     trials, level = 150, 0.05
     p, unordered = [], []
