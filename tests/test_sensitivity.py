@@ -122,7 +122,7 @@ def test_flips_of_a_head_train_from_one_read(tmp_path, planted_cache, only, monk
     reads = []
     read = Task.read
     monkeypatch.setattr(Task, "read", lambda *wanted: reads.append(wanted) or read(*wanted))
-    asked = config(tmp_path, head="multilayer", runs=1, epochs=1)
+    asked = config(tmp_path, head="nonlinear", runs=1, epochs=1)
     probe(ProbeConfig(**vars(asked)))
     alone = len(reads)
     reads.clear()
