@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lsmprobe.arguments import checked
-from lsmprobe.config import HEAD_NAMES, ProbeConfig
+from lsmprobe.config import HEAD_NAMES, STANDARDISING, ProbeConfig
 from lsmprobe.errors import ResultsError, SettingsError, nearest
 from lsmprobe.probing.heads import LinearHead, MultiLayerHead, NonLinearHead
 from lsmprobe.probing.norms import NormaliseVectors, Standardise
@@ -217,8 +217,11 @@ class Norm:
     """From what returns mean and standard deviation of the training set; asked only if needed."""
     load: Callable[[Mapping[str, Tensor]], nn.Module]
     """From the buffers that it was saved with."""
-    has_statistics: bool = False
-    """Whether it is fitted to a corpus, so that it matters to which."""
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether it is fitted to a corpus, so that it matters to which."""
+        return self.name in STANDARDISING
 
 
 NORMS: dict[str, Norm] = {
@@ -229,7 +232,6 @@ NORMS: dict[str, Norm] = {
             "zscore",
             lambda moments: Standardise(*moments()),
             lambda saved: Standardise(saved["mean"], saved["std"]),
-            has_statistics=True,
         ),
         Norm("layernorm", lambda moments: NormaliseVectors(), lambda saved: NormaliseVectors()),
     )
