@@ -33,6 +33,7 @@ bench: $(INSTALLED)
 	mkdir -p benchmarks/results
 	$(BIN)/python benchmarks/limits.py --json benchmarks/results/limits.json
 	$(BIN)/python benchmarks/start_up.py --json benchmarks/results/start_up.json
+	$(BIN)/python benchmarks/reading.py --json benchmarks/results/reading.json
 	$(BIN)/python benchmarks/extraction.py --json benchmarks/results/extraction.json
 	$(BIN)/python benchmarks/probing.py --json benchmarks/results/probing.json
 	$(BIN)/python benchmarks/sizes.py --models wav2vec2-base whisper-small --json benchmarks/results/sizes.json

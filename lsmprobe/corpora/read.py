@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -170,10 +170,11 @@ def _read_row(corpus: Corpus, folder: Path) -> pd.DataFrame:
     _say_what_lies_beside(corpus, [inside for inside, _ in files])
     release = corpus.release([match.string for match, _ in found])
     excluded = _names_in(corpus.left_out)
+    clips = (Clip(corpus.key(match), match, path) for match, path in found)
     audio = [
-        (match, path)
-        for match, path in found
-        if re.search(release.path, match.string) and corpus.key(match) not in excluded
+        clip
+        for clip in clips
+        if clip.key not in excluded and re.search(release.path, clip.match.string)
     ]
     labelled = _with_labels(corpus, folder, dict(files), _without_second_copy(corpus, audio))
     rows = [row for row in labelled if row["emotion"]]
@@ -190,40 +191,44 @@ def _read_row(corpus: Corpus, folder: Path) -> pd.DataFrame:
     return utterance_table(rows)
 
 
-Audio = list[tuple[re.Match[str], str]]  # what the rule matched, the path on the disk
+class Clip(NamedTuple):
+    """An audio file of a corpus."""
+
+    key: str
+    match: re.Match[str]  # of the row's rule
+    path: str  # on the disk
 
 
-def _without_second_copy(corpus: Corpus, audio: Audio) -> Audio:
+def _without_second_copy(corpus: Corpus, audio: list[Clip]) -> list[Clip]:
     """Of a clip that a known copy holds twice, the one that lies less deep."""
     if not corpus.second_copy:
         return audio
     depth: dict[str, int] = {}
-    for match, _ in audio:
-        key = corpus.key(match)
-        depth[key] = min(match.string.count("/"), depth.get(key, 1_000))
+    for clip in audio:
+        depth[clip.key] = min(clip.match.string.count("/"), depth.get(clip.key, 1_000))
     first = [
-        (match, path)
-        for match, path in audio
-        if match.string.count("/") == depth[corpus.key(match)]
-        or not re.search(corpus.second_copy, match.string)
+        clip
+        for clip in audio
+        if clip.match.string.count("/") == depth[clip.key]
+        or not re.search(corpus.second_copy, clip.match.string)
     ]
     if len(first) < len(audio):
         said = "%s: this copy holds files twice; the second %d are skipped, such as %r"
-        kept = {match.string for match, _ in first}
-        skipped = next(match.string for match, _ in audio if match.string not in kept)
+        kept = {clip.match.string for clip in first}
+        skipped = next(clip.match.string for clip in audio if clip.match.string not in kept)
         log.warning(said, corpus.title, len(audio) - len(first), skipped)
     return first
 
 
 def _with_labels(
-    corpus: Corpus, folder: Path, files: Mapping[str, str], audio: Audio
+    corpus: Corpus, folder: Path, files: Mapping[str, str], audio: Sequence[Clip]
 ) -> list[dict[str, Any]]:
     """A row per clip, or per part of one, by the label files where the corpus has them."""
     rows_of: Mapping[str, Sequence[Labelled]] = {}
     if corpus.labelled_by:
         labelled = corpus.labelled_by(files)
         if labelled:
-            joined = join(labelled, [corpus.key(match) for match, _ in audio])
+            joined = join(labelled, [clip.key for clip in audio])
             rows_of = joined.rows_of
             _say_orphans(corpus, labelled, joined)
         elif corpus.needs_label_files:
@@ -236,29 +241,28 @@ def _with_labels(
             log.info(said, corpus.title, corpus.label_files)
     unlabelled = [] if corpus.needs_label_files else [Labelled("")]
     return [
-        _row(corpus, match, path, said)
-        for match, path in audio
-        for said in rows_of.get(corpus.key(match), unlabelled)
+        _row(corpus, clip, said) for clip in audio for said in rows_of.get(clip.key, unlabelled)
     ]
 
 
-def _row(corpus: Corpus, match: re.Match[str], path: str, said: Labelled) -> dict[str, Any]:
+def _row(corpus: Corpus, clip: Clip, said: Labelled) -> dict[str, Any]:
     """What the label file says of a clip, and where it is silent the path."""
-    clip = corpus.spelled(match)
-    label = said.label or corpus.label(clip)
-    speaker = said.speaker or corpus.speaker(clip)
+    match = corpus.spelled(clip.match, clip.key)
+    label = said.label or corpus.label(match)
+    speaker = said.speaker or corpus.speaker(match)
     start_s, end_s = written_once(said.start_s, said.end_s)
-    further = {**corpus.further(clip), **said.further}
+    further = {**corpus.further(match), **said.further}
     for column, labels in corpus.further_labels.items():
         further[column] = labels.get(further.get(column, ""), "")
-    word = said.split or clip.groupdict("").get("split") or clip.groupdict("").get("partition", "")
+    groups = match.groupdict("")
+    word = said.split or groups.get("split") or groups.get("partition", "")
     return {
-        "key": key_of_part(corpus.key(match), start_s, end_s),
-        "path": path,
+        "key": key_of_part(clip.key, start_s, end_s),
+        "path": clip.path,
         "emotion": corpus.emotion_called(label) if corpus.is_used(word) else "",
         "speaker": speaker,
-        "gender": said.gender or corpus.gender(clip, speaker),
-        "sentence": said.sentence or corpus.sentence(clip),
+        "gender": said.gender or corpus.gender(match, speaker),
+        "sentence": said.sentence or corpus.sentence(match),
         "start_s": start_s,
         "end_s": end_s,
         "split": corpus.split(word),

@@ -105,11 +105,12 @@ class Corpus:
             key = re.sub(pattern, replacement, key)
         return key
 
-    def spelled(self, match: re.Match[str]) -> re.Match[str]:
+    def spelled(self, match: re.Match[str], key: str = "") -> re.Match[str]:
         """The match, of the key where this copy spells the name otherwise."""
         if not self.spelling or "key" in match.re.groupindex:
             return match
-        return self.match(self.key(match)) or match
+        key = key or self.key(match)
+        return match if key == match[0] else self.match(key) or match
 
     def label(self, match: re.Match[str]) -> str:
         """The corpus's own label; empty where the path does not say it."""
