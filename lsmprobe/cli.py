@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """`lsmprobe COMMAND ...`."""
     commands: dict[str, Any] = {name: config for name, (config, _) in COMMANDS.items()}
     commands |= {name: _group(*group) for name, group in GROUPS.items()}
+    arguments = _with_first_command(list(sys.argv[1:] if arguments is None else arguments))
     _exit_with(
         lambda: tyro.extras.subcommand_cli_from_dict(
             commands,
@@ -52,11 +53,26 @@ def _group(description: str, commands: dict[str, tuple[type, Run]]) -> type:
         for name, (config, _) in commands.items()
     ]
     first, _ = next(iter(commands.values()))
-    needed = [f for f in fields(first) if f.default is f.default_factory is MISSING]
-    default = field() if needed else field(default_factory=first)
+    default = field() if _needs_something(first) else field(default_factory=first)
     return make_dataclass(
         "Group", [("command", reduce(or_, kinds), default)], namespace={"__doc__": description}
     )
+
+
+def _needs_something(config: type) -> bool:
+    """Whether a command has a flag without a default."""
+    return any(each.default is each.default_factory is MISSING for each in fields(config))
+
+
+def _with_first_command(arguments: list[str]) -> list[str]:
+    """`corpora --filter greek` is `corpora list --filter greek`, as `corpora` is `corpora list`."""
+    if len(arguments) < 2 or arguments[0] not in GROUPS or not arguments[1].startswith("--"):
+        return arguments
+    _, commands = GROUPS[arguments[0]]
+    name, (config, _) = next(iter(commands.items()))
+    if arguments[1] == "--help" or _needs_something(config):
+        return arguments
+    return [arguments[0], name, *arguments[1:]]
 
 
 def _exit_with(read_flags: Callable[[], Any]) -> None:

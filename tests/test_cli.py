@@ -123,6 +123,16 @@ def test_corpora_are_listed_with_language_licence_and_how_to_get_them():
     assert "CC BY-NC-SA 4.0" in done.stdout
 
 
+def test_a_group_that_needs_nothing_begins_with_its_first_command(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["corpora", "--by", "licence", "--filter", "greek"])
+    assert not left.value.code
+    assert capsys.readouterr().out.startswith("not stated\n  aesdd ")
+    with pytest.raises(SystemExit) as left:
+        main(["corpora", "--filter", "klingon"])
+    assert "no corpus has 'klingon'" in str(left.value)
+
+
 @pytest.fixture
 def few_clips(tmp_path, write_wav, rng):
     """A folder with five clips of EmoDB, and a manifest of 4 speakers x 2 emotions x 2 clips."""

@@ -403,7 +403,7 @@ def list_corpora(word: str = "") -> pd.DataFrame:
     searched = table[["name", "title", "language", "licence", "emotions"]].agg(" ".join, axis=1)
     kept = table[[word.casefold() in text.casefold() for text in searched]]
     if kept.empty:
-        languages = ", ".join(sorted(set(table.language)))
+        languages = "; ".join(sorted(set(table.language)))
         raise CorpusError(f"no corpus has {word!r}; languages are {languages}.")
     return kept.reset_index(drop=True)
 
