@@ -38,6 +38,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/probing.py --json benchmarks/results/probing.json
 	$(BIN)/python benchmarks/sizes.py --models wav2vec2-base whisper-small --json benchmarks/results/sizes.json
 	$(BIN)/python benchmarks/scale.py --json benchmarks/results/scale.json
+	$(BIN)/python benchmarks/parts.py --json benchmarks/results/parts.json
 	$(BIN)/python benchmarks/beyond_memory.py --json benchmarks/results/beyond_memory.json
 	$(BIN)/python benchmarks/coverage.py --json benchmarks/results/coverage.json
 	$(BIN)/python benchmarks/stores.py --quick --json benchmarks/results/stores.json

@@ -15,7 +15,10 @@ wait_briefly(os.environ)  # every command, worker and notebook passes here, and 
 
 if TYPE_CHECKING:
     from lsmprobe.cache.reader import FeatureCache as FeatureCache
+    from lsmprobe.cluster.stages import extract_on as extract_on
+    from lsmprobe.cluster.stages import train_on as train_on
     from lsmprobe.config import ExtractConfig as ExtractConfig
+    from lsmprobe.config import ExtractGridConfig as ExtractGridConfig
     from lsmprobe.config import ProbeConfig as ProbeConfig
     from lsmprobe.config import SensitivityConfig as SensitivityConfig
     from lsmprobe.config import TransferConfig as TransferConfig
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from lsmprobe.experiments.prediction import predict as predict
     from lsmprobe.experiments.sensitivity import flip_choices as flip_choices
     from lsmprobe.experiments.transfers import transfer as transfer
+    from lsmprobe.extraction.grid import extract_all as extract_all
     from lsmprobe.extraction.stage import extract as extract
     from lsmprobe.layers.answers import best_layer as best_layer
     from lsmprobe.layers.health import layer_health as layer_health
@@ -68,13 +72,21 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "cache.reader": ["FeatureCache"],
-        "config": ["ExtractConfig", "ProbeConfig", "SensitivityConfig", "TransferConfig"],
+        "cluster.stages": ["extract_on", "train_on"],
+        "config": [
+            "ExtractConfig",
+            "ExtractGridConfig",
+            "ProbeConfig",
+            "SensitivityConfig",
+            "TransferConfig",
+        ],
         "corpora.read": ["read_corpus"],
         "errors": ["LsmprobeError"],
         "experiments.learning_curves": ["learning_curve"],
         "experiments.prediction": ["predict"],
         "experiments.sensitivity": ["flip_choices"],
         "experiments.transfers": ["transfer"],
+        "extraction.grid": ["extract_all"],
         "extraction.stage": ["extract"],
         "layers.answers": ["best_layer"],
         "layers.health": ["layer_health"],

@@ -21,6 +21,10 @@ from lsmprobe.errors import LsmprobeError, one_line
 
 # --force and no --no-force; `check emodb` and no `command:check emodb`
 FLAGS = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes)
+NOISY = (  # libraries that log what no user acts on
+    *("transformers", "huggingface_hub", "httpx", "numba", "matplotlib"),
+    *("distributed", "dask_jobqueue", "tornado", "asyncio"),
+)
 INTERRUPTED = 130  # what shells expect after Ctrl-C
 
 
@@ -78,7 +82,7 @@ def _with_first_command(arguments: list[str]) -> list[str]:
 def _exit_with(read_flags: Callable[[], Any]) -> None:
     """Run the command whose config the flags make; leave with its exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("transformers", "huggingface_hub", "httpx", "numba", "matplotlib"):
+    for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text

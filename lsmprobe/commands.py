@@ -10,26 +10,32 @@ from typing import Any
 
 from lsmprobe.config import (
     AuditConfig,
+    BaselineCommand,
     BaselineConfig,
     CacheInfoConfig,
     CheckCorpusConfig,
     DemoConfig,
     ExportCacheConfig,
-    ExtractConfig,
+    ExtractGridConfig,
     GetCorpusConfig,
     ListCachesConfig,
     ListCorporaConfig,
     MakeSplitConfig,
     MergeCacheConfig,
     PredictConfig,
+    ProbeCommand,
     ProbeConfig,
     PruneCachesConfig,
     ReportConfig,
+    SensitivityCommand,
     SensitivityConfig,
+    SlurmScriptConfig,
     SplitConfig,
     Table1Config,
+    TransferCommand,
     TransferConfig,
     VerifyCacheConfig,
+    as_kind,
 )
 from lsmprobe.errors import LsmprobeError, one_line
 from lsmprobe.progress import terminal
@@ -43,20 +49,43 @@ LEAKS = {
 Run = Callable[[Any], int | None]
 
 
-def extract_command(config: ExtractConfig) -> None:
-    """Run stage 1 and print its summary."""
+def extract_command(config: ExtractGridConfig) -> int:
+    """Run stage 1, print a summary of each model and corpus and what failed; 0 if nothing did."""
+    from lsmprobe.extraction.grid import extract_all
     from lsmprobe.extraction.rehearsal import dry_run, selftest
     from lsmprobe.extraction.stage import extract
 
-    if config.dry_run:
-        print(dry_run(config))
-    elif config.selftest:
-        print(selftest(config))
-    else:
-        print(extract(config, progress=terminal))
+    if config.dry_run or config.selftest:
+        for cell in config.cells:
+            print((dry_run if config.dry_run else selftest)(cell))
+        return 0
+    if config.cluster:
+        from lsmprobe.cluster.stages import extract_on
+
+        summaries, failures = extract_on(
+            config.cluster, config.cells, parts=config.parts, flags=config, progress=terminal
+        )
+        print(*summaries, sep="\n", flush=True)
+        return _print_failures(failures)
+    if len(config.cells) == 1:
+        print(extract(config.cells[0], progress=terminal))
+        return 0
+    summaries, failures = extract_all(config.cells, progress=terminal)
+    print(*summaries, sep="\n", flush=True)
+    return _print_failures(failures)
 
 
-def probe_command(config: ProbeConfig) -> int:
+def _trained_elsewhere(config: Any, kind: type) -> tuple[frozenset[Path] | None, dict[str, Any]]:
+    """With --cluster, have the records made there: then none is to be made here; what failed."""
+    if not config.cluster:
+        return None, {}
+    from lsmprobe.cluster.stages import train_on
+
+    failures = train_on(config.cluster, as_kind(config, kind), flags=config, progress=terminal)
+    return frozenset(), failures
+
+
+def probe_command(config: ProbeCommand) -> int:
     """Run stage 2 and print its scores and what failed; 0 if nothing did.
 
     A sweep over the layers ends with its curves drawn, and the layers that validation chooses.
@@ -64,10 +93,11 @@ def probe_command(config: ProbeConfig) -> int:
     from lsmprobe.probing.stage import probe_all
     from lsmprobe.report.sweep import format_sweeps
 
-    results, failures = probe_all(config, progress=terminal)
+    only, failed = _trained_elsewhere(config, ProbeConfig)
+    results, failures = probe_all(config, progress=terminal, only=only)
     sweeps = config.layer == "all" and len(results)
     more = format_sweeps(results, config.results_dir) if sweeps else ""
-    return _print_scores(results, failures, config.results_dir, more)
+    return _print_scores(results, failed | failures, config.results_dir, more)
 
 
 def _print_scores(
@@ -86,36 +116,41 @@ def _print_scores(
 
 def _print_failures(failures: dict[str, Exception], of: str = "") -> int:
     for what, error in failures.items():
-        print(f"lsmprobe: {of}{what}: {error}", file=sys.stderr)
+        print(one_line(f"lsmprobe: {of}{what}: {error}"), file=sys.stderr)
     return 1 if failures else 0
 
 
-def sensitivity_command(config: SensitivityConfig) -> int:
+def sensitivity_command(config: SensitivityCommand) -> int:
     """Flip the open choices one at a time, print and write what moved; 0 if nothing failed."""
     from lsmprobe.experiments.sensitivity import flip_choices
     from lsmprobe.report.sensitivity import format_sensitivity, save_sensitivity
 
-    n_failed = 0
-    for found in flip_choices(config, progress=terminal):
+    only, failed = _trained_elsewhere(config, SensitivityConfig)
+    n_failed = _print_failures(failed)
+    for found in flip_choices(config, progress=terminal, only=only):
         print(format_sensitivity(found), end="\n\n")
         print(save_sensitivity(found, config.results_dir / "sensitivity"), flush=True)
         n_failed += _print_failures(found.failures, of=f"{found.model} on {found.corpus}, ")
     return 1 if n_failed else 0
 
 
-def baseline_command(config: BaselineConfig) -> int:
+def baseline_command(config: BaselineCommand) -> int:
     """Train the baseline, print its scores and what failed; 0 if nothing did."""
     from lsmprobe.experiments.baseline import baseline_all
 
-    return _print_scores(*baseline_all(config, progress=terminal), config.results_dir)
+    only, failed = _trained_elsewhere(config, BaselineConfig)
+    results, failures = baseline_all(config, progress=terminal, only=only)
+    return _print_scores(results, failed | failures, config.results_dir)
 
 
-def transfer_command(config: TransferConfig) -> int:
+def transfer_command(config: TransferCommand) -> int:
     """Train across corpora, print and write the scores, and what failed; 0 if nothing did."""
     from lsmprobe.experiments.transfers import transfer_all
     from lsmprobe.report.transfer import format_transfer, save_transfer
 
-    table, failures = transfer_all(config, progress=terminal)
+    only, failed = _trained_elsewhere(config, TransferConfig)
+    table, failures = transfer_all(config, progress=terminal, only=only)
+    failures = failed | failures
     if len(table):
         print(format_transfer(table), end="\n\n")
         print(*save_transfer(table, config.results_dir / "transfer"), sep="\n", flush=True)
@@ -280,8 +315,15 @@ def _utterances(config: SplitConfig) -> Any:
 
 def list_caches_command(config: ListCachesConfig) -> None:
     """Print the caches of a folder."""
-    from lsmprobe.cache.catalogue import list_caches
+    from lsmprobe.cache.catalogue import array_expression, list_caches, unfinished_caches
 
+    if config.missing:
+        for found in unfinished_caches(config.cache_dir):
+            for file, why in found.files.items():
+                print(one_line(f"{file}: {why}"))
+            if found.parts:
+                print(f"--array={array_expression(found.parts)} of --part I/{found.of}")
+        return
     table = list_caches(config.cache_dir)
     if table.empty:
         raise LsmprobeError(f"{config.cache_dir} holds no cache; run lsmprobe extract first.")
@@ -352,12 +394,19 @@ def export_cache_command(config: ExportCacheConfig) -> None:
     print(one_line(export_cache(config.path, config.out, layer=config.layer, frames=config.frames)))
 
 
+def slurm_script_command(config: SlurmScriptConfig) -> None:
+    """Print a job file."""
+    from lsmprobe.cluster.slurm_script import slurm_script
+
+    print(slurm_script(config), end="")
+
+
 COMMANDS: dict[str, tuple[type, Run]] = {
-    "extract": (ExtractConfig, extract_command),
-    "probe": (ProbeConfig, probe_command),
-    "baseline": (BaselineConfig, baseline_command),
-    "sensitivity": (SensitivityConfig, sensitivity_command),
-    "transfer": (TransferConfig, transfer_command),
+    "extract": (ExtractGridConfig, extract_command),
+    "probe": (ProbeCommand, probe_command),
+    "baseline": (BaselineCommand, baseline_command),
+    "sensitivity": (SensitivityCommand, sensitivity_command),
+    "transfer": (TransferCommand, transfer_command),
     "predict": (PredictConfig, predict_command),
     "report": (ReportConfig, report_command),
     "demo": (DemoConfig, demo_command),
@@ -373,6 +422,10 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[type, Run]]]] = {
             "get": (GetCorpusConfig, get_corpus_command),
             "table1": (Table1Config, table1_command),
         },
+    ),
+    "slurm-script": (
+        "The job file of a Slurm array, to be handed to sbatch.",
+        {"extract": (SlurmScriptConfig, slurm_script_command)},
     ),
     "splits": (
         "Splits: make and save one, or ask what train, validation and test share.",

@@ -4,9 +4,9 @@ This module imports nothing heavy, so that `--help` answers at once.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from tyro.conf import Positional
 
@@ -22,6 +22,9 @@ STANDARDISING: tuple[FeatureNorm, ...] = ("zscore",)  # with statistics of a tra
 StoreDtype = Literal["float32", "bfloat16", "float16", "int8"]  # those of cache/codecs
 Seed = Annotated[int, Within(0, 2**32)]
 HEAD_NAMES = ["linear", "nonlinear", "multilayer"]  # those of probing/table, which adds to it
+
+
+C = TypeVar("C", bound="Config")
 
 
 class Config:
@@ -92,6 +95,31 @@ class CorpusConfig(Config):
         return "-".join([dataset_name(dataset), *safe])
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClusterFlags(Config):
+    """Where a command runs if not in this process: the flags of every command that can."""
+
+    cluster: str = ""
+    """local:N, N processes here, one per GPU where there are GPUs; slurm, pbs, lsf or sge; or the
+    address or the scheduler file of a Dask cluster. By default this process alone."""
+    workers: Annotated[int, Within(1, 10_000)] = 4
+    """With slurm, pbs, lsf or sge: so many jobs, one worker each."""
+    queue: str = ""
+    """With these: the partition or queue; otherwise as the Dask configuration says."""
+    account: str = ""
+    """With these: the account or project."""
+    cores: Annotated[int, Within(1, 1024)] | None = None
+    """With these: cores of each job."""
+    memory: str = ""
+    """With these: memory of each job, such as 16GB."""
+    walltime: str = ""
+    """With these: time limit of each job, such as 04:00:00; a job that reaches it is replaced."""
+    gpus: Annotated[int, Within(0, 64)] = 0
+    """With slurm: GPUs of each job; a worker uses one."""
+    cluster_file: Path | None = None
+    """With these: a YAML file in the format of Dask's configuration, for all else."""
+
+
 @dataclass(frozen=True)
 class _ModelOnDataset(Config):
     model: str
@@ -99,6 +127,15 @@ class _ModelOnDataset(Config):
     dataset: str
     """A corpus (demos, emodb, ...), a manifest (CSV: path, emotion, speaker), folder:DIR,
     audformat:DIR or hf:ID."""
+
+
+@dataclass(frozen=True)
+class _ModelsOnDatasets(Config):
+    model: tuple[str, ...]
+    """Models of the table (wav2vec2-large, whisper-small, ...), Hugging Face ids, or folders."""
+    dataset: tuple[str, ...]
+    """Corpora (demos, emodb, ...), manifests (CSV: path, emotion, speaker), folder:DIR,
+    audformat:DIR or hf:ID. Every model runs on every one of them."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +152,9 @@ class _SplitOfDataset(Config):
     """As at extraction: a corpus, a manifest, folder:DIR."""
 
 
-@dataclass(frozen=True)
-class ExtractConfig(CorpusConfig, _ModelOnDataset):
-    """Stage 1: run a frozen speech model over a corpus, store every layer's hidden states."""
+@dataclass(frozen=True, kw_only=True)
+class Extraction(CorpusConfig):
+    """How hidden states are extracted, whatever the model and the corpus."""
 
     cache_dir: Path = Path("cache")
     """The cache of a model and a corpus is CACHE_DIR/MODEL/CORPUS.h5."""
@@ -160,8 +197,6 @@ class ExtractConfig(CorpusConfig, _ModelOnDataset):
         super().__post_init__()
         if self.dry_run and self.selftest:
             raise SettingsError("--dry-run and --selftest are two things; ask for one of them.")
-        self.cache_path  # noqa: B018  has a name
-        self.layers_among(None)
         if self.frame_step is not None and self.store == "pooled":
             raise SettingsError(
                 "--frame-step does not go with --store pooled, which stores no frames; drop one."
@@ -171,6 +206,29 @@ class ExtractConfig(CorpusConfig, _ModelOnDataset):
                 "--replace does not go with --part, since one part cannot replace a cache; use "
                 "another --cache-dir."
             )
+
+    @property
+    def part_of_n(self) -> tuple[int, int] | None:
+        """`--part 3/16` as (3, 16)."""
+        if not self.part:
+            return None
+        found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", self.part)
+        number, count = (int(found[1]), int(found[2])) if found else (0, 0)
+        if not number < count:
+            raise SettingsError(
+                f"--part is {self.part!r}; expected I/N with I from 0 to N - 1, such as 0/16."
+            )
+        return number, count
+
+
+@dataclass(frozen=True)
+class ExtractConfig(Extraction, _ModelOnDataset):
+    """Stage 1: run a frozen speech model over a corpus, store every layer's hidden states."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.cache_path  # noqa: B018  has a name
+        self.layers_among(None)
 
     def layers_among(self, n_layers: int | None) -> tuple[int, ...]:
         """The layers that are stored; empty where `n_layers`, of the model, is not known yet.
@@ -196,19 +254,6 @@ class ExtractConfig(CorpusConfig, _ModelOnDataset):
         return tuple(layers)
 
     @property
-    def part_of_n(self) -> tuple[int, int] | None:
-        """`--part 3/16` as (3, 16)."""
-        if not self.part:
-            return None
-        found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", self.part)
-        number, count = (int(found[1]), int(found[2])) if found else (0, 0)
-        if not number < count:
-            raise SettingsError(
-                f"--part is {self.part!r}; expected I/N with I from 0 to N - 1, such as 0/16."
-            )
-        return number, count
-
-    @property
     def cache_path(self) -> Path:
         """Where this extraction is stored; its parts lie beside it."""
         model = model_name(self.model)
@@ -217,6 +262,78 @@ class ExtractConfig(CorpusConfig, _ModelOnDataset):
         if self.random_init is not None:
             model = f"{model}-random{self.random_init}"
         return self.cache_dir / model / f"{self.corpus_name(self.dataset)}.h5"
+
+
+@dataclass(frozen=True)
+class ExtractGridConfig(ClusterFlags, Extraction, _ModelsOnDatasets):
+    """Stage 1: run frozen speech models over corpora, store every layer's hidden states."""
+
+    _: KW_ONLY
+    parts: Annotated[int, Within(1, 999_999)] | None = None
+    """With --cluster, into how many parts a new cache is cut; by default 4 for each worker."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for flag, names in (("--model", self.model), ("--dataset", self.dataset)):
+            if not names:
+                raise SettingsError(f"{flag} names nothing; expected one name or more.")
+        if self.cluster and (self.dry_run or self.selftest):
+            raise SettingsError("--dry-run and --selftest run here; drop --cluster.")
+        if self.data_dir and len(self.dataset) > 1:
+            raise SettingsError(
+                "--data-dir is the folder of one corpus, and --dataset names "
+                f"{len(self.dataset)}; put them into one folder each and set $LSMPROBE_DATA."
+            )
+        found: dict[Path, ExtractConfig] = {}
+        for cell in self.cells:
+            if (other := found.setdefault(cell.cache_path, cell)) is not cell:
+                raise SettingsError(
+                    f"{cell.model} on {cell.dataset} and {other.model} on {other.dataset} would "
+                    f"both be stored as {cell.cache_path}; extract them into two --cache-dir."
+                )
+
+    @property
+    def cells(self) -> list[ExtractConfig]:
+        """Every model on every corpus: those of one corpus follow each other."""
+        shared = {field.name: getattr(self, field.name) for field in fields(Extraction)}
+        pairs = [(model, dataset) for dataset in self.dataset for model in self.model]
+        return [ExtractConfig(model, dataset, **shared) for model, dataset in pairs]
+
+
+@dataclass(frozen=True)
+class SlurmScriptConfig(Extraction, _ModelOnDataset):
+    """Print the job file of a Slurm array that runs lsmprobe extract in parts, for sbatch."""
+
+    _: KW_ONLY
+    parts: Annotated[int, Within(1, 999_999)]
+    """Into how many parts the cache is cut: tasks of the array."""
+    queue: str = ""
+    """The partition."""
+    account: str = ""
+    """Who pays."""
+    cores: Annotated[int, Within(1, 1024)] | None = None
+    """Cores of each task."""
+    memory: str = ""
+    """Memory of each task, such as 16G."""
+    walltime: str = ""
+    """Time limit of each task, such as 04:00:00; at its end the task is queued again."""
+    gpus: Annotated[int, Within(0, 64)] = 0
+    """GPUs of each task; one is used."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.part or self.replace or self.dry_run or self.selftest:
+            raise SettingsError(
+                "slurm-script writes a job for every part; drop --part, --replace, --dry-run and "
+                "--selftest."
+            )
+        self.cell  # noqa: B018  makes sense
+
+    @property
+    def cell(self) -> ExtractConfig:
+        """What all parts together extract."""
+        shared = {field.name: getattr(self, field.name) for field in fields(Extraction)}
+        return ExtractConfig(self.model, self.dataset, **shared)
 
 
 @dataclass(frozen=True)
@@ -402,6 +519,31 @@ class TransferConfig(ProbeConfig):
 
 
 @dataclass(frozen=True)
+class ProbeCommand(ClusterFlags, ProbeConfig):
+    """Stage 2: train the heads on cached hidden states and score them on held-out speakers."""
+
+
+@dataclass(frozen=True)
+class SensitivityCommand(ClusterFlags, SensitivityConfig):
+    """Flip one open choice at a time: how far do the scores move, which conclusions turn around?"""
+
+
+@dataclass(frozen=True)
+class TransferCommand(ClusterFlags, TransferConfig):
+    """Train on one corpus, test on another over the emotions they share, for every pair of them."""
+
+
+@dataclass(frozen=True)
+class BaselineCommand(ClusterFlags, BaselineConfig):
+    """The paper's baseline: an Audio Spectrogram Transformer, trained from scratch on a corpus."""
+
+
+def as_kind(config: Config, kind: type[C]) -> C:
+    """The fields of one config that another has, as that other one."""
+    return kind(**{field.name: getattr(config, field.name) for field in fields(kind)})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
 class PredictConfig(Config):
     """Label new audio with the head of a finished run and its encoder."""
 
@@ -526,6 +668,8 @@ class ListCachesConfig(Config):
 
     cache_dir: Path = Path("cache")
     """Where `lsmprobe extract` wrote."""
+    missing: bool = False
+    """Only what is missing or unfinished, part by part, and the array expression of these parts."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,38 @@ def automatic(iterable: Iterable[Any] | None = None, **settings: Any) -> tqdm:
     return (terminal if sys.stderr.isatty() else silent)(iterable, **settings)
 
 
+def forwarded(
+    moved: Callable[[Any], Any], said: Callable[[str], Any] = lambda text: None
+) -> Progress:
+    """Bars that show nothing: whoever has a bar of its own, or none, hears how far they are.
+
+    Args:
+        moved: is called with the count of the bar that was moved, each time.
+        said: is called with what a bar says beside its count.
+
+    >>> counts = []
+    >>> with forwarded(counts.append)(total=3) as bar:
+    ...     for _ in range(3):
+    ...         _ = bar.update()
+    >>> counts
+    [1, 2, 3]
+    """
+
+    class Forwarded(tqdm):
+        def update(self, n: float | int | None = 1) -> bool | None:
+            self.n += n or 0
+            moved(self.n)
+            return None
+
+        def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
+            said(s)
+
+    def bar(iterable: Iterable[Any] | None = None, **settings: Any) -> tqdm:
+        return Forwarded(iterable, **(settings | {"disable": True}))
+
+    return bar
+
+
 def _in_a_notebook() -> bool:
     """Whether this is a Jupyter kernel that can show widgets."""
     if "ipykernel" not in sys.modules:

@@ -19,6 +19,7 @@ PACKAGES = (  # each may import the frame, itself, and what its row names
     ("extraction", "corpora cache"),
     ("probing", "cache splits results"),
     ("experiments", "corpora cache results splits extraction probing"),
+    ("cluster", "corpora cache results splits extraction probing experiments"),
     ("layers", "corpora.audio cache splits results probing"),
     ("report", "corpora cache results splits probing experiments layers"),
 )
@@ -37,6 +38,8 @@ HOMES = {  # a library -> the packages or modules where it is at home
     "pooch": {"corpora.download"},
     "psutil": {"machine"},
     "safetensors": {"results"},
+    "distributed": {"cluster"},
+    "dask_jobqueue": {"cluster"},
 }
 
 

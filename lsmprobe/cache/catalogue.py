@@ -3,12 +3,20 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
+from lsmprobe.cache.file import CacheFile
 from lsmprobe.cache.labels import further_columns, labels_of
-from lsmprobe.cache.parts import cache_files, cache_paths, part_of, replacement_path
+from lsmprobe.cache.parts import (
+    PART_NAME,
+    cache_files,
+    cache_paths,
+    part_of,
+    part_path,
+    replacement_path,
+)
 from lsmprobe.cache.plan import settings
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.selection import STEP, numbers
@@ -55,6 +63,69 @@ def cache_info(path: Path) -> dict[str, Any]:
         | settings(cache)
         | {f"version of {name}": value for name, value in dict(versions).items()}
     )
+
+
+class Unfinished(NamedTuple):
+    """What a cache lacks."""
+
+    files: dict[Path, str]  # what is missing or unfinished, and in words how much of it
+    parts: list[int]  # the numbers of such parts
+    of: int  # all of its parts; 0: it is one file
+
+
+def unfinished_caches(folder: Path) -> list[Unfinished]:
+    """Every cache of a folder that is not finished; also where no part of it can be opened.
+
+    Raises:
+        CacheError: the folder holds none.
+    """
+    found = [_unfinished(path) for path in named_caches((), folder)]
+    return [each for each in found if each.files]
+
+
+def array_expression(numbers: Sequence[int]) -> str:
+    """Numbers as job arrays want them.
+
+    >>> array_expression([3, 7, 8, 9])
+    '3,7-9'
+    """
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+def _unfinished(path: Path) -> Unfinished:
+    """A whole cache counts, and else its parts, as they were cut."""
+    names = [PART_NAME.fullmatch(file.name) for file in cache_files(path)]
+    counts = {int(name["of"]) for name in names if name and name["of"]}
+    if path.exists() or not counts:
+        return Unfinished(_lacking([path]), [], 0)
+    count = max(counts)
+    parts = {part_path(path, number, count): number for number in range(count)}
+    files = _lacking(list(parts))
+    return Unfinished(files, [parts[file] for file in files], count)
+
+
+def _lacking(files: Sequence[Path]) -> dict[Path, str]:
+    """Those that are not there, cannot be used or are not finished, and why."""
+    found = {}
+    for path in files:
+        if not path.exists():
+            found[path] = "not there"
+            continue
+        try:
+            file = CacheFile(path)
+        except CacheError as error:
+            found[path] = str(error).removeprefix(f"{path} ")
+            continue
+        done = file.done | file.skipped
+        if not done.all():
+            found[path] = f"{int(done.sum())} of {len(done)} clips"
+    return found
 
 
 def _where_labels_are(cache: FeatureCache) -> str:

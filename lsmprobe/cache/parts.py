@@ -75,16 +75,26 @@ def plan_part(plan: CachePlan, number: int, count: int) -> CachePlan:
         CacheError: the utterances are too few for so many parts.
     """
     samples = plan.utterances["samples"].to_numpy(np.int64)
-    middles = 2 * np.cumsum(samples) - samples  # an utterance belongs where its middle lies
-    part = middles * count // (2 * samples.sum())
+    part = part_numbers(samples, count)
     if len(np.unique(part[samples > 0])) < count:
         raise CacheError(
             f"{len(samples)} utterances cannot be cut into {count} parts of like length, since "
             "some would be empty. Use fewer parts."
         )
     here = {"number": number, "of": count, "plan": plan_hash(plan)}
-    rows = np.flatnonzero(np.minimum(part, count - 1) == number)
-    return plan_of_rows(plan, rows.tolist(), here)
+    return plan_of_rows(plan, np.flatnonzero(part == number).tolist(), here)
+
+
+def part_numbers(samples: np.ndarray, count: int) -> np.ndarray:
+    """Which part of `count` each utterance goes into: where its middle lies.
+
+    Args:
+        samples: of every utterance, 0 where it cannot be read; not all 0.
+        count: of the parts.
+    """
+    samples = samples.astype(np.int64)
+    middles = 2 * np.cumsum(samples) - samples
+    return np.minimum(middles * count // (2 * samples.sum()), count - 1)
 
 
 def plan_added(plan: CachePlan, rows: Sequence[int], path: Path) -> tuple[Path, CachePlan]:

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from lsmprobe.cache.codecs import CODECS, FINITE, codec_of
 from lsmprobe.cache.file import CacheFile, disk_errors, fdatasync, lay_out, pwrite, sync_folder
-from lsmprobe.cache.layout import checksum
+from lsmprobe.cache.layout import Member, checksum
 from lsmprobe.cache.lock import sole_writer
 from lsmprobe.cache.parts import cache_files, remove_file
 from lsmprobe.cache.plan import CachePlan as CachePlan
 from lsmprobe.cache.plan import differences
+from lsmprobe.cache.verify import blocks_of, damaged_in
 from lsmprobe.errors import CacheError
 
 ACKNOWLEDGE_S = 2.0
@@ -47,13 +48,21 @@ class CacheWriter:
 
     @classmethod
     def open(
-        cls, path: str | Path, plan: CachePlan, *, locked: Callable[[], None] = lambda: None
+        cls,
+        path: str | Path,
+        plan: CachePlan,
+        lease: str = "",
+        *,
+        locked: Callable[[], None] = lambda: None,
     ) -> "CacheWriter":
         """Lay the file out, or continue the one that is there.
 
         Args:
             path: of the file.
             plan: what it is to hold.
+            lease: see `sole_writer`. A leased writer never writes into the file of an earlier one,
+                which may be alive: it copies what is undamaged into a file of its own, which takes
+                the name. The earlier one finds that its file has lost its name, and stops.
             locked: called once nobody else can write the file, before anything is laid out.
 
         Raises:
@@ -64,10 +73,12 @@ class CacheWriter:
         with ExitStack() as held:
             with disk_errors(path, plan.nbytes):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                held.enter_context(sole_writer(path))
+                held.enter_context(sole_writer(path, lease))
                 locked()
                 if not path.exists():
                     lay_out(path, plan)
+                elif lease:
+                    _continue_in_a_copy(path, plan)
                 descriptor = os.open(path, os.O_RDWR)
             held.callback(os.close, descriptor)
             stored = CacheFile(path)
@@ -195,6 +206,29 @@ class CacheWriter:
     def _put(self, name: str, row: int, values: np.ndarray) -> None:
         member = self._members[name]
         pwrite(self._descriptor, values, member.offset + row * member.row_nbytes)
+
+
+def _continue_in_a_copy(path: Path, plan: CachePlan) -> None:
+    """Give an unfinished file's name to a new one that holds what is undamaged of it."""
+    old = CacheFile(path)
+    if differences(old, plan) or (old.done | old.skipped).all():
+        return
+
+    def copy(descriptor: int, members: dict[str, Member]) -> None:
+        def put(name: str, row: int, values: np.ndarray) -> None:
+            at = plan.columns["offset"][row] if name in old.per_frame else row
+            member = members[name]
+            pwrite(descriptor, values, member.offset + int(at) * member.row_nbytes)
+
+        stored = old.array("utterances/checksum")
+        for start, stop in blocks_of(old):
+            damaged = set(damaged_in(old, start, stop, put))
+            for row in range(start, stop):
+                if row not in damaged:
+                    put("utterances/checksum", row, stored[row : row + 1])
+                    put("utterances/done", row, np.ones(1, np.uint8))
+
+    lay_out(path, plan, copy)
 
 
 def put_in_place(new: Path, path: Path) -> None:

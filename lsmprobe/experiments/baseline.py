@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from lsmprobe.extraction.stage import extract
 from lsmprobe.machine import choose_device
 from lsmprobe.probing.record import run_record
 from lsmprobe.probing.run import Run, make_task_split, name_runs
+from lsmprobe.probing.stage import todo
 from lsmprobe.probing.task import Task, read_task
 from lsmprobe.progress import Progress, automatic
 from lsmprobe.results.records import is_finished, results_table, save_run
@@ -37,10 +38,8 @@ def train_baseline(config: BaselineConfig, *, progress: Progress = automatic) ->
     return results
 
 
-def baseline_all(
-    config: BaselineConfig, *, progress: Progress = automatic
-) -> tuple[pd.DataFrame, dict[str, Exception]]:
-    """The results as `train_baseline` gives them, and by what failed its error; it stops no other.
+def planned_baseline(config: BaselineConfig) -> tuple[Task, list[Run]]:
+    """What is learned, its filterbanks computed where they are not there yet, and a run per seed.
 
     Raises:
         LsmprobeError: there is nothing to be trained on.
@@ -53,12 +52,33 @@ def baseline_all(
     )
     seeds = range(config.seed, config.seed + config.runs)
     heads = [(HEAD, None, settings(config))]
-    runs = name_runs(task, heads, dict.fromkeys(seeds, split), config.results_dir)
-    missing = [run for run in runs if config.force or not is_finished(run.path)]
+    return task, name_runs(task, heads, dict.fromkeys(seeds, split), config.results_dir)
+
+
+def baseline_all(
+    config: BaselineConfig,
+    *,
+    progress: Progress = automatic,
+    only: Collection[Path] | None = None,
+) -> tuple[pd.DataFrame, dict[str, Exception]]:
+    """The results as `train_baseline` gives them, and by what failed its error; it stops no other.
+
+    Args:
+        config: what is trained.
+        progress: how it is shown.
+        only: the records that may be made, where other processes make the others; what is there
+            already is in the results all the same.
+
+    Raises:
+        LsmprobeError: there is nothing to be trained on.
+    """
+    task, runs = planned_baseline(config)
+    corpus = task.corpus
+    missing = todo(runs, config.force, only)
     finished = f", {len(runs) - len(missing)} already there" if len(missing) < len(runs) else ""
     log.info("%s on %s: %d runs%s", config.size, corpus, len(runs), finished)
     with progress(
-        total=len(missing) * len(split.folds) * config.epochs,
+        total=sum(len(run.split.folds) for run in missing) * config.epochs,
         desc=f"{config.size} {corpus}",
         unit="epoch",
         disable=not missing,
@@ -72,8 +92,8 @@ def baseline_all(
                 if not isinstance(error, LsmprobeError):
                     log.error("%s on %s, %s failed", config.size, corpus, run.name, exc_info=error)
     names = {run.path: f"{config.size} on {corpus}, {run.name}" for run in runs}
-    results = results_table(run.path for run in runs if run.path not in failed)
-    return results, {names[path]: error for path, error in failed.items()}
+    made = [run.path for run in runs if run.path not in failed and is_finished(run.path)]
+    return results_table(made), {names[path]: error for path, error in failed.items()}
 
 
 def filterbank_cache(config: BaselineConfig) -> Path:

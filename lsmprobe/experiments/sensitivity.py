@@ -16,12 +16,12 @@ import pandas as pd
 from lsmprobe.config import SensitivityConfig
 from lsmprobe.errors import LsmprobeError
 from lsmprobe.probing.run import Run, name_runs
-from lsmprobe.probing.stage import n_epochs, planned_runs, todo, train_survivors
+from lsmprobe.probing.stage import Job, n_epochs, planned_runs, todo, train_survivors
 from lsmprobe.probing.table import NORMS, settings_of
 from lsmprobe.probing.task import Task, find_caches, read_task
 from lsmprobe.progress import Progress, automatic
 from lsmprobe.results.comparison import add_holm, compare_records
-from lsmprobe.results.records import load_record, results_table
+from lsmprobe.results.records import is_finished, load_record, results_table
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "feature_norm": tuple(NORMS),
@@ -66,10 +66,21 @@ class Sensitivity(NamedTuple):
     failures: dict[str, Exception]
 
 
-def flip_choices(config: SensitivityConfig, *, progress: Progress = automatic) -> list[Sensitivity]:
+def flip_choices(
+    config: SensitivityConfig,
+    *,
+    progress: Progress = automatic,
+    only: Collection[Path] | None = None,
+) -> list[Sensitivity]:
     """Train what is not there yet and compare; one result per cache asked for.
 
     A run that breaks down does not stop the others; the result names it.
+
+    Args:
+        config: what is trained.
+        progress: how it is shown.
+        only: the records that may be made, where other processes make the others; what is there
+            already is in the results all the same.
 
     Raises:
         LsmprobeError: bad input of any kind; finished runs are kept.
@@ -78,7 +89,9 @@ def flip_choices(config: SensitivityConfig, *, progress: Progress = automatic) -
     for model, corpus, path in find_caches(config):
         task = read_task(config, model, corpus, path)
         flips = planned_flips(config, task)
-        failed, failures = _train(flips, task, force=config.force, progress=progress)
+        jobs = flipped_jobs(flips, force=config.force, only=only)
+        log.info("%s on %s: %d choices flipped", model, corpus, len(flips) - 1)
+        failed, failures = _train(jobs, flips, task, progress=progress)
         tables = _scores(flips, failed), _conclusions(flips, failed)
         found.append(Sensitivity(model, corpus, *tables, failures))
     return found
@@ -120,24 +133,30 @@ def _flip(
     return Flip(choice, value, config, runs(heads), runs(curve))
 
 
-def _train(
-    flips: Sequence[Flip], task: Task, *, force: bool, progress: Progress
-) -> tuple[set[Path], dict[str, Exception]]:
-    """Every run that is not there yet, each once, from as few reads as there can be.
-
-    Returns:
-        The records that there would be of runs that failed; the errors, by what failed together.
-    """
+def flipped_jobs(
+    flips: Sequence[Flip], *, force: bool = False, only: Collection[Path] | None = None
+) -> list[Job]:
+    """Every run that is not there yet, each once; `force` and `only` as for `todo`."""
     # Of equal paths the last flip's settings: where it is equal, they decide the same numbers.
     jobs = {run.path: (flip.config, run) for flip in flips for run in flip.heads + flip.curve}
-    missing = {run.path for run in todo([run for _, run in jobs.values()], force)}
-    log.info(
-        "%s on %s: %d choices flipped, %d runs, %d already there",
-        *(task.model, task.corpus, len(flips) - 1, len(jobs), len(jobs) - len(missing)),
-    )
-    for note in dict.fromkeys(note for _, run in jobs.values() for note in run.split.notes):
+    missing = {run.path for run in todo([run for _, run in jobs.values()], force, only)}
+    return [job for path, job in jobs.items() if path in missing]
+
+
+def _train(
+    waiting: Sequence[Job], flips: Sequence[Flip], task: Task, *, progress: Progress
+) -> tuple[set[Path], dict[str, Exception]]:
+    """Train these runs, from as few reads as there can be.
+
+    Returns:
+        The records that there are not, of runs that failed or that others were to make; the errors,
+        by what failed together.
+    """
+    runs = {run.path: run for flip in flips for run in flip.heads + flip.curve}
+    there = len(runs) - len(waiting)
+    log.info("%s on %s: %d runs, %d already there", task.model, task.corpus, len(runs), there)
+    for note in dict.fromkeys(note for run in runs.values() for note in run.split.notes):
         log.warning("%s: %s", task.corpus, note)
-    waiting = [job for path, job in jobs.items() if path in missing]
     with progress(
         total=n_epochs(waiting),
         desc=f"{task.model} {task.corpus}",
@@ -155,7 +174,8 @@ def _train(
         failures[names[group[0][1].path] + others] = error
         if not isinstance(error, LsmprobeError):
             log.error("%s failed", names[group[0][1].path], exc_info=error)
-    return {run.path for group, _ in failed for _, run in group}, failures
+    broken = {run.path for group, _ in failed for _, run in group}
+    return broken | {path for path in runs if not is_finished(path)}, failures
 
 
 def _scores(flips: Sequence[Flip], failed: Collection[Path]) -> pd.DataFrame:

@@ -6,7 +6,7 @@ other. docs/transfer.md says how to read what comes out.
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -24,10 +24,11 @@ from lsmprobe.cache.plan import settings
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.config import TransferConfig, label_map
 from lsmprobe.corpora.overlap import shared_sentences, spoken, stated_overlaps
-from lsmprobe.errors import CacheError, LsmprobeError, SettingsError, nearest
+from lsmprobe.errors import CacheError, LsmprobeError, ResultsError, SettingsError, nearest
 from lsmprobe.probing.norms import Standardise, frame_statistics, pooled_statistics
 from lsmprobe.probing.run import Run, name_runs
 from lsmprobe.probing.stage import (
+    Failed,
     named_failures,
     planned_runs,
     survivors,
@@ -36,7 +37,7 @@ from lsmprobe.probing.stage import (
 )
 from lsmprobe.probing.task import Task, find_caches, read_task
 from lsmprobe.progress import Progress, automatic, silent
-from lsmprobe.results.records import results_table
+from lsmprobe.results.records import is_finished, results_table
 from lsmprobe.results.score_table import score_table
 from lsmprobe.splits.file import Fold, Split, plural
 
@@ -76,15 +77,28 @@ def transfer(config: TransferConfig, *, progress: Progress = automatic) -> pd.Da
 
 
 def transfer_all(
-    config: TransferConfig, *, progress: Progress = automatic
+    config: TransferConfig,
+    *,
+    progress: Progress = automatic,
+    only: Collection[Path] | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Exception]]:
-    """The table as `transfer` gives it, and by what failed its error; that stops nothing else."""
+    """The table as `transfer` gives it, and by what failed its error; that stops nothing else.
+
+    Args:
+        config: what is trained.
+        progress: how it is shown.
+        only: the records that may be made, where other processes make the others; what is there
+            already is in the results all the same.
+
+    Returns:
+        One row as `transfer` says, and by what failed its error.
+    """
     pairs, failures = planned_pairs(config)
     tables = []
     with logging_redirect_tqdm():
         for pair in progress(pairs, unit="pair"):
             try:
-                table, failed = _transfer(config, pair)
+                table, failed = _transfer(config, pair, only)
             except Exception as error:
                 if not isinstance(error, LsmprobeError):
                     log.error("%s failed", pair.name, exc_info=error)
@@ -347,8 +361,20 @@ def joined_task(
     return task, Split("transfer", split.seed, (parts,), (pair.note, *gaps))
 
 
-def _transfer(config: TransferConfig, pair: Pair) -> tuple[pd.DataFrame, dict[str, Exception]]:
-    """The runs of a pair and those within its target, and by what failed its error."""
+class Leg(NamedTuple):
+    """Runs of one task: across a pair of corpora, or within its target."""
+
+    config: TransferConfig
+    task: Task
+    runs: list[Run]
+
+
+def planned_legs(config: TransferConfig, pair: Pair) -> tuple[Leg, Leg]:
+    """The runs of a pair, and those within its target.
+
+    Raises:
+        LsmprobeError: the caches cannot be read, or not be compared.
+    """
     there, here = (replace(config, emotions=pair.emotions, map=own) for own in pair.merges)
     source = read_task(there, pair.model, pair.source, pair.paths[0])
     target = read_task(here, pair.model, pair.target, pair.paths[1])
@@ -371,8 +397,22 @@ def _transfer(config: TransferConfig, pair: Pair) -> tuple[pd.DataFrame, dict[st
         {run.seed: split for run in like},
         config.results_dir,
     )
-    table, failures = _scored(there, task, across, pair.name)
-    diagonal, more = _scored(here, target, within, f"{pair.model}, within {pair.target}")
+    return Leg(there, task, across), Leg(here, target, within)
+
+
+def train_leg(leg: Leg, only: Collection[Path] | None, bar: Any) -> list[Failed]:
+    """Train what is not there yet, as `train_survivors` does; `only` as for `todo`."""
+    jobs = [(leg.config, run) for run in todo(leg.runs, leg.config.force, only)]
+    return train_survivors(jobs, leg.task, bar)
+
+
+def _transfer(
+    config: TransferConfig, pair: Pair, only: Collection[Path] | None = None
+) -> tuple[pd.DataFrame, dict[str, Exception]]:
+    """The runs of a pair and those within its target, and by what failed its error."""
+    across, within = planned_legs(config, pair)
+    table, failures = _scored(across, pair.name, only)
+    diagonal, more = _scored(within, f"{pair.model}, within {pair.target}", only)
     tables = [
         rows.assign(
             source=name,
@@ -396,12 +436,16 @@ def _transfer(config: TransferConfig, pair: Pair) -> tuple[pd.DataFrame, dict[st
 
 
 def _scored(
-    config: TransferConfig, task: Task, runs: Sequence[Run], of: str
+    leg: Leg, of: str, only: Collection[Path] | None
 ) -> tuple[pd.DataFrame, dict[str, Exception]]:
     """Train what is not there yet; the scores, a row per head and layer, and what failed."""
-    jobs = [(config, run) for run in todo(runs, config.force)]
-    failed = train_survivors(jobs, task, silent())
-    results = results_table(run.path for run in survivors(runs, failed))
+    failed = train_leg(leg, only, silent())
+    made = [run for run in survivors(leg.runs, failed) if is_finished(run.path)]
+    results = results_table(run.path for run in made)
     told = results.groupby("experiment")[["random_weights", "n_test"]].first()
     table = score_table(results).join(told, on="experiment")
-    return table, named_failures(of, failed)
+    failures = named_failures(of, failed)
+    if only is not None and (n_lacking := len(todo(survivors(leg.runs, failed), only=None))):
+        lacking = f"{n_lacking} of {len(leg.runs)} runs have no record; run it again."
+        failures |= {of: ResultsError(lacking)}
+    return table, failures

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -112,6 +113,7 @@ class AudioBar:
         self.n_done = len(table) - len(todo)
         self.n_all = len(table)
         self.n_now = 0
+        self.since = time.monotonic()
         self.bar = progress(
             total=int(self.samples[list(todo)].sum()),
             bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
@@ -127,7 +129,7 @@ class AudioBar:
     def add(self, group: Sequence[int]) -> None:
         """Count the clips of a batch."""
         self.n_now += len(group)
-        rate = self.n_now / max(self.bar.format_dict["elapsed"], 1e-9)
+        rate = self.n_now / max(time.monotonic() - self.since, 1e-9)
         samples = int(self.samples[list(group)].sum())
         self.bar.set_postfix_str(
             f"{self.n_done + self.n_now}/{self.n_all} clips, {rate:.3g} clips/s, "

@@ -32,8 +32,12 @@ from lsmprobe.version import __version__
 log = logging.getLogger(__name__)
 
 
-def planned_utterances(config: ExtractConfig) -> pd.DataFrame:
+def planned_utterances(config: ExtractConfig, samples: np.ndarray | None = None) -> pd.DataFrame:
     """The corpus' utterances, with the samples (at 16 kHz) and seconds that their headers promise.
+
+    Args:
+        config: which corpus, and how it is read.
+        samples: of every utterance, where the headers were read before; else all of them are.
 
     Raises:
         CorpusError: the corpus cannot be read, or some clips cannot and that is not allowed.
@@ -41,6 +45,14 @@ def planned_utterances(config: ExtractConfig) -> pd.DataFrame:
     if config.dataset == "toy":
         write_toy_corpus(corpus_folder("toy", config.data_dir))
     table = read_corpus(config.dataset, **config.reading)
+
+    if samples is not None:
+        if len(samples) != len(table):
+            raise CorpusError(
+                f"{config.dataset} has {len(table)} clips, and had {len(samples)} when it was "
+                "planned. Run it again."
+            )
+        return _with_samples(table, samples)
 
     cut: list[str] = []
 
@@ -68,9 +80,9 @@ def planned_utterances(config: ExtractConfig) -> pd.DataFrame:
         cut.sort()
         said = "%d parts end up to %g s beyond their file and are cut there; the first: %s"
         log.warning(said, len(cut), PART_TOLERANCE_S, ", ".join(map(repr, cut[:3])))
-    samples = [0 if isinstance(what, AudioError) else what for what in found]
-    log.info("%s: %d clips, %.3g h", config.dataset, len(table), sum(samples) / SAMPLE_RATE / 3600)
-    return table.assign(samples=samples, seconds=np.array(samples) / SAMPLE_RATE)
+    samples = np.array([0 if isinstance(what, AudioError) else what for what in found])
+    log.info("%s: %d clips, %.3g h", config.dataset, len(table), samples.sum() / SAMPLE_RATE / 3600)
+    return _with_samples(table, samples)
 
 
 def chosen_encoder(config: ExtractConfig) -> Encoder:
@@ -109,9 +121,17 @@ def chosen_selection(config: ExtractConfig, encoder: Encoder) -> Selection:
     return Selection(layers, n_layers, config.frame_step / encoder.frame_ms)
 
 
-def planned_cache(config: ExtractConfig) -> tuple[Encoder, CachePlan]:
-    """The model, and everything that decides what the cache looks like."""
-    utterances = planned_utterances(config)
+def planned_cache(
+    config: ExtractConfig, utterances: pd.DataFrame | None = None
+) -> tuple[Encoder, CachePlan]:
+    """The model, and everything that decides what the cache looks like.
+
+    Args:
+        config: what is extracted.
+        utterances: as `planned_utterances` found them, where they were read before.
+    """
+    if utterances is None:
+        utterances = planned_utterances(config)
     encoder = chosen_encoder(config)
     return encoder, plan_of(config, encoder, _long_enough(config, utterances, encoder))
 
@@ -161,5 +181,9 @@ def _long_enough(config: ExtractConfig, table: pd.DataFrame, encoder: Encoder) -
 
 def _unreadable(table: pd.DataFrame, rows: pd.Series) -> pd.DataFrame:
     """The table with some clips counted as unreadable: they have no samples."""
-    samples = table.samples.mask(rows, 0)
+    return _with_samples(table, table.samples.mask(rows, 0).to_numpy())
+
+
+def _with_samples(table: pd.DataFrame, samples: np.ndarray) -> pd.DataFrame:
+    """The table with the length of every clip; none: it cannot be read."""
     return table.assign(samples=samples, seconds=samples / SAMPLE_RATE)

@@ -7,10 +7,10 @@ are written one utterance at a time. A run that is stopped continues at the next
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,22 +69,66 @@ class Summary:
             what += f"; {kind} in {len(keys)}: {shown}{more}"
         return what
 
+    def to_json(self) -> dict[str, Any]:
+        """Values that JSON can hold."""
+        return {**asdict(self), "path": str(self.path)}
 
-def extract(config: ExtractConfig, *, progress: Progress = automatic) -> Summary:
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Summary":
+        """What `to_json` made."""
+        odd = {kind: tuple(keys) for kind, keys in values["odd"].items()}
+        tuples = {"skipped": tuple(values["skipped"]), "odd": odd}
+        return cls(**{**values, **tuples, "path": Path(values["path"])})
+
+
+def together(path: Path, summaries: Iterable[Summary]) -> Summary:
+    """What was done of a cache in parts; the time is that of all parts, one after the other."""
+    parts = list(summaries)
+    kinds = sorted({kind for part in parts for kind in part.odd})
+
+    def total(name: str) -> Any:
+        return sum(getattr(part, name) for part in parts)
+
+    return Summary(
+        path=path,
+        skipped=tuple(sorted(key for part in parts for key in part.skipped)),
+        odd={k: tuple(sorted(key for part in parts for key in part.odd.get(k, ()))) for k in kinds},
+        **{
+            name: total(name)
+            for name in ("n_utterances", "n_done", "n_tried", "hours", "gigabytes", "seconds")
+        },
+    )
+
+
+def extract(
+    config: ExtractConfig,
+    *,
+    progress: Progress = automatic,
+    utterances: pd.DataFrame | None = None,
+    lease: str = "",
+) -> Summary:
     """Run the model over the corpus and store what it says; continue where an earlier run stopped.
 
     Args:
         config: what is extracted.
         progress: how it is shown: a notebook's bar, a terminal's, or `progress.silent`.
+        utterances: the corpus, where `planned_utterances` has read it before.
+        lease: of the command that hands out parts, see `CacheWriter.open`; that command has written
+            the labels.
 
     Raises:
         LsmprobeError: bad input of any kind; utterances extracted so far are kept.
     """
     started = time.monotonic()
     keep_freed_memory()
-    encoder, plan = planned_cache(config)
+    encoder, plan = planned_cache(config, utterances)
     planned = planned_files(config.cache_path, plan, config.part_of_n, config.replace)
-    with _Files(planned, lambda: _store_labels(config.cache_path, plan.utterances)) as files:
+
+    def labels() -> None:
+        if not lease:
+            store_labels(config.cache_path, plan.utterances)
+
+    with _Files(planned, lease, labels) as files:
         table = files.table
         for unreadable in np.flatnonzero(table.samples == 0):
             files.skip(int(unreadable))
@@ -139,7 +183,7 @@ def _batch_seconds(config: ExtractConfig) -> float:
     return config.batch_seconds or (12.0 if choose_device(config.device) == "cpu" else 240.0)
 
 
-def _store_labels(path: Path, utterances: pd.DataFrame) -> None:
+def store_labels(path: Path, utterances: pd.DataFrame) -> None:
     """Write the labels of a corpus beside its cache: before the cache, which relies on them."""
     known, mark = None, False
     if cache_files(path):
@@ -149,9 +193,9 @@ def _store_labels(path: Path, utterances: pd.DataFrame) -> None:
             known = labels_that_count(stored)
         except CacheError as error:
             log.warning("the labels are written again from the corpus: %s", error)
-    changed = write_labels(path, utterances, known, mark=mark)
-    if changed.keys or changed.columns:
-        log.info("%s", changed)
+    relabelled = write_labels(path, utterances, known, mark=mark)
+    if relabelled.keys or relabelled.columns:
+        log.info("%s", relabelled)
 
 
 class _Files:
@@ -161,13 +205,13 @@ class _Files:
     """
 
     def __init__(
-        self, planned: Sequence[tuple[Path, CachePlan]], locked: Callable[[], None]
+        self, planned: Sequence[tuple[Path, CachePlan]], lease: str, locked: Callable[[], None]
     ) -> None:
         with ExitStack() as held:
             first, *others = planned
-            opened = [CacheWriter.open(*first, locked=locked)]
+            opened = [CacheWriter.open(*first, lease, locked=locked)]
             held.enter_context(opened[0])
-            opened += [held.enter_context(CacheWriter.open(*file)) for file in others]
+            opened += [held.enter_context(CacheWriter.open(*file, lease)) for file in others]
             self.writers = opened
             self.held = held.pop_all()
         self.paths = [writer.path for writer in self.writers]

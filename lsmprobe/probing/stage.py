@@ -6,7 +6,7 @@ folds the finished folds.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,13 +69,22 @@ def probe(config: ProbeConfig, *, progress: Progress = automatic) -> pd.DataFram
 
 
 def probe_all(
-    config: ProbeConfig, *, progress: Progress = automatic
+    config: ProbeConfig,
+    *,
+    progress: Progress = automatic,
+    only: Collection[Path] | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Exception]]:
     """The results as `probe` gives them, and by what failed its error.
 
     What fails, be it a cache or the runs that train together, does not stop the others.
+
+    Args:
+        config: what is trained.
+        progress: how it is shown.
+        only: the records that may be made, where other processes make the others; what is there
+            already is in the results all the same.
     """
-    cells, failures = plan_grid(config, progress=progress)
+    cells, failures = plan_grid(config, progress=progress, only=only)
     with (
         logging_redirect_tqdm(),
         progress(
@@ -111,7 +120,10 @@ class Cell:
 
 
 def plan_grid(
-    config: ProbeConfig, *, progress: Progress = automatic
+    config: ProbeConfig,
+    *,
+    progress: Progress = automatic,
+    only: Collection[Path] | None = None,
 ) -> tuple[list[Cell], dict[str, Exception]]:
     """What there is to be done, cache by cache, and the caches that cannot be probed."""
     cells: list[Cell] = []
@@ -123,7 +135,7 @@ def plan_grid(
         except Exception as error:
             failures |= _failure(f"{model} on {corpus}", error)
             continue
-        jobs = [(config, run) for run in todo(runs, config.force)]
+        jobs = [(config, run) for run in todo(runs, config.force, only)]
         cells.append(Cell(model, corpus, path, task.cache.identity_hash, runs, jobs))
         finished = f", {len(runs) - len(jobs)} already there" if len(jobs) < len(runs) else ""
         log.info("%s: %d runs%s", cells[-1].name, len(runs), finished)
@@ -169,9 +181,12 @@ def _failure(what: str, error: Exception) -> dict[str, Exception]:
     return {what: error}
 
 
-def todo(runs: Sequence[Run], force: bool = False) -> list[Run]:
-    """Those whose record is not there yet, or all of them."""
-    return [run for run in runs if force or not is_finished(run.path)]
+def todo(
+    runs: Sequence[Run], force: bool = False, only: Collection[Path] | None = None
+) -> list[Run]:
+    """Those whose record is not there yet, or all of them; of these those in `only`, if given."""
+    asked = [run for run in runs if only is None or run.path in only]
+    return [run for run in asked if force or not is_finished(run.path)]
 
 
 def planned_runs(config: ProbeConfig, task: Task) -> list[Run]:
@@ -208,7 +223,7 @@ def train_together(jobs: Sequence[Job], task: Task, *, on_epoch: Callable[[], An
         TrainingError: a loss that is not finite.
         ResultsError: a record cannot be written.
     """
-    for together in _reading_alike(jobs):
+    for together in reading_alike(jobs):
         _train_group(together, task, on_epoch=on_epoch)
 
 
@@ -224,7 +239,7 @@ def train_survivors(jobs: Sequence[Job], task: Task, bar: Any) -> list[Failed]:
         The runs that failed together, and why. A loss that is not finite is the failure of one.
     """
     failed: list[Failed] = []
-    waiting = _reading_alike(jobs)
+    waiting = reading_alike(jobs)
     while waiting:
         together = waiting.pop(0)
         trained = bar.n
@@ -246,7 +261,7 @@ def n_epochs(jobs: Sequence[Job]) -> int:
     return sum(len(run.split.folds) * config.epochs for config, run in jobs)
 
 
-def _reading_alike(jobs: Sequence[Job]) -> list[list[Job]]:
+def reading_alike(jobs: Sequence[Job]) -> list[list[Job]]:
     """Group the runs that train from one read: the same batches, of means or of frames."""
     groups: dict[tuple, list[Job]] = {}
     for config, run in jobs:

@@ -1,0 +1,132 @@
+"""How the cost of a cache in many parts grows: planning, opening, merging, probing.
+
+Made-up pooled means of few dimensions. Linear means that the microseconds per utterance stay the
+same from row to row; memory is the largest that the process has held so far.
+
+    python benchmarks/parts.py [--quick] [--json FILE]
+"""
+
+import lsmprobe  # noqa: F401  before torch, which reads once how its threads are to wait
+
+# isort: split
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from machine import peak_memory, write_json
+from synthetic import utterance_table
+
+from lsmprobe.cache.file import lay_out, pwrite
+from lsmprobe.cache.layout import Member, checksum
+from lsmprobe.cache.merge import merge_cache
+from lsmprobe.cache.parts import part_numbers, part_path, plan_of_rows, plan_part
+from lsmprobe.cache.plan import CachePlan, plan_hash
+from lsmprobe.cache.reader import FeatureCache
+from lsmprobe.cluster.pieces import pieces_of_extraction
+from lsmprobe.config import ExtractConfig, ProbeConfig
+from lsmprobe.probing.stage import probe
+from lsmprobe.progress import silent
+
+
+@dataclass(frozen=True)
+class Config:
+    """Time what a cache in parts is put through, at growing sizes."""
+
+    utterances: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+    """Sizes, each a cache of its own."""
+    per_part: int = 1000
+    """Utterances of a part."""
+    layers: int = 2
+    """Layer 0 counts."""
+    dim: int = 16
+    """Dimensions."""
+    quick: bool = False
+    """Tiny sizes, to see that it runs."""
+    json: Path | None = None
+    """Write the figures here too."""
+
+
+def write_parts(path: Path, plan: CachePlan, count: int) -> None:
+    """Every part of a finished cache of pooled means, as a run of stage 1 leaves it."""
+    numbers = part_numbers(plan.utterances.samples.to_numpy(), count)
+    digest = plan_hash(plan)
+    for number in range(count):
+        rows = np.flatnonzero(numbers == number).tolist()
+        part = plan_of_rows(plan, rows, {"number": number, "of": count, "plan": digest})
+        shape = len(rows), plan.n_layers, plan.dim
+        means = np.random.default_rng(number).normal(size=shape).astype(np.float32)
+        values = {
+            "pooled/mean": means,
+            "pooled/std": np.ones_like(means),
+            "utterances/sha256": np.array([f"{row:064x}".encode() for row in rows]),
+            "utterances/done": np.ones(len(rows), np.uint8),
+        }
+        checked = [values[name] for name in list(values)[:3]]
+        sums = [checksum([each[row : row + 1] for each in checked]) for row in range(len(rows))]
+        values["utterances/checksum"] = np.array(sums, np.uint64)
+
+        def fill(
+            descriptor: int, members: dict[str, Member], values: dict[str, np.ndarray] = values
+        ) -> None:
+            for name, array in values.items():
+                pwrite(descriptor, array, members[name].offset)
+
+        lay_out(part_path(path, number, count), part, fill)
+
+
+def measure(folder: Path, n: int, config: Config) -> dict[str, float]:
+    """Seconds of everything, and the memory after it."""
+    count = max(1, n // config.per_part)
+    path = folder / "made" / "many.h5"
+    path.parent.mkdir(parents=True)
+    table = utterance_table(np.full(n, 1.0), 100)
+    plan = CachePlan(table, config.layers, config.dim, "pooled", "float32", {"model": "made"})
+    found: dict[str, float] = {"utterances": n, "parts": count}
+
+    def timed(name: str, call: Callable[[], Any]) -> None:
+        started = time.monotonic()
+        call()
+        found[f"{name}_s"] = round(time.monotonic() - started, 3)
+        found[f"{name}_gb"] = round(peak_memory() / 1e9, 3)
+
+    asked = ExtractConfig("made", "many", cache_dir=folder)
+    samples = table.samples.to_numpy()
+    timed("plan", lambda: pieces_of_extraction(asked, samples, [], count))
+    timed("plan_of_one_worker", lambda: plan_part(plan, count // 2, count))
+    timed("write", lambda: write_parts(path, plan, count))
+    timed("open", lambda: FeatureCache(path))
+    probed = ProbeConfig(
+        head="linear",
+        runs=1,
+        epochs=1,
+        cache_dir=folder,
+        results_dir=folder / "results",
+        device="cpu",
+    )
+    timed("verify_and_probe", lambda: probe(probed, progress=silent))
+    timed("merge", lambda: merge_cache(path, remove_parts=True, progress=silent))
+    timed("open_merged", lambda: FeatureCache(path))
+    return found
+
+
+def main(config: Config) -> None:
+    """Measure and print a table."""
+    sizes = (200, 400) if config.quick else config.utterances
+    per_part = 50 if config.quick else config.per_part
+    config = Config(sizes, per_part, config.layers, config.dim, config.quick, config.json)
+    rows = []
+    for n in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            rows.append(measure(Path(folder), n, config))
+        print(rows[-1], flush=True)
+    if config.json:
+        write_json(config.json, {"rows": rows})
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

@@ -1,0 +1,176 @@
+"""Engines: what runs pieces. Each is an `Executor` of concurrent.futures in the end."""
+
+import os
+import queue
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lsmprobe.cluster.task import take_slot
+from lsmprobe.config import ClusterFlags
+from lsmprobe.errors import SettingsError
+
+# Dask's defaults that do not suit pieces, which are long, write files and are processes themselves.
+DASK = {
+    "distributed.scheduler.allowed-failures": 1000,  # a worker that was preempted blames no piece
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.worker-ttl": "10 minutes",  # a silent worker's pieces go to others
+    "distributed.worker.memory.terminate": False,
+    "distributed.worker.memory.pause": False,
+}
+WORKER = ["--nthreads", "1", "--memory-limit", "0"]  # one piece at a time
+SYSTEMS = {  # a batch system -> its class in dask_jobqueue, and its word for who pays
+    "slurm": ("SLURMCluster", "account"),
+    "pbs": ("PBSCluster", "account"),
+    "lsf": ("LSFCluster", "project"),
+    "sge": ("SGECluster", "project"),
+}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An executor, and what is worth knowing of it."""
+
+    executor: Executor
+    said: str  # what it is, in words
+    n_workers: int  # at a time, for the number of parts
+    threads: int | None = None  # of each piece; None: the cores that its worker may use
+
+
+@contextmanager
+def opened(where: Any, flags: ClusterFlags, device: str) -> Iterator[Engine]:
+    """What runs pieces, until the end of the block.
+
+    Args:
+        where: `local:N`, a batch system, the address or the scheduler file of a Dask cluster, an
+            `Executor`, or a Dask client.
+        flags: what a batch system is asked for.
+        device: as for a stage: with `cpu`, processes of this machine need no GPU each.
+
+    Raises:
+        SettingsError: it is none of these, or not to be had here.
+    """
+    with ExitStack() as held:
+        if isinstance(where, Executor):
+            yield Engine(where, type(where).__name__, getattr(where, "_max_workers", 1))
+        elif hasattr(where, "get_executor"):
+            yield _of_client(where)
+        elif str(where).partition(":")[0] == "local":
+            yield _local(where, device, held)
+        else:
+            yield _of_client(_dask(str(where), flags, held))
+
+
+def slots(
+    n: int, device: str, environment: Mapping[str, str], count_gpus: Callable[[], int]
+) -> list[dict[str, str]]:
+    """The environment of each of `n` processes of this machine: a GPU of its own where there are.
+
+    Args:
+        n: processes.
+        device: as for a stage.
+        environment: of this process; CUDA_VISIBLE_DEVICES says which GPUs are to be used.
+        count_gpus: how many there are, asked where the environment says nothing.
+
+    Raises:
+        SettingsError: fewer GPUs than processes.
+
+    >>> slots(2, "auto", {"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b,GPU-c"}, int)
+    [{'CUDA_VISIBLE_DEVICES': 'GPU-a'}, {'CUDA_VISIBLE_DEVICES': 'GPU-b'}]
+    >>> slots(2, "cpu", {}, int)
+    [{}, {}]
+    """
+    if device == "cpu":
+        return [{} for _ in range(n)]
+    named = environment.get("CUDA_VISIBLE_DEVICES")
+    gpus = named.split(",") if named else []
+    if named is None:
+        gpus = [str(number) for number in range(count_gpus())]
+    if gpus and len(gpus) < n:
+        raise SettingsError(
+            f"--cluster local:{n}: there are {len(gpus)} GPUs, and each process takes one; use "
+            f"local:{len(gpus)}, or --device cpu."
+        )
+    return [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus[:n]] or [{} for _ in range(n)]
+
+
+def _local(where: str, device: str, held: ExitStack) -> Engine:
+    """Processes of this machine; a thread waits for each."""
+    count = where.partition(":")[2]
+    if not count.isdecimal() or not 1 <= int(count) <= 1024:
+        raise SettingsError(f"--cluster {where}; expected local:N, N processes from 1 to 1024.")
+    n = int(count)
+    waiting: queue.Queue[dict[str, str]] = queue.Queue()
+    for slot in slots(n, device, os.environ, _count_gpus):
+        waiting.put(slot)
+    executor = held.enter_context(ThreadPoolExecutor(n, initializer=take_slot, initargs=(waiting,)))
+    threads = max(1, (os.cpu_count() or 1) // n)
+    said = f"{n} processes here, {threads} threads each"
+    return Engine(executor, said, n, threads)
+
+
+def _count_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _of_client(client: Any) -> Engine:
+    """The cluster that a Dask client is connected to."""
+    n_workers = max(1, sum(client.nthreads().values()))
+    said = f"Dask at {client.scheduler.address}, dashboard {client.dashboard_link or 'off'}"
+    return Engine(client.get_executor(pure=False), said, n_workers)
+
+
+def _dask(where: str, flags: ClusterFlags, held: ExitStack) -> Any:
+    """A client of a Dask cluster: one that runs, or one that a batch system starts."""
+    try:
+        import dask
+        import distributed
+    except ImportError as error:
+        raise SettingsError(
+            f"--cluster {where} needs Dask: pip install 'lsmprobe[cluster]'. local:N works without."
+        ) from error
+    held.enter_context(dask.config.set(DASK))
+    if where in SYSTEMS:
+        cluster = held.enter_context(_batch_system(where, flags))
+        return held.enter_context(distributed.Client(cluster))
+    if Path(where).is_file():
+        return held.enter_context(distributed.Client(scheduler_file=where))
+    if "://" not in where:
+        raise SettingsError(
+            f"--cluster {where}: expected local:N, {', '.join(SYSTEMS)}, the address of a Dask "
+            "scheduler (tcp://HOST:PORT), or its scheduler file."
+        )
+    try:
+        return held.enter_context(distributed.Client(where))
+    except (OSError, TimeoutError) as error:
+        raise SettingsError(f"--cluster {where}: no scheduler answers there.") from error
+
+
+def _batch_system(where: str, flags: ClusterFlags) -> Any:
+    """A cluster whose workers are jobs of a batch system; a job that ends is replaced."""
+    import dask
+    import dask_jobqueue
+
+    if flags.cluster_file:
+        dask.config.update(dask.config.config, dask.config.collect([str(flags.cluster_file)], {}))
+    kind, payer = SYSTEMS[where]
+    asked = {
+        "queue": flags.queue or None,
+        payer: flags.account or None,
+        "cores": flags.cores,
+        "memory": flags.memory or None,
+        "walltime": flags.walltime or None,
+        "job_extra_directives": [f"--gres=gpu:{flags.gpus}"] if flags.gpus else None,
+    }
+    asked = {name: value for name, value in asked.items() if value is not None}
+    try:
+        cluster = getattr(dask_jobqueue, kind)(processes=1, worker_extra_args=WORKER, **asked)
+    except ValueError as error:  # what neither flags nor the configuration say
+        raise SettingsError(f"--cluster {where}: {error}") from error
+    cluster.adapt(minimum_jobs=flags.workers, maximum_jobs=flags.workers)
+    return cluster

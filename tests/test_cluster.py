@@ -1,0 +1,526 @@
+"""Pieces, what hands them out, and what becomes of them where processes are lost."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from conftest import utterance_table
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tqdm import tqdm
+
+from lsmprobe.cache.file import CacheFile
+from lsmprobe.cache.lock import sole_writer
+from lsmprobe.cache.parts import part_path, plan_part
+from lsmprobe.cache.plan import CachePlan
+from lsmprobe.cache.reader import FeatureCache
+from lsmprobe.cache.verify import damaged_rows
+from lsmprobe.cache.writer import CacheWriter
+from lsmprobe.cli import INTERRUPTED
+from lsmprobe.cluster import runner, worker
+from lsmprobe.cluster.engines import DASK, Engine, opened, slots
+from lsmprobe.cluster.pieces import Piece, pieces_of_extraction
+from lsmprobe.cluster.runner import LOST, run_pieces, shared_by_all
+from lsmprobe.cluster.slurm_script import slurm_script
+from lsmprobe.cluster.stages import STAGES, extract_on, train_on
+from lsmprobe.cluster.task import do_piece
+from lsmprobe.commands import list_caches_command
+from lsmprobe.config import (
+    ClusterFlags,
+    ExtractConfig,
+    ExtractGridConfig,
+    ListCachesConfig,
+    ProbeConfig,
+    SensitivityConfig,
+    SlurmScriptConfig,
+    TransferConfig,
+)
+from lsmprobe.errors import CacheError, SettingsError
+from lsmprobe.extraction.grid import extract_all
+from lsmprobe.probing.stage import probe_all
+from lsmprobe.progress import silent
+
+ROOT = Path(__file__).parents[1]
+EXTRACTION = ExtractConfig("toy", "a/mine.csv", data_dir=Path("x"), map=("rage=anger",))
+
+
+# The planner
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(st.integers(0, 500), min_size=1, max_size=30).filter(any),
+    st.integers(1, 12),
+)
+def test_the_pieces_are_parts_without_an_empty_one_and_hold_all_audio(samples, n_parts):
+    pieces = pieces_of_extraction(EXTRACTION, np.array(samples), [], n_parts)
+    assert 1 <= len(pieces) <= n_parts
+    assert sum(piece.size for piece in pieces) == sum(samples)
+    assert all(piece.size for piece in pieces)
+    assert len({piece.name for piece in pieces}) == len(pieces)
+    if len(pieces) > 1:
+        parts = [piece.config.part for piece in pieces]
+        assert parts == [f"{n}/{len(pieces)}" for n in range(len(pieces))]
+
+
+def test_what_is_there_decides_how_a_cache_is_continued():
+    path, samples = EXTRACTION.cache_path, np.full(100, 1600)
+
+    def parts(*there):
+        pieces = pieces_of_extraction(EXTRACTION, samples, there, 4)
+        return [piece.config.part for piece in pieces]
+
+    assert parts() == ["0/4", "1/4", "2/4", "3/4"]
+    assert parts(path) == [""]
+    assert parts(path, part_path(path, 0, 2)) == [""]
+    assert parts(part_path(path, 1, 3)) == ["0/3", "1/3", "2/3"]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        EXTRACTION,
+        ProbeConfig(model=("toy",), labels=Path("mine.csv"), layer="all", scalar_lr=None),
+        TransferConfig(emotions=("anger", "fear")),
+        SensitivityConfig(cache_dir=Path("elsewhere")),
+    ],
+)
+def test_a_piece_travels_as_json(config):
+    piece = Piece("named", config, 7, ("a.json",))
+    assert Piece.from_json(json.loads(json.dumps(piece.to_json()))) == piece
+
+
+def test_a_piece_of_stage_2_is_what_one_read_serves(planted_cache, tmp_path):
+    planted_cache()
+    config = ProbeConfig(cache_dir=tmp_path / "cache", results_dir=tmp_path / "r", runs=2, epochs=1)
+    pieces, failures = STAGES[ProbeConfig].plan(config, silent)
+    assert failures == {}
+    assert [piece.name for piece in pieces] == [
+        "planted on made, means 0",
+        "planted on made, frames 1",
+    ]
+    heads = [{Path(record).name.partition("-")[0] for record in piece.records} for piece in pieces]
+    assert heads == [{"linear"}, {"nonlinear", "multilayer"}]
+    assert [piece.size for piece in pieces] == [2, 4]
+
+
+# Handing out
+
+
+class Answers:
+    """In the place of a process: each piece's answers, one per attempt."""
+
+    def __init__(self, **answers):
+        self.answers = answers
+
+    def __call__(self, order):
+        return self.answers[order["piece"]["name"]].pop(0)
+
+
+def handed_out(tmp_path, run, names):
+    bars = []
+
+    def bar(iterable=None, **settings):
+        bars.append(tqdm(iterable, **(settings | {"file": io.StringIO(), "disable": False})))
+        return bars[-1]
+
+    pieces = [Piece(name, EXTRACTION, 10) for name in names]
+    with ThreadPoolExecutor(2) as pool, shared_by_all(tmp_path, [tmp_path]) as shared:
+        found = run_pieces(pieces, Engine(pool, "threads", 2), shared, progress=bar, run=run)
+    assert bars[0].n == bars[0].total == 10 * len(names)
+    return found
+
+
+def test_a_piece_that_is_lost_is_handed_out_again_and_one_that_fails_is_not(tmp_path):
+    run = Answers(
+        whole=[{"done": 1}],
+        preempted=[{"lost": "signal 9"}] * (LOST - 1) + [{"done": 2}],
+        hopeless=[{"lost": "signal 9"}] * LOST,
+        broken=[{"failed": "clip 7 cannot be read."}],
+    )
+    answers, failures = handed_out(tmp_path, run, ["whole", "preempted", "hopeless", "broken"])
+    assert answers == {"whole": 1, "preempted": 2}
+    assert set(failures) == {"hopeless", "broken"}
+    assert "clip 7 cannot be read. Log: " in str(failures["broken"])
+    assert f"lost {LOST} times: signal 9" in str(failures["hopeless"])
+    assert list(tmp_path.glob(".*.mark")) == []
+
+
+def test_an_engine_that_breaks_is_a_piece_that_is_lost(tmp_path):
+    def run(order):
+        raise RuntimeError("the engine broke")
+
+    _, failures = handed_out(tmp_path, run, ["one"])
+    assert "RuntimeError: the engine broke" in str(failures["one"])
+
+
+def test_every_process_of_a_machine_has_a_gpu_of_its_own():
+    def none():
+        return 0
+
+    assert slots(2, "auto", {}, none) == [{}, {}]
+    assert slots(2, "cuda", {}, lambda: 2) == [
+        {"CUDA_VISIBLE_DEVICES": "0"},
+        {"CUDA_VISIBLE_DEVICES": "1"},
+    ]
+    assert slots(1, "auto", {"CUDA_VISIBLE_DEVICES": "MIG-7,3"}, none) == [
+        {"CUDA_VISIBLE_DEVICES": "MIG-7"}
+    ]
+    with pytest.raises(SettingsError, match=r"local:3: there are 2 GPUs.*local:2, or --device cpu"):
+        slots(3, "auto", {}, lambda: 2)
+
+
+@pytest.mark.parametrize("where", ["local:0", "local:", "local:x", "somewhere", "slrum"])
+def test_a_cluster_that_makes_no_sense_is_refused(where):
+    with (
+        pytest.raises(SettingsError, match="expected local:N"),
+        opened(where, ClusterFlags(), "cpu"),
+    ):
+        pass
+
+
+# The worker
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"version": "0.0.0"}, "expected 0.0.0, as where the command runs"),
+        ({"folders": [["/nowhere/cache", ".mark"]]}, "does not see /nowhere/cache"),
+        ({"cwd": "/nowhere"}, "does not see /nowhere"),
+    ],
+)
+def test_a_worker_that_is_not_fit_says_so_in_one_line(tmp_path, changed, message):
+    with shared_by_all(tmp_path, [tmp_path]) as shared:
+        worker.check_place(shared)
+        with pytest.raises(SettingsError, match=message):
+            worker.check_place(shared | changed)
+
+
+def test_secrets_do_not_travel(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_xyz")
+    monkeypatch.setenv("HF_HOME", "/models")
+    with shared_by_all(tmp_path, [tmp_path]) as shared:
+        assert shared["environment"]["HF_HOME"] == "/models"
+        assert "hf_xyz" not in json.dumps(shared)
+
+
+# Two attempts at one file
+
+
+def plan_of(n=8):
+    table = utterance_table(["s0"] * n, ["anger"] * n, [3] * n)
+    return CachePlan(table, 2, 4, "frames", "float32", {"model": "made"})
+
+
+def states(index, seed=0):
+    return torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(100 * seed + index))
+
+
+def test_a_zombie_cannot_damage_what_its_successor_writes(tmp_path):
+    path, plan = tmp_path / "m" / "c.h5", plan_of()
+    zombie = CacheWriter.open(path, plan, "run-1")
+    for index in (0, 1):
+        zombie.write(index, states(index), f"{index:064x}")
+    zombie.flush()
+    zombie.write(2, states(2), f"{2:064x}")  # nobody hears of it: it stops before it says so
+    with CacheWriter.open(path, plan, "run-1") as successor:
+        assert successor.remaining == [2, 3, 4, 5, 6, 7]
+        for index in successor.remaining:
+            successor.write(index, states(index), f"{index:064x}")
+    sound = path.read_bytes()
+    for index in (3, 4):  # it wakes up
+        zombie.write(index, states(index, seed=9), f"{index:064x}")
+    with pytest.raises(CacheError, match="deleted or replaced meanwhile"):
+        zombie.close()
+    assert path.read_bytes() == sound
+    with CacheWriter.open(tmp_path / "whole.h5", plan) as whole:
+        for index in whole.remaining:
+            whole.write(index, states(index), f"{index:064x}")
+    assert FeatureCache(path).is_finished
+    assert FeatureCache(path).identity_hash == FeatureCache(whole.path).identity_hash
+    assert damaged_rows(CacheFile(path), silent) == []
+    assert [p.name for p in path.parent.iterdir()] == ["c.h5"]
+
+
+def test_a_damaged_clip_is_not_carried_into_the_next_attempt(tmp_path):
+    path, plan = tmp_path / "m" / "c.h5", plan_of()
+    with CacheWriter.open(path, plan, "run-1") as first:
+        for index in (0, 1, 5):
+            first.write(index, states(index), f"{index:064x}")
+    place = CacheFile(path).members["pooled/mean"]
+    with path.open("r+b") as file:
+        file.seek(place.offset + place.row_nbytes)
+        file.write(b"\xff")
+    with CacheWriter.open(path, plan, "run-1") as second:
+        assert second.remaining == [1, 2, 3, 4, 6, 7]
+
+
+def test_only_the_same_command_takes_a_lock_away(tmp_path, monkeypatch):
+    monkeypatch.setattr("lsmprobe.cache.lock.PATIENCE_S", 0)
+    path = tmp_path / "c.h5"
+    with sole_writer(path, "run-1"):
+        with pytest.raises(CacheError, match="being written by another process"), sole_writer(path):
+            pass
+        with pytest.raises(CacheError, match="being written"), sole_writer(path, "run-2"):
+            pass
+        with sole_writer(path, "run-1"):
+            pass
+    with sole_writer(path), pytest.raises(CacheError), sole_writer(path, "run-1"):
+        pass
+
+
+# Without an engine
+
+
+def test_parts_that_are_missing_or_unfinished_are_listed_as_an_array(tmp_path, capsys):
+    path, plan = tmp_path / "m" / "c.h5", plan_of(20)
+    for number in (0, 1, 4):
+        part = plan_part(plan, number, 5)
+        with CacheWriter.open(part_path(path, number, 5), part) as writer:
+            for index in writer.remaining[: 1 if number == 1 else None]:
+                writer.write(index, states(index), f"{index:064x}")
+    list_caches_command(ListCachesConfig(tmp_path, missing=True))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.rpartition("/m/")[2] for line in lines[:-1]] == [
+        "c.part-01-of-05.h5: 1 of 4 clips",
+        "c.part-02-of-05.h5: not there",
+        "c.part-03-of-05.h5: not there",
+    ]
+    assert lines[-1] == "--array=1-3 of --part I/5"
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Start a job file as Slurm does, among programs that only write down how they are called."""
+
+    def start(**settings):
+        programs = tmp_path / "bin"
+        programs.mkdir()
+        said = tmp_path / "said"
+        for name, then in (
+            ("scontrol", ""),
+            (
+                "lsmprobe",
+                "trap 'echo stopped >> $SAID; exit 130' TERM; "
+                "for i in $(seq 100); do sleep 0.05; done",
+            ),
+        ):
+            (programs / name).write_text(f'#!/bin/bash\necho {name} "$@" >> $SAID\n{then}\n')
+            (programs / name).chmod(0o755)
+        config = SlurmScriptConfig("a model", "lists/mine.csv", parts=4, **settings)
+        file = tmp_path / "job.sh"
+        file.write_text(slurm_script(config))
+        environment = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "17", "SAID": str(said)}
+        path = f"{programs}:{os.environ['PATH']}"
+        run = subprocess.Popen(["bash", file], env={**os.environ, **environment, "PATH": path})
+        waited_for(said.exists)
+        return run, said
+
+    return start
+
+
+def test_a_job_file_says_what_is_asked_for(tmp_path):
+    config = SlurmScriptConfig(
+        "toy", "emodb", parts=16, walltime="04:00:00", gpus=1, store="pooled", map=("a=b", "c d=e")
+    )
+    text = slurm_script(config)
+    assert "#SBATCH --array=0-15\n" in text
+    assert "#SBATCH --time=04:00:00\n#SBATCH --gres=gpu:1\n" in text
+    asked = "lsmprobe extract --model toy --dataset emodb --map a=b 'c d=e' --store pooled --part"
+    assert asked in text
+    with pytest.raises(SettingsError, match="drop --part"):
+        SlurmScriptConfig("toy", "emodb", parts=2, part="0/2")
+
+
+def test_a_job_whose_time_is_up_stops_its_extraction_and_is_queued_again(job):
+    run, said = job(store="pooled")
+    run.send_signal(signal.SIGUSR1)
+    assert run.wait(60) == 0
+    assert said.read_text().splitlines() == [
+        "lsmprobe extract --model a model --dataset lists/mine.csv --store pooled --part 3/4",
+        "stopped",
+        "scontrol requeue 17",
+    ]
+
+
+def test_a_job_that_is_cancelled_stays_so(job):
+    run, said = job()
+    run.terminate()
+    assert run.wait(60) == 130
+    assert said.read_text().splitlines()[1:] == ["stopped"]
+
+
+# Real processes
+
+
+@pytest.fixture
+def clips(tmp_path, write_wav, rng):
+    rows = ["path,emotion,speaker,rater"]
+    for n in range(24):
+        write_wav(tmp_path / "mine" / f"{n:02d}.wav", rng.normal(size=1600 + 160 * n) * 0.1)
+        rows.append(f"{n:02d}.wav,{('anger', 'fear')[n % 2]},s{n // 4},r{n % 3}")
+    path = tmp_path / "mine" / "mine.csv"
+    path.write_text("\n".join(rows) + "\n")
+    return str(path)
+
+
+def records(folder):
+    """Every record, but for when, how long and where it was made."""
+    found = {}
+    for path in sorted(folder.rglob("*-seed*.json")):
+        record = json.loads(path.read_text())
+        for name in ("seconds", "created"):
+            record.pop(name, None)
+        found[path.relative_to(folder).as_posix()] = record
+    return found
+
+
+def test_a_task_without_a_process_of_its_own_is_told_apart(tmp_path):
+    """What a process that ends by itself, or cannot begin, is to whoever hands it out."""
+    with shared_by_all(tmp_path, [tmp_path]) as shared:
+        engine = Engine(ThreadPoolExecutor(1), "a thread", 1, 1)
+        order = runner._order(Piece("p", EXTRACTION, 1), 0, engine, shared)
+        assert (
+            "cannot write /nowhere/x.log" in do_piece(order | {"log": "/nowhere/x.log"})["failed"]
+        )
+
+
+@pytest.mark.slow
+def test_both_stages_in_local_processes_are_those_of_one_process(clips, tmp_path):
+    """And a model that is not there is named once, and a broken clip with its name."""
+
+    def extraction(folder, models=("toy",), datasets=(clips,)):
+        where = {"cache_dir": tmp_path / folder, "device": "cpu", "store_dtype": "float32"}
+        return ExtractGridConfig(models, datasets, **where).cells
+
+    alone, _ = extract_all(extraction("a"))
+    summaries, failures = extract_on(
+        "local:2", extraction("b", ("toy", "nosuch-model")), parts=3, progress=silent
+    )
+    assert list(failures) == ["nosuch-model on mine, part 0 of 3 and 2 more"]
+    [summary] = summaries
+    assert (summary.n_done, summary.n_utterances, summary.n_tried) == (24, 24, 24)
+    one, other = FeatureCache(alone[0].path), FeatureCache(summary.path)
+    assert other.is_finished
+    assert len(other.files) == 3
+    assert one.utterances.drop(columns="path").equals(other.utterances.drop(columns="path"))
+    assert "rater" in one.utterances
+    for i in range(24):
+        np.testing.assert_allclose(one.frames(i, 2), other.frames(i, 2), rtol=1e-4, atol=1e-5)
+    again, _ = extract_on("local:2", extraction("b"), progress=silent)
+    assert again[0].n_tried == 0
+
+    def asked(kind, results, **more):
+        where = {"cache_dir": tmp_path / "b", "results_dir": tmp_path / results, "device": "cpu"}
+        return kind(runs=2, epochs=2, hidden=8, **where, **more)
+
+    assert train_on("local:2", asked(ProbeConfig, "r2"), progress=silent) == {}
+    there = sorted((tmp_path / "r2").rglob("*-seed*.json"))
+    assert len(there) == 6
+    results, _ = probe_all(asked(ProbeConfig, "r2"), only=())
+    probe_all(asked(ProbeConfig, "r1"))
+    assert len(results) == 6
+    one, other = records(tmp_path / "r1"), records(tmp_path / "r2")
+    assert one.keys() == other.keys()
+    differing = {path: differences(one[path], other[path]) for path in one}
+    assert not any(differing.values()), differing
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["SIGKILL", "Ctrl-C", "SIGKILL of the command"])
+def test_a_piece_that_is_killed_or_stopped_is_finished_in_the_end(clips, tmp_path, how):
+    """The process of a part is killed: another does it. The command is stopped or killed: nothing
+    runs on, and the same command finishes."""
+    command = [sys.executable, str(ROOT / "extract.py"), "--model", "toy", "--dataset", clips]
+    command += ["--cache-dir", str(tmp_path / "c"), "--device", "cpu", "--cluster", "local:2"]
+    command += ["--parts", "2", "--batch-seconds", "0.001"]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    children = waited_for(lambda: psutil.Process(run.pid).children())
+    if how == "SIGKILL":
+        children[0].kill()
+        _, said = run.communicate(timeout=250)
+        assert (run.returncode, "is handed out again: signal 9" in said) == (0, True)
+    else:
+        run.send_signal(signal.SIGINT if how == "Ctrl-C" else signal.SIGKILL)
+        run.communicate(timeout=120)
+        assert run.returncode == (INTERRUPTED if how == "Ctrl-C" else -signal.SIGKILL)
+        _, alive = psutil.wait_procs(children, 0 if how == "Ctrl-C" else 60)
+        assert alive == []
+        assert subprocess.run(command, capture_output=True).returncode == 0
+    cache = FeatureCache(tmp_path / "c" / "toy" / "mine.h5")
+    assert cache.is_finished
+    assert not any(damaged_rows(file, silent) for file in cache.files)
+    assert {path.suffix for path in cache.path.parent.iterdir()} == {".h5", ".csv"}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # those of Dask, at its end
+def test_a_worker_that_is_given_up_and_wakes_up_damages_nothing(clips, tmp_path):
+    """A Dask worker and its process stop in the middle of a part; another worker takes it over."""
+    dask = pytest.importorskip("dask")
+    distributed = pytest.importorskip("distributed")
+    rows = [f"23.wav,anger,s{n % 5},{n * 0.0001:.4f},\n" for n in range(1000)]
+    many = Path(clips).with_name("many.csv")
+    many.write_text("path,emotion,speaker,start,end\n" + "".join(rows))
+    where = {"cache_dir": tmp_path / "c", "device": "cpu", "batch_seconds": 0.001}
+    [config] = ExtractGridConfig(("toy",), (str(many),), store="pooled", **where).cells
+    parts = [part_path(config.cache_path, number, 2) for number in range(2)]
+    with (
+        dask.config.set({**DASK, "distributed.scheduler.worker-ttl": "15s"}),
+        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        run = thread.submit(extract_on, client, [config], parts=2, progress=silent)
+        waited_for(lambda: any(part.exists() and CacheFile(part).done.any() for part in parts))
+        mine = psutil.Process().children(recursive=True)
+        process = next(p for p in mine if "lsmprobe.cluster.worker" in p.cmdline())
+        stopped = [process, process.parent()]
+        for each in stopped:
+            each.suspend()
+        [summary], failures = run.result(timeout=280)
+        sound = [part.read_bytes() for part in parts]
+        for each in stopped:
+            with suppress(psutil.NoSuchProcess):
+                each.resume()
+        psutil.wait_procs([process], timeout=60)
+    assert (summary.n_done, failures) == (1000, {})
+    assert [part.read_bytes() for part in parts] == sound
+    cache = FeatureCache(config.cache_path)
+    assert cache.is_finished
+    assert not any(damaged_rows(file, silent) for file in cache.files)
+    assert {path.suffix for path in cache.path.parent.iterdir()} == {".h5", ".csv"}
+
+
+def differences(one, other, where=""):
+    """Where two records differ by more than the rounding of another process."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        return [w for k in one for w in differences(one[k], other[k], f"{where}/{k}")]
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        both = zip(one, other, strict=True)
+        return [w for i, (a, b) in enumerate(both) for w in differences(a, b, f"{where}/{i}")]
+    if isinstance(one, float) and isinstance(other, float):
+        return (
+            [] if one == pytest.approx(other, rel=1e-3, abs=1e-5) else [f"{where}: {one} {other}"]
+        )
+    return [] if one == other else [f"{where}: {one} {other}"]
+
+
+def waited_for(look, timeout_s=120):
+    """What is there in the end."""
+    until = time.monotonic() + timeout_s
+    while not (found := look()) and time.monotonic() < until:
+        time.sleep(0.1)
+    return found
