@@ -260,3 +260,26 @@ def test_a_probe_normalises_before_its_head():
     head, frames, lengths = LinearHead(3, 2), torch.randn(5, 3), torch.tensor([5])
     norm = Standardise(torch.ones(3), torch.full((3,), 2.0))
     torch.testing.assert_close(Probe(norm, head)(frames, lengths), head((frames - 1) / 2, lengths))
+
+
+@pytest.mark.parametrize("norm", [nn.Identity(), Standardise(torch.randn(8), torch.rand(8) + 1)])
+def test_what_is_moved_once_is_what_was_cut_widened_and_joined(norm, monkeypatch):
+    """To the last bit: the numbers of a training do not depend on how its frames are moved."""
+    monkeypatch.setattr(heads, "BLOCK", 24)  # of three frames
+    pieces = [torch.randn(n, 8).half() for n in (1, 4, 7)]
+    asked = []
+    head = MeanHead(asked)
+    Probe(norm, head)(pieces, torch.tensor([1, 4, 7]))
+    assert torch.equal(asked[0], norm(torch.cat(pieces).float()))
+
+
+class MeanHead(nn.Module):
+    """Keeps what it is given."""
+
+    def __init__(self, asked):
+        super().__init__()
+        self.asked, self.classify = asked, nn.Linear(8, 2)
+
+    def forward(self, frames, lengths):
+        self.asked.append(frames)
+        return self.classify(frames[: len(lengths)])

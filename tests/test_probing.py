@@ -242,6 +242,19 @@ def test_what_is_not_there_is_named(tmp_path, planted_cache, settings, message):
         probe(config(tmp_path, **settings))
 
 
+def test_what_suffices_is_what_is_asked_for(tmp_path, planted_cache):
+    planted_cache()
+    write_cache(
+        tmp_path / "cache" / "other" / "c.h5",
+        utterance_table("ab", ["anger", "fear"], [1, 1]),
+        [torch.zeros(1, 1, 3)] * 2,
+    )
+    for head, flag in (("linear", " --store pooled"), ("all", "")):
+        asked = config(tmp_path, model=("planted",), dataset=("c",), head=head)
+        with pytest.raises(CacheError, match=f"--model planted --dataset c{flag} first"):
+            probe(asked)
+
+
 def test_an_empty_cache_folder_says_what_to_run(tmp_path):
     with pytest.raises(CacheError, match=r"run extract\.py first"):
         probe(config(tmp_path))

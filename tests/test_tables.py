@@ -407,3 +407,17 @@ def test_the_order_is_the_papers_then_the_alphabet(ours, papers):
     assert sorted(ordered) == sorted({*ours, *papers})
     assert ordered[: len(set(papers))] == list(dict.fromkeys(papers))
     assert in_order(ours, papers) == [name for name in ordered if name in ours]
+
+
+def test_smaller_stores_stand_in_blocks_of_their_own_where_they_change_the_numbers():
+    identity = {
+        "store_dtype": "int8",
+        "frame_step": {"ms": 100.0, "frames": 5.0},
+        "stored_layers": [2, 4],
+    }
+    heads = ("linear", "nonlinear", "multilayer")
+    runs = (run("m", "emodb", head, 0, 50, cache_identity=identity) for head in heads)
+    blocks = cells_of(*runs).set_index("head").block
+    assert blocks["linear"] == ""
+    assert blocks["nonlinear"] == "store_dtype: int8, frame_step: 100.0"
+    assert blocks["multilayer"] == f"{blocks['nonlinear']}, layers: [2, 4]"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lsmprobe.cache.codecs import codec_of
 from lsmprobe.cache.plan import CachePlan
 from lsmprobe.cache.selection import Selection
 from lsmprobe.config import ExtractConfig
@@ -153,6 +154,7 @@ def plan_of(config: ExtractConfig, encoder: Encoder, utterances: pd.DataFrame) -
             "max_seconds": config.max_seconds,
             "labels": "in the table beside the cache",
             **selection.identity(encoder.frame_ms or 0.0),
+            **({"store_dtype": config.store_dtype} if codec_of(config.store_dtype).levels else {}),
             "versions": {
                 **encoder.identity["versions"],
                 "lsmprobe": __version__,

@@ -176,6 +176,26 @@ def _blocks(
     return [b for j in joined for b in j.tensor_split(-(-j.numel() // BLOCK), dim=-2)]
 
 
+def _widened(
+    frames: Float[Tensor, "frames dim"] | Sequence[Float[Tensor, "_ dim"]],
+    norm: nn.Module,
+    dtype: torch.dtype,
+) -> Float[Tensor, "all dim"]:
+    """The frames one after another, widened and normalised; on a CPU each is moved once."""
+    pieces = [frames] if isinstance(frames, Tensor) else list(frames)
+    if pieces[0].device.type != "cpu":
+        return torch.cat([norm(piece.to(dtype)) for piece in pieces])
+    lengths = list(map(len, pieces))
+    together = pieces[0].new_empty((sum(lengths), pieces[0].shape[1]), dtype=dtype)
+    for piece, place in zip(pieces, together.split(lengths), strict=True):
+        place.copy_(piece)
+    if isinstance(norm, nn.Identity):
+        return together
+    for block in together.split(max(1, BLOCK // together.shape[1])):
+        block.copy_(norm(block))
+    return together
+
+
 def weighs_layers(head: nn.Module) -> bool:
     """Whether a head takes a stack of layers, and applies the normalisation itself."""
     return getattr(head, "weighs_layers", False)
@@ -202,5 +222,4 @@ class Probe(nn.Module):
         if weighs_layers(self.head):
             return self.scale(self.head(frames, lengths, self.norm))
         dtype = next(self.head.parameters()).dtype
-        blocks = [self.norm(block.to(dtype)) for block in _blocks(frames)]
-        return self.scale(self.head(torch.cat(blocks), lengths))
+        return self.scale(self.head(_widened(frames, self.norm, dtype), lengths))

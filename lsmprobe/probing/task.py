@@ -164,7 +164,8 @@ def find_caches(config: ProbeConfig) -> list[tuple[str, str, Path]]:
             if (model, corpus) not in there:
                 raise CacheError(
                     f"{config.cache_dir / model / corpus}.h5 is not there; run "
-                    f"lsmprobe extract --model {model} --dataset {corpus} first."
+                    f"lsmprobe extract --model {model} --dataset {corpus}"
+                    f"{_what_suffices(config)} first."
                 )
     else:
         pairs = [pair for pair in pairs if pair in there and _is_ready(config, there[pair])]
@@ -174,6 +175,12 @@ def find_caches(config: ProbeConfig) -> list[tuple[str, str, Path]]:
             "finish lsmprobe extract first."
         )
     return [(model, corpus, there[model, corpus]) for model, corpus in pairs]
+
+
+def _what_suffices(config: ProbeConfig) -> str:
+    """The flag of extract with which a cache holds what these heads read, and no more."""
+    only_means = all(row.reads == "means" for row in heads_asked(config.head))
+    return " --store pooled" if only_means else ""
 
 
 def _is_ready(config: ProbeConfig, path: Path) -> bool:

@@ -7,7 +7,7 @@ missing.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from itertools import combinations
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lsmprobe.cache.selection import LAYERS, STEP
 from lsmprobe.config import BaselineConfig, ExtractConfig, ProbeConfig
 from lsmprobe.probing.table import HEADS, PAPER_HEADS
 from lsmprobe.results.records import Load, load_record
@@ -89,7 +90,7 @@ def _experiment(runs: pd.DataFrame, load: Load) -> dict[str, Any]:
         "split": first["split"],
         "split_seed": split_seeds[0] if len(split_seeds) == 1 else "another one for each run",
     }
-    cache = {name: first.cache_identity.get(name) for name in CACHE_SETTINGS}
+    cache = _cache_choices(first.cache_identity, first["head"])
     found = interval_of_experiment(runs, load=load)
     same = ["model", "random_weights", "corpus", "head", "layer", "layers", "n_layers"]
     same += ["split_notes", "experiment", "cache_hash"]
@@ -115,6 +116,18 @@ def _experiment(runs: pd.DataFrame, load: Load) -> dict[str, Any]:
         "split_hash": "+".join(sorted(set(runs.split_hash))),
         "known": split | first.settings | first.cache_identity,
     }
+
+
+def _cache_choices(identity: Mapping[str, Any], head: str) -> Choices:
+    """The settings of extract that a cache's identity tells and that this head's numbers show."""
+    choices = {name: identity.get(name) for name in CACHE_SETTINGS}
+    row = HEADS.get(head)
+    if row and row.reads == "frames":  # means are exact whatever frames are stored
+        choices["store_dtype"] = identity.get("store_dtype")
+        choices["frame_step"] = identity.get(STEP, {}).get("ms")
+    if row and row.weighs_layers:
+        choices["layers"] = identity.get(LAYERS)
+    return choices
 
 
 def _alarms(of_runs: Iterable[list[tuple[str, str]]]) -> dict[str, int]:
