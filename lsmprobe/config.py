@@ -170,7 +170,8 @@ class Extraction(CorpusConfig):
     device: Device = "auto"
     """Where the model runs; auto takes a GPU if there is one."""
     precision: Precision = "float32"
-    """How the model computes. Half precision rounds, differently from batch to batch."""
+    """How the model computes. Half precision rounds, differently from batch to batch; on a CPU
+    without instructions for it, it is many times slower."""
     batch_seconds: Annotated[float, Within(0.001, 1e6)] | None = None
     """Seconds of audio, padding counted, that run together; by default 12 (CPU), 240 (GPU)."""
     random_init: Seed | None = None

@@ -267,6 +267,7 @@ def test_half_precision_says_how_far_it_moves_the_states(tmp_path, manifest, cap
     [line] = [line for line in caplog.messages if "moves the states" in line]
     deviation = float(line.split("at most ")[1].split(" ")[0])
     assert 1e-4 < deviation < 1
+    assert float(line.split("it takes ")[1].split(" ")[0]) > 0
     caplog.clear()
     extract(settings)
     assert "moves the states" not in caplog.text
