@@ -256,7 +256,7 @@ def test_what_suffices_is_what_is_asked_for(tmp_path, planted_cache):
 
 
 def test_an_empty_cache_folder_says_what_to_run(tmp_path):
-    with pytest.raises(CacheError, match=r"run extract\.py first"):
+    with pytest.raises(CacheError, match="run lsmprobe extract first"):
         probe(config(tmp_path))
 
 
