@@ -215,7 +215,7 @@ def test_what_cannot_be_merged_is_left_as_it_is(tmp_path):
     with sole_writer(part), pytest.raises(CacheError, match="is being written by"):
         merge_cache(path)
     flip(part, extents(part)["pooled/mean"][0])
-    with pytest.raises(CacheError, match=r"damaged utterances .*--repair, then extract\.py"):
+    with pytest.raises(CacheError, match=r"damaged utterances .*--repair, then lsmprobe extract"):
         merge_cache(path)
     assert names(tmp_path) == ["c.part-00-of-02.h5", "c.part-01-of-02.h5"]
     finished(tmp_path / "one.h5", plan)
