@@ -40,7 +40,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/scale.py --json benchmarks/results/scale.json
 	$(BIN)/python benchmarks/parts.py --json benchmarks/results/parts.json
 	$(BIN)/python benchmarks/beyond_memory.py --json benchmarks/results/beyond_memory.json
-	$(BIN)/python benchmarks/coverage.py --json benchmarks/results/coverage.json
+	$(BIN)/python benchmarks/intervals.py --json benchmarks/results/intervals.json
 	$(BIN)/python benchmarks/stores.py --quick --json benchmarks/results/stores.json
 	$(BIN)/python benchmarks/grid.py $(GRID) --json benchmarks/results/grid.json
 

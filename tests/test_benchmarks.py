@@ -4,6 +4,7 @@ import json
 import math
 import runpy
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import jaxtyping
@@ -22,6 +23,11 @@ def numbers(figures):
     return [figures] if isinstance(figures, (int, float)) else []
 
 
+def top_levels():
+    """The modules of everything that is installed."""
+    return set(metadata.packages_distributions())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_benchmark_runs_and_writes_its_figures(name, tmp_path, monkeypatch):
@@ -36,6 +42,12 @@ def test_a_benchmark_runs_and_writes_its_figures(name, tmp_path, monkeypatch):
     assert "cores" in figures.pop("machine")
     assert numbers(figures)
     assert all(map(math.isfinite, numbers(figures)))
+
+
+def test_no_benchmark_has_the_name_of_a_module_that_others_import():
+    """Its folder comes first on the path: numba would take a coverage.py there for its own."""
+    taken = sys.stdlib_module_names | {"coverage", *top_levels()}
+    assert not taken & {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
 
 
 def test_make_bench_runs_every_benchmark():

@@ -1,7 +1,7 @@
 """How often the 95% interval of a score holds the truth, on simulated runs.
 
-    python benchmarks/coverage.py            # the tables of docs/statistics.md, four minutes
-    python benchmarks/coverage.py --trials 50
+    python benchmarks/intervals.py            # the tables of docs/statistics.md, four minutes
+    python benchmarks/intervals.py --trials 50
 
 Seven classes, as many utterances of each; answers are wrong in favour of some classes. Every
 speaker and every run has a skill of its own around the mean; the truth is the mean over all
