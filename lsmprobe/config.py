@@ -47,8 +47,9 @@ class CorpusConfig(Config):
     speaker_pattern: str = ""
     """For folder:DIR, a regular expression over the path with a group named speaker."""
     columns: tuple[str, ...] = ()
-    """How a manifest or a data set calls its columns: emotion=label,speaker=speaker_id. For
-    audformat:DIR, which scheme or column holds the emotion."""
+    """How a manifest or a data set calls its columns: emotion=label,speaker=speaker_id;
+    speaker=unknown where nobody knows. For audformat:DIR, which scheme or column holds the
+    emotion."""
     where: tuple[str, ...] = ()
     """Only the rows of a manifest or a data set with this value: COLUMN=VALUE."""
     hf_split: str = ""

@@ -20,6 +20,17 @@ def manifest(folder, *lines, header="path,emotion,speaker", name="mine.csv"):
     return str(file)
 
 
+def test_a_manifest_may_say_that_nobody_knows_the_speakers(tmp_path):
+    tree(tmp_path, ["a.wav", "b.wav"])
+    without = manifest(tmp_path, "a.wav,joy", "b.wav,rage", header="path,emotion")
+    assert list(read_corpus(without, columns={"speaker": "unknown"}).speaker) == ["unknown"] * 2
+    empty = manifest(tmp_path, "a.wav,joy,", "b.wav,rage,")
+    table = read_corpus(empty, columns={"speaker": "unknown"})
+    assert list(table.speaker) == ["unknown"] * 2
+    named = manifest(tmp_path, "a.wav,joy,s1", header="path,emotion,unknown")
+    assert list(read_corpus(named, columns={"speaker": "unknown"}).speaker) == ["s1"]
+
+
 # A folder with a sub-folder per emotion
 
 
@@ -538,6 +549,8 @@ def test_one_corpus_of_a_data_set_that_holds_many(dataset, tmp_path, caplog):
     assert list(by_split.age) == ["31"] * 4
     assert "the column speaker_id is read as speaker" in caplog.text
     assert len(read_corpus(name, tmp_path / "c")) == 8
+    nobody = read_corpus(name, tmp_path / "c", hf_split="crema_d", columns={"speaker": "unknown"})
+    assert set(nobody.speaker) == {"unknown"} and set(nobody.speaker_id) == set(by_split.speaker)
     named = read_corpus(name, tmp_path / "d", hf_split="crema_d", columns={"emotion": "language"})
     assert set(named.emotion) == {"English"}
     assert "there dataset is 'crema_d', 'emozionalmente'" in refused(

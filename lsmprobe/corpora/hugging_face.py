@@ -11,6 +11,7 @@ import pandas as pd
 from lsmprobe.corpora.audio import AUDIO_SUFFIXES
 from lsmprobe.corpora.utterances import (
     SPLIT_WORDS,
+    UNKNOWN_SPEAKER,
     columns_called,
     extra,
     is_chosen,
@@ -77,6 +78,7 @@ def read_hugging_face(
         audio = part.cast_column(called["audio"], datasets.Audio(decode=False))
         for number, record in zip(numbers, audio, strict=True):
             said = {ours: _value(part, called[ours], record) for ours in OURS if ours in called}
+            said.setdefault("speaker", UNKNOWN_SPEAKER)
             key, path = _file(said.pop("audio"), f"{name}/{number:06}", folder, homes, what)
             cells = {each: _value(part, theirs, record) for each, theirs in further.items()}
             cells |= {"hf_split": name} if len(parts) > 1 and not is_split else {}

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from lsmprobe.corpora.utterances import (
+    UNKNOWN_SPEAKER,
     columns_called,
     is_chosen,
     key_of_part,
@@ -72,6 +73,7 @@ def read_manifest(
         start_s, end_s = _part(ours.get("start", ""), ours.get("end", ""), place, comma)
         key, path = _locate(ours["path"], place, homes)
         said = {name: ours.get(name, "") for name in OURS if name not in ("path", "start", "end")}
+        said["speaker"] = ours.get("speaker", UNKNOWN_SPEAKER)
         beside = {name: cells[theirs] for name, theirs in further.items()}
         rows.append(
             said

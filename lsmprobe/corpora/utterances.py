@@ -152,7 +152,8 @@ def columns_called(
 
     Args:
         found: the columns that are there.
-        named: our column -> the corpus's, as the user says.
+        named: our column -> the corpus's, as the user says; the speaker may be `unknown`, which is
+            no column: nobody knows who speaks.
         needed: which of ours must be there.
         what: the corpus, for messages.
 
@@ -160,6 +161,10 @@ def columns_called(
         CorpusError: a column that is named or needed is not there.
     """
     known = (*COLUMNS, "start", "end", "fold", "audio")
+    if named.get("speaker") == UNKNOWN_SPEAKER and UNKNOWN_SPEAKER not in found:
+        named = {ours: theirs for ours, theirs in named.items() if ours != "speaker"}
+        rest = [name for name in found if name.casefold() not in ("speaker", *ALIASES["speaker"])]
+        return columns_called(rest, named, [each for each in needed if each != "speaker"], what)
     for ours, theirs in named.items():
         if ours not in known:
             raise CorpusError(f"--columns has no column {ours!r}; {nearest(ours, known)}")
