@@ -81,7 +81,9 @@ def _with_first_command(arguments: list[str]) -> list[str]:
 
 def _exit_with(read_flags: Callable[[], Any]) -> None:
     """Run the command whose config the flags make; leave with its exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # What libraries tell is not for users: a line for each request to the hub, for example.
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("lsmprobe").setLevel(logging.INFO)
     for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     if isinstance(sys.stdout, io.TextIOWrapper):

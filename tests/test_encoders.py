@@ -4,7 +4,6 @@ import json
 import math
 import pickle
 from pathlib import Path
-from types import SimpleNamespace
 
 import huggingface_hub
 import numpy as np
@@ -19,7 +18,6 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from lsmprobe.corpora.audio import SAMPLE_RATE
 from lsmprobe.errors import AudioError, ModelError
-from lsmprobe.extraction import checkpoints
 from lsmprobe.extraction.backbones import ConvolutionBackbone
 from lsmprobe.extraction.encoder import MIN_SAMPLES, Encoder, is_out_of_memory
 from lsmprobe.extraction.exactness import batches_exactly, largest_difference, precision_deviation
@@ -679,26 +677,3 @@ def test_offline_and_cached_just_loads(hub_cache, checkpoint):
     assert identity["revision"] == commit
     local = load_encoder(str(checkpoint(GROUP))).identity
     assert identity["weights_sha256"] == local["weights_sha256"]
-
-
-@pytest.mark.parametrize(
-    ("there", "with_weights", "wanted"),
-    [
-        (["model.safetensors", "pytorch_model.bin"], True, "model.safetensors"),
-        (["model.safetensors.index.json"], True, "model-*.safetensors"),
-        (["pytorch_model.bin"], True, "pytorch_model.bin"),
-        (["model.safetensors"], False, "config.json"),
-    ],
-)
-def test_no_more_is_downloaded_than_is_read(there, with_weights, wanted, monkeypatch, tmp_path):
-    listed = [SimpleNamespace(rfilename=name) for name in there]
-    info = SimpleNamespace(siblings=listed)
-    asked = {}
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: info)
-    monkeypatch.setattr(
-        huggingface_hub, "snapshot_download", lambda *_, **kwargs: asked.update(kwargs) or tmp_path
-    )
-    checkpoints.download("someone/some-model", "main", with_weights)
-    assert wanted in asked["allow_patterns"]
-    kinds = {"safetensors" in name for name in asked["allow_patterns"] if "model" in name}
-    assert len(kinds) == (1 if with_weights else 0)

@@ -25,7 +25,8 @@ from lsmprobe.cache.layout import (
 from lsmprobe.cache.selection import Selection, selection_of
 from lsmprobe.errors import CacheError
 
-BESIDE = ("versions", "part", "labels")  # of an identity: what decides no feature
+# Of an identity: what decides no feature. The values of the weights do, not the files they are in.
+BESIDE = ("versions", "part", "labels", "files_sha256")
 
 
 @dataclass(frozen=True, eq=False)

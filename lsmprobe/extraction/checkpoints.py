@@ -3,19 +3,20 @@
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lsmprobe.config import InputNorm
 from lsmprobe.corpora.audio import SAMPLE_RATE
 from lsmprobe.errors import ModelError, nearest
+from lsmprobe.extraction.hub import PREPROCESSORS, snapshot
 from lsmprobe.extraction.models import MODEL_TYPES, SPEECH_MODELS
 from lsmprobe.impostors import HEAD, impostor
+from lsmprobe.progress import Progress, silent
 
-PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")  # either says it
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 MERGE = (
     "Merge it and save the whole model (with peft: "
@@ -33,10 +34,17 @@ class Checkpoint:
     hub_id: str | None = None
     folder: Path | None = None
     commit: str | None = None
+    sha256: Mapping[str, str] = field(default_factory=dict)  # of its files on the hub, by name
 
 
 def find_checkpoint(
-    model: str, revision: str | None, with_weights: bool, others: Iterable[str] = ()
+    model: str,
+    revision: str | None,
+    with_weights: bool,
+    others: Iterable[str] = (),
+    *,
+    extra: Sequence[str] = (),
+    progress: Progress = silent,
 ) -> Checkpoint:
     """A row of the table, else a local folder, else an id on the hub, which is downloaded.
 
@@ -45,9 +53,11 @@ def find_checkpoint(
         revision: a commit, branch or tag on the hub; by default the row's, or `main`.
         with_weights: or its config alone.
         others: names that are no checkpoints, for the message that there is no such model.
+        extra: further files that are needed of a repository.
+        progress: a bar over the bytes of a download.
 
     Raises:
-        ModelError: it is none of them.
+        ModelError: it is none of them, or a download fails.
     """
     row = SPEECH_MODELS.get(model)
     folder = Path(model).expanduser()
@@ -61,46 +71,17 @@ def find_checkpoint(
             f"no model is called {model!r}; {nearest(model, [*SPEECH_MODELS, *others])} "
             "Or give a local folder, or a Hugging Face id as owner/name."
         )
-    revision = revision or (row.revision if row else "main")
-    snapshot = download(hub_id, revision, with_weights)
-    return Checkpoint(model, hub_id, snapshot, commit=snapshot.name)
-
-
-def download(hub_id: str, revision: str, with_weights: bool) -> Path:
-    """The checkpoint's folder in the hub's cache on this disk; its name is the commit.
-
-    Raises:
-        ModelError: the hub does not have it, or is out of reach and the cache does not have it.
-    """
-    from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
-    from huggingface_hub.errors import (
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
+    is_row = row is not None and revision in (None, row.revision)
+    found = snapshot(
+        hub_id,
+        revision or (row.revision if row else "main"),
+        weights=with_weights,
+        extra=extra,
+        sha256=row.sha256 if row and is_row else None,
+        pinned=is_row and row is not None and row.revision != "main",
+        progress=progress,
     )
-
-    try:
-        listed = HfApi().model_info(hub_id, revision=revision).siblings or []
-    except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise ModelError(
-            f"the Hugging Face hub has no model {hub_id} at revision {revision}, or shows it only "
-            "after `hf auth login`."
-        ) from error
-    except Exception as error:  # being offline has many classes
-        cached = try_to_load_from_cache(hub_id, "config.json", revision=revision)
-        if isinstance(cached, str):
-            return Path(cached).parent
-        raise ModelError(
-            f"{hub_id} at revision {revision} is not in the local cache, and the Hugging Face hub "
-            "cannot be reached. Connect once, or give a local folder."
-        ) from error
-    files = ["config.json", *PREPROCESSORS, *ADAPTER_FILES[:1]]
-    if with_weights:
-        safe = any(file.rfilename.startswith("model.safetensors") for file in listed)
-        kind = "model{}.safetensors{}" if safe else "pytorch_model{}.bin{}"
-        files += [kind.format(*parts) for parts in (("", ""), ("", ".index.json"), ("-*", ""))]
-    with in_one_line(f"{hub_id} cannot be downloaded"):
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=files))
+    return Checkpoint(model, hub_id, found.folder, found.commit, found.sha256)
 
 
 def read_config(checkpoint: Checkpoint) -> Any:

@@ -22,6 +22,7 @@ from lsmprobe.extraction.descriptors import DESCRIPTORS, load_descriptor
 from lsmprobe.extraction.encoder import Encoder
 from lsmprobe.extraction.exactness import batches_exactly
 from lsmprobe.extraction.network import random_network, read_network, weights_sha256
+from lsmprobe.progress import Progress, silent
 
 LAYER_CONVENTION = (
     "layer 0 enters the first Transformer block, layer l in 1..L is what block l puts out, "
@@ -38,6 +39,7 @@ def load_encoder(
     revision: str | None = None,
     input_norm: InputNorm = "checkpoint",
     whisper_context: WhisperContext = "window",
+    progress: Progress = silent,
 ) -> Encoder:
     """A frozen speech model, ready to run.
 
@@ -52,13 +54,16 @@ def load_encoder(
             so, never, or always.
         whisper_context: Whisper on windows of 30 s, as it was trained, or on the audio's own length
             (`utterance`): other states, and about ten times less work on 3 s. Others ignore it.
+        progress: a bar over the bytes of a download.
 
     Raises:
         ModelError: there is no such model, or it cannot be loaded, or not all of its weights.
     """
     if model in DESCRIPTORS:
         return Encoder(*load_descriptor(model, input_norm, random_init, revision, precision))
-    checkpoint = find_checkpoint(model, revision, random_init is None, others=DESCRIPTORS)
+    checkpoint = find_checkpoint(
+        model, revision, random_init is None, others=DESCRIPTORS, progress=progress
+    )
     seed = 0 if checkpoint.folder is None and random_init is None else random_init
     with quiet():
         config = read_config(checkpoint)
@@ -79,6 +84,7 @@ def load_encoder(
         "normalised": normalise,  # what the checkpoint said, where it was asked
         "whisper_context": whisper_context if config.model_type == "whisper" else None,
         "layer_convention": LAYER_CONVENTION,
+        "files_sha256": dict(checkpoint.sha256),
         "versions": {name: version(name) for name in ("transformers", "torch")},
     }
     network.to(device)

@@ -5,7 +5,6 @@ left out: weights that the architecture has no place for belong to another model
 """
 
 import hashlib
-import json
 import logging
 import re
 import zipfile
@@ -25,10 +24,10 @@ from lsmprobe.extraction.checkpoints import (
     refuse_adapter_beside,
     shown,
 )
+from lsmprobe.extraction.hub import WEIGHTS, weights_here
 from lsmprobe.impostors import HEAD, impostor
 
 NOT_SAVED = "masked_spec_embed"  # stands for masked frames in pre-training; random if missing
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there is read
 # How peft and loralib name what they add to a layer, and the layer to which they add it.
 UNMERGED = re.compile(r"(^|\.)(lora_|base_layer\.|base_model\.model\.)")
 ATTENTION_ADAPTER = ".adapter_layer."  # of MMS
@@ -73,29 +72,23 @@ def weight_files(checkpoint: Checkpoint) -> list[Path]:
     Raises:
         ModelError: there are none, or not all that the index lists.
     """
-    folder = checkpoint.folder
-    assert folder is not None
+    assert checkpoint.folder is not None
     for name in WEIGHTS:
-        if (folder / name).exists():
-            return [folder / name]
-        index = folder / f"{name}.index.json"
-        if index.exists():
+        if (index := checkpoint.folder / f"{name}.index.json").exists():
             refuse_impostor(checkpoint, index)
-            with in_one_line(f"{checkpoint.name}: its {index.name} cannot be read"):
-                listed = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-            for file in listed:
-                if Path(file).name != file:
-                    raise ModelError(f"{checkpoint.name}: {index.name} lists {file!r}, no name.")
-                if not (folder / file).exists():
-                    raise ModelError(
-                        f"{checkpoint.name} lacks {file}, which its {index.name} lists; copy or "
-                        "download it again."
-                    )
-            return [index, *(folder / file for file in listed)]
-    raise ModelError(
-        f"{checkpoint.name} has no weights: expected {' or '.join(WEIGHTS)}, whole or in shards "
-        "with an index, as `save_pretrained` writes them. Or use --random-init."
-    )
+    files = weights_here(checkpoint.folder)
+    if files is None:
+        raise ModelError(
+            f"{checkpoint.name} has no weights: expected {' or '.join(WEIGHTS)}, whole or in "
+            "shards with an index, as `save_pretrained` writes them. Or use --random-init."
+        )
+    for file in files:
+        if not file.exists():
+            raise ModelError(
+                f"{checkpoint.name} lacks {file.name}, which its {files[0].name} lists; copy or "
+                "download it again."
+            )
+    return files
 
 
 def refuse_impostor(checkpoint: Checkpoint, file: Path) -> None:

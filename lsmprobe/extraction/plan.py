@@ -28,6 +28,7 @@ from lsmprobe.extraction.ahead import DECODERS
 from lsmprobe.extraction.encoder import Encoder
 from lsmprobe.extraction.load import load_encoder
 from lsmprobe.machine import choose_device
+from lsmprobe.progress import Progress, silent
 from lsmprobe.version import __version__
 
 log = logging.getLogger(__name__)
@@ -86,8 +87,8 @@ def planned_utterances(config: ExtractConfig, samples: np.ndarray | None = None)
     return _with_samples(table, samples)
 
 
-def chosen_encoder(config: ExtractConfig) -> Encoder:
-    """The encoder that the settings name, ready to run."""
+def chosen_encoder(config: ExtractConfig, progress: Progress = silent) -> Encoder:
+    """The encoder that the settings name, downloaded if it must be, and ready to run."""
     return load_encoder(
         config.model,
         device=choose_device(config.device),
@@ -96,6 +97,7 @@ def chosen_encoder(config: ExtractConfig) -> Encoder:
         revision=config.revision,
         input_norm=config.input_norm,
         whisper_context=config.whisper_context,
+        progress=progress,
     )
 
 
@@ -123,17 +125,20 @@ def chosen_selection(config: ExtractConfig, encoder: Encoder) -> Selection:
 
 
 def planned_cache(
-    config: ExtractConfig, utterances: pd.DataFrame | None = None
+    config: ExtractConfig,
+    utterances: pd.DataFrame | None = None,
+    progress: Progress = silent,
 ) -> tuple[Encoder, CachePlan]:
     """The model, and everything that decides what the cache looks like.
 
     Args:
         config: what is extracted.
         utterances: as `planned_utterances` found them, where they were read before.
+        progress: a bar over the bytes of a download.
     """
     if utterances is None:
         utterances = planned_utterances(config)
-    encoder = chosen_encoder(config)
+    encoder = chosen_encoder(config, progress)
     return encoder, plan_of(config, encoder, _long_enough(config, utterances, encoder))
 
 

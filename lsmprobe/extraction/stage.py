@@ -121,7 +121,7 @@ def extract(
     """
     started = time.monotonic()
     keep_freed_memory()
-    encoder, plan = planned_cache(config, utterances)
+    encoder, plan = planned_cache(config, utterances, progress)
     planned = planned_files(config.cache_path, plan, config.part_of_n, config.replace)
 
     def labels() -> None:
