@@ -179,6 +179,9 @@ class Extraction(CorpusConfig):
     """Random weights from this seed instead of the checkpoint's: the control."""
     revision: str | None = None
     """A branch, tag or commit of the Hugging Face repository; otherwise the table's."""
+    adapter: str | None = None
+    """The language whose attention adapters MMS runs with, such as deu; by default those inside its
+    weights."""
     whisper_context: WhisperContext = "window"
     """What Whisper sees: 30 s windows, as it was trained, or the utterance's own length."""
     input_norm: InputNorm = "checkpoint"
@@ -261,6 +264,8 @@ class ExtractConfig(Extraction, _ModelOnDataset):
         model = model_name(self.model)
         if self.revision is not None:
             model = "@".join((model, self.revision.replace("/", "--")))
+        if self.adapter is not None:
+            model = f"{model}+{self.adapter}"
         if self.random_init is not None:
             model = f"{model}-random{self.random_init}"
         return self.cache_dir / model / f"{self.corpus_name(self.dataset)}.h5"

@@ -242,6 +242,55 @@ def test_an_adapter_behind_the_last_block_is_left_out_and_said(family, tmp_path,
     torch.testing.assert_close(last, seen[0][: len(last)], rtol=0, atol=1e-5)
 
 
+# Attention adapters of a language (MMS)
+
+
+@pytest.fixture
+def mms(copy):
+    """A model that transcribes, with the adapters of one more language beside it."""
+    folder = copy("mms")
+    torch.manual_seed(4)
+    model = transformers.Wav2Vec2ForCTC(transformers.Wav2Vec2Config.from_pretrained(folder))
+    model.save_pretrained(folder)
+    torch.manual_seed(5)
+    german = {name: torch.randn_like(each) for name, each in model._get_adapters().items()}
+    save_file(german, folder / "adapter.deu.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("language", [None, "deu"])
+def test_the_adapters_of_a_language_are_those_that_transformers_loads(language, mms, caplog):
+    [waveform] = noise(9_000)
+    model = transformers.Wav2Vec2ForCTC.from_pretrained(mms).eval()
+    if language:
+        model.load_adapter(language, local_files_only=True)
+    with caplog.at_level(logging.INFO):
+        encoder = load_encoder(str(mms), adapter=language, input_norm="none")
+    with torch.no_grad():
+        expected = model.wav2vec2(torch.from_numpy(waveform)[None]).last_hidden_state[0]
+    torch.testing.assert_close(encoder.hidden_states([waveform])[0][-1], expected)
+    assert encoder.identity.get("adapter") == language
+    assert ("those inside its weights are used" in caplog.text) == (language is None)
+
+
+def test_an_adapter_that_is_not_there_or_does_not_fit_is_one_line(mms, copy):
+    refused(mms, r"mine has no adapter\.fra\.safetensors; there is adapter\.deu", adapter="fra")
+    refused(mms, r"--adapter is '\.\./deu'; expected a language", adapter="../deu")
+    refused(mms, "with random weights has no attention adapters", adapter="deu", random_init=0)
+    german = mms / "adapter.deu.safetensors"
+    weights = load_file(german)
+    first = next(name for name in weights if "adapter_layer" in name)
+    save_file({**weights, first: torch.ones(3, 3)}, german)
+    refused(mms, "adapter.deu.safetensors of mine does not fit the model", adapter="deu")
+    save_file({name: each for name, each in weights.items() if name != first}, german)
+    refused(mms, r"holds \d+ weights of attention adapters; expected the \d+ ", adapter="deu")
+    german.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    refused(mms, "^adapter.deu.safetensors of mine is a Git LFS pointer", adapter="deu")
+    refused(copy(), "mine has no attention adapters; leave --adapter out", adapter="deu")
+    with pytest.raises(ModelError, match="toy has no attention adapters"):
+        load_encoder("toy", adapter="deu")
+
+
 # Preprocessors of other models
 
 

@@ -37,7 +37,7 @@ HOMES = {  # a library -> the packages or modules where it is at home
     "tyro": {"cli", "config"},
     "pooch": {"corpora.download"},
     "psutil": {"machine"},
-    "safetensors": {"results"},
+    "safetensors": {"results", "extraction.network"},
     "distributed": {"cluster"},
     "dask_jobqueue": {"cluster"},
 }

@@ -224,6 +224,20 @@ def test_an_adapter_of_a_repository_is_refused(server):
     refused("someone/small holds an adapter", model=MODEL)
 
 
+def test_the_adapters_of_a_language_are_fetched_or_named(server, tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    server.folders[MODEL] = make_checkpoint(tmp_path / "mms", FAMILIES["mms"])
+    own = load_encoder(MODEL).backbone.network.state_dict()
+    adapters = {name: torch.ones_like(own[name]) for name in own if "adapter_layer" in name}
+    save_file(adapters, tmp_path / "mms" / "adapter.deu.safetensors")
+    refused(r"no file adapter\.due\.safetensors; did you mean adapter\.deu", adapter="due")
+    network = load_encoder(MODEL, adapter="deu").backbone.network
+    for name in adapters:
+        assert torch.equal(network.state_dict()[name], adapters[name])
+
+
 def test_one_bar_counts_the_bytes_that_are_fetched(server, published):
     shown = io.StringIO()
     bars = []

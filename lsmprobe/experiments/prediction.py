@@ -131,6 +131,7 @@ def recorded_encoder(identity: Mapping[str, Any], model: str | None, device: str
         revision=None if model else identity.get("revision"),
         input_norm=identity["input_norm"],
         whisper_context=identity.get("whisper_context") or "window",
+        adapter=identity.get("adapter"),
     )
     found, expected = (each.get("weights_sha256") for each in (encoder.identity, identity))
     if found != expected:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lsmprobe.errors import ModelError
+from lsmprobe.errors import ModelError, nearest
 from lsmprobe.progress import Progress, silent
 
 PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")  # either says it
@@ -73,7 +73,7 @@ def snapshot(
                     "or give a local folder."
                 ) from error
         else:
-            names = wanted(hub_id, commit, sizes, weights, extra)
+            names = wanted(hub_id, sizes, weights, extra)
             sizes = {name: sizes[name] for name in names}
             folder = download(hub_id, revision, commit, sizes, progress)
     files = [folder / name for name in (*DESCRIPTIONS, *extra) if (folder / name).exists()]
@@ -144,12 +144,14 @@ def is_gated(hub_id: str) -> str:
 
 
 def wanted(
-    hub_id: str, commit: str, listed: Mapping[str, Any], weights: bool, extra: Sequence[str]
+    hub_id: str, listed: Mapping[str, Any], weights: bool, extra: Sequence[str]
 ) -> list[str]:
     """The files to be fetched, of those that are listed; `config.json` comes last."""
     for name in extra:
         if name not in listed:
-            raise ModelError(f"{hub_id} has no file {name} at commit {commit}.")
+            kind = name.partition(".")[0]
+            alike = [each for each in listed if each.startswith(f"{kind}.")]
+            raise ModelError(f"{hub_id} has no file {name}; {nearest(name, alike)}")
     names = [*extra, *(name for name in DESCRIPTIONS if name in listed)]
     for name in WEIGHTS if weights else ():
         if name in listed:

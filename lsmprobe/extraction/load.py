@@ -1,11 +1,14 @@
 """A name -> an encoder, ready to run, and what identifies it."""
 
+import logging
+import re
 from importlib.metadata import version
 from typing import Any
 
 import torch
 
 from lsmprobe.config import InputNorm, Precision, WhisperContext
+from lsmprobe.errors import ModelError
 from lsmprobe.extraction.backbones import (
     Backbone,
     ConvolutionBackbone,
@@ -21,13 +24,20 @@ from lsmprobe.extraction.checkpoints import (
 from lsmprobe.extraction.descriptors import DESCRIPTORS, load_descriptor
 from lsmprobe.extraction.encoder import Encoder
 from lsmprobe.extraction.exactness import batches_exactly
-from lsmprobe.extraction.network import random_network, read_network, weights_sha256
+from lsmprobe.extraction.network import (
+    adapter_file,
+    random_network,
+    read_network,
+    use_attention_adapter_,
+    weights_sha256,
+)
 from lsmprobe.progress import Progress, silent
 
 LAYER_CONVENTION = (
     "layer 0 enters the first Transformer block, layer l in 1..L is what block l puts out, "
     "layer L is last_hidden_state (after the final LayerNorm where the model has one)"
 )
+log = logging.getLogger(__name__)
 
 
 def load_encoder(
@@ -39,6 +49,7 @@ def load_encoder(
     revision: str | None = None,
     input_norm: InputNorm = "checkpoint",
     whisper_context: WhisperContext = "window",
+    adapter: str | None = None,
     progress: Progress = silent,
 ) -> Encoder:
     """A frozen speech model, ready to run.
@@ -54,21 +65,37 @@ def load_encoder(
             so, never, or always.
         whisper_context: Whisper on windows of 30 s, as it was trained, or on the audio's own length
             (`utterance`): other states, and about ten times less work on 3 s. Others ignore it.
+        adapter: of MMS, the language whose attention adapters are used, such as `deu`, instead of
+            those inside the weights.
         progress: a bar over the bytes of a download.
 
     Raises:
         ModelError: there is no such model, or it cannot be loaded, or not all of its weights.
     """
+    if adapter is not None:
+        refuse_adapter(model, adapter, random_init)
     if model in DESCRIPTORS:
         return Encoder(*load_descriptor(model, input_norm, random_init, revision, precision))
     checkpoint = find_checkpoint(
-        model, revision, random_init is None, others=DESCRIPTORS, progress=progress
+        model,
+        revision,
+        random_init is None,
+        others=DESCRIPTORS,
+        extra=[adapter_file(adapter)] if adapter else [],
+        progress=progress,
     )
     seed = 0 if checkpoint.folder is None and random_init is None else random_init
     with quiet():
         config = read_config(checkpoint)
         extractor = read_extractor(checkpoint, config, input_norm)
         network = read_network(checkpoint, config) if seed is None else random_network(config, seed)
+    if adapter is not None:
+        use_attention_adapter_(network, checkpoint, adapter)
+    elif seed is None and getattr(config, "adapter_attn_dim", None):
+        said = (
+            "%s has attention adapters; those inside its weights are used (--adapter LANG: others)"
+        )
+        log.info(said, checkpoint.name)
     network.eval().requires_grad_(False)
     says_so = bool(getattr(extractor, "do_normalize", False))
     normalise = input_norm == "zscore" or (input_norm == "checkpoint" and says_so)
@@ -84,6 +111,7 @@ def load_encoder(
         "normalised": normalise,  # what the checkpoint said, where it was asked
         "whisper_context": whisper_context if config.model_type == "whisper" else None,
         "layer_convention": LAYER_CONVENTION,
+        **({"adapter": adapter} if adapter else {}),
         "files_sha256": dict(checkpoint.sha256),
         "versions": {name: version(name) for name in ("transformers", "torch")},
     }
@@ -99,3 +127,19 @@ def load_encoder(
     encoder.batches_exactly = batches_exactly(encoder)  # in float32, before the cast
     network.to(getattr(torch, precision))
     return encoder
+
+
+def refuse_adapter(model: str, adapter: str, random_init: int | None) -> None:
+    """Attention adapters where there can be none.
+
+    Raises:
+        ModelError: descriptors and random weights have none; a language is a name.
+    """
+    if model in DESCRIPTORS or model == "toy" or random_init is not None:
+        what = model if random_init is None else f"{model} with random weights"
+        raise ModelError(f"{what} has no attention adapters; leave --adapter {adapter} out.")
+    if not re.fullmatch(r"\w[\w-]*", adapter):
+        raise ModelError(
+            f"--adapter is {adapter!r}; expected a language as its file calls it, such as deu of "
+            f"{adapter_file('deu')}."
+        )

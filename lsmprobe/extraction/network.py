@@ -66,6 +66,44 @@ def read_network(checkpoint: Checkpoint, config: Any) -> Any:
     return network
 
 
+def use_attention_adapter_(network: Any, checkpoint: Checkpoint, language: str) -> None:
+    """Put the attention adapters of a language (MMS) in the place of those inside the weights.
+
+    Raises:
+        ModelError: the model has none, or the file is not there, or its weights do not fit.
+    """
+    from safetensors.torch import load_file
+
+    assert checkpoint.folder is not None
+    file = checkpoint.folder / adapter_file(language)
+    places = {name for name in network.state_dict() if ATTENTION_ADAPTER in name}
+    if not places:
+        raise ModelError(f"{checkpoint.name} has no attention adapters; leave --adapter out.")
+    if not file.exists():
+        there = [each.name for each in checkpoint.folder.glob(adapter_file("*"))]
+        raise ModelError(
+            f"{checkpoint.name} has no {file.name}; there is {', '.join(sorted(there)) or 'none'}."
+        )
+    refuse_impostor(checkpoint, file)
+    with in_one_line(f"{shown(checkpoint, file)} cannot be read"):
+        written = {
+            without_prefix(network, name): values for name, values in load_file(file).items()
+        }
+    own = {name: values.float() for name, values in written.items() if ATTENTION_ADAPTER in name}
+    if own.keys() != places:
+        raise ModelError(
+            f"{shown(checkpoint, file)} holds {len(own)} weights of attention adapters; expected "
+            f"the {len(places)} of the model."
+        )
+    with in_one_line(f"{shown(checkpoint, file)} does not fit the model"):
+        network.load_state_dict(own, strict=False)
+
+
+def adapter_file(language: str) -> str:
+    """As MMS calls the attention adapters of a language."""
+    return f"adapter.{language}.safetensors"
+
+
 def weight_files(checkpoint: Checkpoint) -> list[Path]:
     """The files that are read: one with the weights, or an index and the files that it lists.
 

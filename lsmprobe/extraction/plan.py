@@ -97,6 +97,7 @@ def chosen_encoder(config: ExtractConfig, progress: Progress = silent) -> Encode
         revision=config.revision,
         input_norm=config.input_norm,
         whisper_context=config.whisper_context,
+        adapter=config.adapter,
         progress=progress,
     )
 
