@@ -18,6 +18,7 @@ import tyro
 
 from lsmprobe.commands import COMMANDS, GROUPS, Run
 from lsmprobe.errors import LsmprobeError, one_line
+from lsmprobe.version import __version__
 
 # --force and no --no-force; `check emodb` and no `command:check emodb`
 FLAGS = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes)
@@ -33,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands: dict[str, Any] = {name: config for name, (config, _) in COMMANDS.items()}
     commands |= {name: _group(*group) for name, group in GROUPS.items()}
     arguments = _with_first_command(list(sys.argv[1:] if arguments is None else arguments))
+    if arguments == ["--version"]:
+        print(f"lsmprobe {__version__}")
+        return
     _exit_with(
         lambda: tyro.extras.subcommand_cli_from_dict(
             commands,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lsmprobe.cli import main
+from lsmprobe.version import __version__
 
 ROOT = Path(__file__).parents[1]
 MAIN = "from lsmprobe.cli import main; main()"
@@ -49,6 +50,11 @@ def refused(*arguments, cwd=None, after=()):
     assert all(one.startswith(start) for one, start in zip(told, after, strict=True))
     assert line.startswith("lsmprobe: ")
     return line
+
+
+def test_the_version_is_said(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out == f"lsmprobe {__version__}\n"
 
 
 @pytest.mark.parametrize("script", ["extract", "probe"])
