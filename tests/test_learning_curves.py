@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.config import ProbeConfig
 from lsmprobe.errors import SettingsError, TrainingError
 from lsmprobe.experiments.learning_curves import doubling, learning_curve
@@ -17,7 +16,7 @@ QUICK = {"epochs": 2, "hidden": 8, "device": "cpu"}
 
 @pytest.fixture
 def curve_of(tmp_path, planted_cache):
-    cache = FeatureCache(planted_cache())
+    cache = planted_cache()  # a path is as good as a cache
 
     def make(**settings):
         given = {"layer": 3, "runs": 2, "results_dir": tmp_path / "results", **QUICK, **settings}

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 @checked
 def learning_curve(
-    cache: FeatureCache,
+    cache: FeatureCache | str | Path,
     *,
     sizes: Sequence[int] | None = None,
     head: str = "linear",
@@ -56,7 +56,7 @@ def learning_curve(
     stops no other: the log names it, and it is not in the table.
 
     Args:
-        cache: whose utterances.
+        cache: whose utterances, or its path.
         sizes: numbers of training speakers; by default 1, 2, 4, ... and all.
         head: what is trained.
         layer: that Linear and Non-Linear read: by default the last; `all` makes a curve of each.
@@ -79,6 +79,7 @@ def learning_curve(
         LsmprobeError: a split with several test sets, a size that cannot be, or as `probe`;
             or every run fails.
     """
+    cache = FeatureCache.of(cache)
     config = ProbeConfig(
         model=(cache.model,),
         dataset=(cache.corpus,),

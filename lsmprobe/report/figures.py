@@ -339,12 +339,17 @@ def draw_health(health: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return _over_layers(ax, health["layer"], legend=True, own=own)
 
 
-def draw_projection(points: pd.DataFrame, colour: str = "emotion", ax: Axes | None = None) -> Axes:
+@checked
+def draw_projection(
+    points: pd.DataFrame,
+    colour: Literal["emotion", "speaker", "gender", "sentence"] = "emotion",
+    ax: Axes | None = None,
+) -> Axes:
     """The utterances of a layer in two dimensions.
 
     Args:
         points: what `project_layer` returned.
-        colour: the column that colours them: emotion, speaker, gender or sentence.
+        colour: the column that colours them.
         ax: where to draw; by default a new figure.
     """
     own, ax = ax is None, ax or _axes()
