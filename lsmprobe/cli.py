@@ -112,6 +112,7 @@ def _exit_with(read_flags: Callable[[], Any]) -> None:
         sys.exit(f"lsmprobe: {name} cannot be written or read: {error.strerror}.")
     except KeyboardInterrupt:
         print(
-            "lsmprobe: stopped; what was done is kept, the same command continues.", file=sys.stderr
+            "lsmprobe: stopped. Finished work is kept; run the same command to continue.",
+            file=sys.stderr,
         )
         sys.exit(INTERRUPTED)

@@ -455,7 +455,7 @@ class BaselineConfig(CorpusConfig, _Dataset):
     batch_size: Annotated[int, Within(1, 1_000_000)] = 48
     """Utterances per step."""
     lr: Annotated[float, Within(1e-12, 100)] = 1e-4
-    """Adam's learning rate; from the sixth epoch on it falls by 15 % each epoch."""
+    """Adam's learning rate; from the sixth epoch on it falls by 15% each epoch."""
     weight_decay: Annotated[float, Within(0, 100)] = 5e-7
     """Adam's (coupled) weight decay."""
     frequency_mask: Annotated[int, Within(0, 128)] = 24

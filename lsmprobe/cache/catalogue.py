@@ -13,6 +13,7 @@ from lsmprobe.cache.parts import (
     PART_NAME,
     cache_files,
     cache_paths,
+    names_of,
     part_of,
     part_path,
     replacement_path,
@@ -140,7 +141,8 @@ def _where_labels_are(cache: FeatureCache) -> str:
 def _row(path: Path) -> dict[str, Any]:
     """A cache in the list of all."""
     nbytes = sum(file.stat().st_size for file in cache_files(path))
-    row = {"model": path.parent.name, "corpus": path.stem, "gigabytes": _rounded(nbytes / 1e9)}
+    model, corpus = names_of(path)
+    row = {"model": model, "corpus": corpus, "gigabytes": _rounded(nbytes / 1e9)}
     replaced = _being_replaced(path)
     try:
         cache = FeatureCache(path, allow_unfinished=True)

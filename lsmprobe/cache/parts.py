@@ -20,6 +20,11 @@ from lsmprobe.errors import CacheError
 PART_NAME = re.compile(r"(?P<cache>.+)\.(?:part-(?P<number>\d+)-of-(?P<of>\d+)|added-\d+)\.h5")
 
 
+def names_of(path: Path) -> tuple[str, str]:
+    """The model and the corpus that a cache lies under: CACHE_DIR/MODEL/CORPUS.h5."""
+    return path.parent.name, path.stem
+
+
 def part_path(path: Path, number: int, count: int) -> Path:
     """Where part `number` (from 0) of `count` of a cache lies."""
     return path.with_name(f"{path.stem}.part-{number:02d}-of-{count:02d}.h5")

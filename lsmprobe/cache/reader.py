@@ -16,7 +16,7 @@ from lsmprobe.cache.codecs import codec_of
 from lsmprobe.cache.file import CacheFile
 from lsmprobe.cache.labels import labels_of, with_labels
 from lsmprobe.cache.layout import PLANNED, table_of
-from lsmprobe.cache.parts import check_parts, open_files, part_of
+from lsmprobe.cache.parts import check_parts, names_of, open_files, part_of
 from lsmprobe.cache.plan import decisive
 from lsmprobe.cache.selection import Selection, numbers
 from lsmprobe.errors import CacheError
@@ -89,13 +89,13 @@ class FeatureCache:
 
     @property
     def model(self) -> str:
-        """The name that it lies under: CACHE_DIR/MODEL/CORPUS.h5."""
-        return self.path.parent.name
+        """The name that it lies under, see `names_of`."""
+        return names_of(self.path)[0]
 
     @property
     def corpus(self) -> str:
         """As `model`."""
-        return self.path.stem
+        return names_of(self.path)[1]
 
     def __repr__(self) -> str:
         return f"<FeatureCache {self.path}: {', '.join(self._described().values())}>"

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 
 from lsmprobe.cache.labels import read_own_labels, with_labels
-from lsmprobe.cache.parts import cache_paths
+from lsmprobe.cache.parts import cache_paths, names_of
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.verify import verify_once
 from lsmprobe.config import ProbeConfig, dataset_name, label_map, model_name
@@ -137,7 +137,7 @@ def find_caches(config: ProbeConfig) -> list[tuple[str, str, Path]]:
     Raises:
         CacheError: a named cache is missing, or the folder holds none.
     """
-    there = {(path.parent.name, path.stem): path for path in cache_paths(config.cache_dir)}
+    there = {names_of(path): path for path in cache_paths(config.cache_dir)}
     if not there:
         raise CacheError(
             f"{config.cache_dir} holds no cache; run lsmprobe extract first, or name its "
