@@ -14,6 +14,7 @@ install_import_hook("lsmprobe", "beartype.beartype")
 import lsmprobe  # noqa: F401  before torch, which reads once how its threads are to wait
 
 # isort: split
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -87,27 +88,45 @@ def write_cache(path, table, states, *, store="frames", dtype="float16", identit
     return path
 
 
+def planted(path, layer, strength, **kwargs):
+    """A cache in which one layer holds the emotion, linearly, and no other layer holds it."""
+    generator = torch.Generator().manual_seed(1)
+    directions = torch.nn.functional.normalize(torch.randn(4, 16, generator=generator))
+    names = ["anger", "happiness", "neutrality", "sadness"]
+    rows = [(f"s{s:02d}", e) for s in range(10) for e in range(4) for _ in range(4)]
+    lengths = torch.randint(5, 10, (len(rows),), generator=generator).tolist()
+    states = []
+    for (_, emotion), length in zip(rows, lengths, strict=True):
+        hidden = torch.randn(6, length, 16, generator=generator)
+        hidden[layer] += strength * directions[emotion]
+        states.append(hidden)
+    table = utterance_table([s for s, _ in rows], [names[e] for _, e in rows], lengths)
+    return write_cache(path, table, states, **kwargs)
+
+
+@pytest.fixture(scope="session")
+def planted_caches(tmp_path_factory):
+    """Those that were made already: a copy costs a hundredth of writing one."""
+    return tmp_path_factory.mktemp("planted"), {}
+
+
 @pytest.fixture
-def planted_cache(tmp_path):
+def planted_cache(tmp_path, planted_caches):
     """Make a cache in which one layer holds the emotion, linearly, and no other layer holds it.
 
     10 speakers x 4 emotions x 4 utterances of 5 to 9 frames; layers 0 to 5; unit noise everywhere,
     and in the planted layer a direction of its own per emotion.
     """
+    shared, made = planted_caches
 
     def make(layer=3, folder=tmp_path / "cache", strength=2.0, **kwargs):
-        generator = torch.Generator().manual_seed(1)
-        directions = torch.nn.functional.normalize(torch.randn(4, 16, generator=generator))
-        names = ["anger", "happiness", "neutrality", "sadness"]
-        rows = [(f"s{s:02d}", e) for s in range(10) for e in range(4) for _ in range(4)]
-        lengths = torch.randint(5, 10, (len(rows),), generator=generator).tolist()
-        states = []
-        for (_, emotion), length in zip(rows, lengths, strict=True):
-            hidden = torch.randn(6, length, 16, generator=generator)
-            hidden[layer] += strength * directions[emotion]
-            states.append(hidden)
-        table = utterance_table([s for s, _ in rows], [names[e] for _, e in rows], lengths)
-        return write_cache(folder / "planted" / "made.h5", table, states, **kwargs)
+        asked = repr((layer, strength, sorted(kwargs.items())))
+        if asked not in made:
+            path = shared / str(len(made)) / "planted" / "made.h5"
+            made[asked] = planted(path, layer, strength, **kwargs)
+        target = folder / "planted" / "made.h5"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copyfile(made[asked], target))
 
     return make
 
