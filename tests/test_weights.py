@@ -208,7 +208,7 @@ def test_results_of_another_cache_are_not_mistaken_for_this_one(tmp_path, plante
     results = probed(tmp_path, epochs=1)
     other = FeatureCache(planted_cache(folder=tmp_path / "other", identity={"model": "n"}))
     for function in (layer_shares, layer_drops):
-        with pytest.raises(ResultsError, match=r"no Multi-Layer run on .*; run probe\.py"):
+        with pytest.raises(ResultsError, match=r"no Multi-Layer run on .*; run lsmprobe probe"):
             function(other, results)
 
 
