@@ -62,6 +62,10 @@ if TYPE_CHECKING:
     from lsmprobe.report.page import show as show
     from lsmprobe.report.transfer import transfer_layers as transfer_layers
     from lsmprobe.report.transfer import transfer_matrix as transfer_matrix
+    from lsmprobe.results.breakdown import confusion_of as confusion_of
+    from lsmprobe.results.breakdown import largest_errors as largest_errors
+    from lsmprobe.results.breakdown import scores_by_group as scores_by_group
+    from lsmprobe.results.breakdown import scores_by_output as scores_by_output
     from lsmprobe.results.comparison import compare_records as compare_records
     from lsmprobe.results.comparison import compare_runs as compare_runs
     from lsmprobe.results.records import load_predictions as load_predictions
@@ -119,6 +123,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "report.page": ["show"],
         "report.transfer": ["transfer_layers", "transfer_matrix"],
+        "results.breakdown": [
+            "confusion_of",
+            "largest_errors",
+            "scores_by_group",
+            "scores_by_output",
+        ],
         "results.comparison": ["compare_records", "compare_runs"],
         "results.records": ["load_predictions", "load_results"],
         "results.score_table": ["score_table"],

@@ -17,9 +17,11 @@ from lsmprobe.config import (
     DemoConfig,
     ExportCacheConfig,
     ExtractGridConfig,
+    FindResultsConfig,
     GetCorpusConfig,
     ListCachesConfig,
     ListCorporaConfig,
+    ListResultsConfig,
     MakeSplitConfig,
     MergeCacheConfig,
     PredictConfig,
@@ -27,6 +29,7 @@ from lsmprobe.config import (
     ProbeConfig,
     PruneCachesConfig,
     ReportConfig,
+    ScoresConfig,
     SensitivityCommand,
     SensitivityConfig,
     SlurmScriptConfig,
@@ -162,12 +165,51 @@ def predict_command(config: PredictConfig) -> None:
     import json
 
     from lsmprobe.experiments.prediction import as_json, predict
+    from lsmprobe.results.find import find_run
 
-    table = predict(config.run, config.files, model=config.model, device=config.device)
+    run = find_run(config.run, config.results_dir)
+    table = predict(run, config.files, model=config.model, device=config.device)
     if config.json:
         print(json.dumps(as_json(table), indent=1))
     else:
         print(table.to_string(index=False, float_format="{:.3f}".format))
+
+
+def scores_command(config: ScoresConfig) -> None:
+    """Break the scores of runs down, print them and write them."""
+    from lsmprobe.report.recorded_caches import Caches
+    from lsmprobe.report.scores_of_run import (
+        experiments_named,
+        format_items,
+        items_of_runs,
+        save_scores,
+    )
+
+    caches = Caches(config.cache_dir)
+    for records in experiments_named(config.runs, config.results_dir):
+        name = records[0]["experiment"]
+        folder = (config.out or config.results_dir / "scores") / name
+        items = items_of_runs(records, caches=caches, by=config.by, folder=folder)
+        print(format_items(items), end="\n\n")
+        print(save_scores(items, folder), flush=True)
+
+
+def list_results_command(config: ListResultsConfig) -> None:
+    """Print the experiments of a folder."""
+    from lsmprobe.report.results_list import list_lines
+    from lsmprobe.results.records import load_results
+
+    results = load_results(config.results_dir)
+    if results.empty:
+        raise LsmprobeError(f"{config.results_dir} holds no readable record; probe first.")
+    print(*map(one_line, list_lines(results)), sep="\n")
+
+
+def find_results_command(config: FindResultsConfig) -> None:
+    """Print the records that a name means."""
+    from lsmprobe.results.find import find_runs
+
+    print(*find_runs(config.name, config.results_dir), sep="\n")
 
 
 def report_command(config: ReportConfig) -> None:
@@ -407,6 +449,7 @@ COMMANDS: dict[str, tuple[type, Run]] = {
     "baseline": (BaselineCommand, baseline_command),
     "sensitivity": (SensitivityCommand, sensitivity_command),
     "transfer": (TransferCommand, transfer_command),
+    "scores": (ScoresConfig, scores_command),
     "predict": (PredictConfig, predict_command),
     "report": (ReportConfig, report_command),
     "demo": (DemoConfig, demo_command),
@@ -432,6 +475,13 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[type, Run]]]] = {
         {
             "audit": (AuditConfig, audit_command),
             "make": (MakeSplitConfig, make_split_command),
+        },
+    ),
+    "results": (
+        "Results: list the experiments of a folder, or find the records that a name means.",
+        {
+            "ls": (ListResultsConfig, list_results_command),
+            "find": (FindResultsConfig, find_results_command),
         },
     ),
     "cache": (

@@ -21,7 +21,11 @@ FeatureNorm = Literal["none", "zscore", "layernorm"]  # those of probing/table
 STANDARDISING: tuple[FeatureNorm, ...] = ("zscore",)  # with statistics of a training set
 StoreDtype = Literal["float32", "bfloat16", "float16", "int8"]  # those of cache/codecs
 Seed = Annotated[int, Within(0, 2**32)]
-HEAD_NAMES = ["linear", "nonlinear", "multilayer"]  # those of probing/table, which adds to it
+HEAD_NAMES = [  # those of probing/table, which adds to it
+    *("linear", "nonlinear", "multilayer"),
+    *("multilayer-means", "weighted-mean", "mean-std", "attentive"),
+    *("logistic", "svm", "knn", "ridge"),
+]
 
 
 C = TypeVar("C", bound="Config")
@@ -353,7 +357,9 @@ class ProbeConfig(Config):
     """The corpora, as named at extraction; none or `all`: every one in the cache folder."""
     head: str = "all"
     """linear, nonlinear, multilayer, or all of these. Linear and Non-Linear read one layer,
-    Multi-Layer a learned weighting of all of them."""
+    Multi-Layer a learned weighting of all of them. Further ones: multilayer-means and weighted-mean
+    (every layer, over means), mean-std and attentive (frames), and without epochs logistic, svm,
+    knn, ridge (means of one layer; logistic is the quickest first result)."""
     layer: int | Literal["all"] | None = None
     """The layer that Linear and Non-Linear read, or all in one sweep; by default the last."""
     runs: Annotated[int, Within(1, 1000)] = 3
@@ -551,13 +557,59 @@ def as_kind(config: Config, kind: type[C]) -> C:
 
 
 @dataclass(frozen=True)
+class ScoresConfig(Config):
+    """What records hold: confusion matrix, scores by class and by group, the worst errors."""
+
+    runs: Positional[tuple[str, ...]]
+    """Records; or what is in their names (emodb/linear-layer12), or the numbers of runs or
+    experiments as lsmprobe results ls shows them; all runs of an experiment are shown together."""
+    results_dir: Path = Path("results")
+    """Where lsmprobe probe wrote its records."""
+    cache_dir: Path = Path("cache")
+    """Where the caches are: they know gender, sentence, duration and the places of clips."""
+    by: tuple[str, ...] = ()
+    """Further columns of the table of utterances to group by."""
+    out: Path | None = None
+    """Tables (Markdown, CSV) and the figure are written in here, a folder for each experiment;
+    otherwise RESULTS_DIR/scores."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.runs:
+            raise SettingsError(
+                "scores got no run; name one or more (lsmprobe results ls lists what is there)."
+            )
+
+
+@dataclass(frozen=True)
+class ListResultsConfig(Config):
+    """List the experiments of a folder of results, a line each."""
+
+    results_dir: Path = Path("results")
+    """Where lsmprobe probe wrote its records."""
+
+
+@dataclass(frozen=True)
+class FindResultsConfig(Config):
+    """Print the paths of the records that a short name means."""
+
+    name: str
+    """What is in their names (emodb/linear-layer12), or the number of a run or an experiment."""
+    results_dir: Path = Path("results")
+    """Where lsmprobe probe wrote its records."""
+
+
+@dataclass(frozen=True)
 class PredictConfig(Config):
     """Label new audio with the head of a finished run and its encoder."""
 
     run: Path
-    """The run's record, RESULTS_DIR/MODEL/CORPUS/....json; its head lies beside it."""
+    """The run's record, RESULTS_DIR/MODEL/CORPUS/....json, whose head lies beside it; or a part of
+    its name that only it has, such as its last digits."""
     files: Positional[tuple[Path, ...]]
     """Audio files."""
+    results_dir: Path = Path("results")
+    """Where a run that is named by a part of its name is looked for."""
     model: str | None = None
     """Where the encoder is, if it was a folder: that folder. Other weights are refused."""
     device: Device = "auto"

@@ -30,6 +30,7 @@ REQUIRED = {  # a value of every field that has no default
     "paths": (Path("a.h5"),),
     "out": Path("o"),
     "run": Path("r.json"),
+    "runs": ("r.json",),
     "files": (Path("a.wav"),),
 }
 CONFIGS = {

@@ -31,7 +31,7 @@ HOMES = {  # a library -> the packages or modules where it is at home
     "librosa": {"corpora.audio", "extraction.descriptors", "layers.targets"},
     "opensmile": {"extraction.descriptors"},
     "soundfile": {"corpora"},
-    "sklearn": {"results", "layers"},
+    "sklearn": {"results", "layers", "probing.solvers"},
     "matplotlib": {"report"},
     "statsmodels": {"results"},
     "tyro": {"cli", "config"},

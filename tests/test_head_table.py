@@ -97,7 +97,7 @@ def test_the_papers_heads_cannot_be_replaced():
 
 
 def test_the_names_that_flags_take_are_those_of_the_table():
-    assert list(table.HEADS) == HEAD_NAMES == list(table.PAPER_HEADS)
+    assert list(table.HEADS) == HEAD_NAMES == list(table.BUILT_IN)
     norms = ProbeConfig.__dataclass_fields__["feature_norm"].type
     assert set(norms.__args__) == set(table.NORMS)
 

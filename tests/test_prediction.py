@@ -136,7 +136,7 @@ def test_a_folder_has_to_be_named(changed):
 
 def test_runs_that_cannot_judge_a_clip_are_refused(changed, tmp_path):
     path = changed(lambda record: record.update(head="ast"))
-    with pytest.raises(ResultsError, match="known are: linear, multilayer, nonlinear"):
+    with pytest.raises(ResultsError, match="known are: attentive, knn, linear, logistic"):
         predict(path, [])
     path = changed(lambda record: record["settings"].update(target_norm=True))
     with pytest.raises(ResultsError, match="take a run without it"):

@@ -9,7 +9,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,8 +127,12 @@ def read_labels(path: Path) -> pd.DataFrame:
     return table
 
 
-def read_own_labels(path: Path) -> pd.DataFrame:
+def read_own_labels(path: Path, *, wanted: Sequence[str] = ()) -> pd.DataFrame:
     """A table of labels that a user made: as `read_labels`, and it must hold labels.
+
+    Args:
+        path: of the CSV file.
+        wanted: further columns that count as labels, since they are what is learned.
 
     Raises:
         CacheError: also where no column is a label, or a column's name is nearly that of one, so
@@ -140,7 +144,7 @@ def read_own_labels(path: Path) -> pd.DataFrame:
         meant = name.strip().casefold()
         if name not in known and meant in known:
             raise CacheError(f"{path} has a column {name!r}; expected {meant!r}. Rename it.")
-    if not any(name in table.columns for name in LABELS):
+    if not any(name in table.columns for name in (*LABELS, *wanted)):
         raise CacheError(
             f"{path} has the columns key, {', '.join(table.columns) or 'and no other'}; expected "
             f"at least one of {', '.join(LABELS)}."

@@ -25,8 +25,10 @@ from lsmprobe.extraction.load import load_encoder
 from lsmprobe.extraction.models import SPEECH_MODELS
 from lsmprobe.machine import choose_device
 from lsmprobe.probing.heads import Probe
+from lsmprobe.probing.objectives import objective_of
 from lsmprobe.probing.record import saved_probe
 from lsmprobe.probing.table import head_of
+from lsmprobe.results.measures import CLASSES, measure_of
 from lsmprobe.results.records import load_head, load_record
 
 log = logging.getLogger(__name__)
@@ -52,7 +54,7 @@ def predict(
 
     Returns:
         One row per clip: clip (its path, or its number), predicted, and `p_EMOTION` for every
-        emotion, which sum to 1.
+        emotion, which sum to 1. Of a run that learned numbers: clip, and each of its targets.
 
     Raises:
         ResultsError: no such record, its head is not there, or it cannot judge a single clip.
@@ -83,6 +85,8 @@ def predict(
         answers.append(probabilities(run, probes, hidden.cpu().float()))
     chances = np.array(answers).reshape(len(clips), len(run["classes"]))
     names = [i if isinstance(clip, np.ndarray) else str(clip) for i, clip in enumerate(clips)]
+    if measure_of(run).name != CLASSES.name:
+        return pd.DataFrame({"clip": names}).join(pd.DataFrame(chances, columns=run["classes"]))
     predicted = [run["classes"][best] for best in chances.argmax(1)]
     table = pd.DataFrame({"clip": names, "predicted": predicted})
     return table.join(pd.DataFrame(chances, columns=[f"p_{name}" for name in run["classes"]]))
@@ -92,7 +96,7 @@ def predict(
 def probabilities(
     record: Mapping[str, Any], probes: Sequence[Probe], hidden: Float[Tensor, "layers frames dim"]
 ) -> Float[np.ndarray, " classes"]:
-    """The mean of the folds' probabilities for the hidden states of one utterance."""
+    """The mean of the folds' probabilities, or numbers, for the hidden states of one utterance."""
     row = head_of(record)
     if row.reads == "means":  # as utterances of one frame
         hidden = hidden.mean(1, keepdim=True)
@@ -100,7 +104,8 @@ def probabilities(
         hidden = step_means(hidden, step_of(record["cache"]["identity"]))
     read = hidden[record["layers"]] if row.weighs_layers else hidden[record["layer"]]
     lengths = torch.tensor([hidden.shape[1]])
-    folds = [torch.softmax(probe(read, lengths)[0], 0) for probe in probes]
+    kept = objective_of(record).kept
+    folds = [kept(probe(read, lengths))[0] for probe in probes]
     return torch.stack(folds).double().mean(0).numpy()
 
 
@@ -143,11 +148,23 @@ def recorded_encoder(identity: Mapping[str, Any], model: str | None, device: str
 
 
 def as_json(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """What `predict` returned, as plain values: clip, predicted, probabilities by emotion."""
-    chances = table.drop(columns=["clip", "predicted"]).rename(columns=lambda name: name[2:])
+    """What `predict` returned, as plain values: clip, predicted, probabilities by emotion.
+
+    Of a run that learned numbers: clip, and as predicted each target's number.
+    """
+    values = table.drop(columns=["clip", "predicted"], errors="ignore").to_dict("records")
+    if "predicted" not in table:
+        return [
+            {"clip": clip, "predicted": numbers}
+            for clip, numbers in zip(table["clip"].tolist(), values, strict=True)
+        ]
     return [
-        {"clip": clip, "predicted": predicted, "probabilities": by_emotion}
-        for clip, predicted, by_emotion in zip(
-            table["clip"].tolist(), table["predicted"], chances.to_dict("records"), strict=True
+        {
+            "clip": clip,
+            "predicted": predicted,
+            "probabilities": {name.removeprefix("p_"): chance for name, chance in chances.items()},
+        }
+        for clip, predicted, chances in zip(
+            table["clip"].tolist(), table["predicted"], values, strict=True
         )
     ]

@@ -117,8 +117,17 @@ class MultiLayerHead(nn.Module):
         norm: Callable[[Tensor], Tensor] = nn.Identity(),  # noqa: B008  it has no state
     ) -> Float[Tensor, "batch classes"]:
         """Logits; `norm` is applied to the layers before their sum, and has no parameters."""
-        weighted = _WeightedSum.apply(self.layer_weights, norm, *_blocks(frames))
-        return self.nonlinear(weighted, lengths)
+        return self.nonlinear(weighted_sum(self.layer_weights, norm, frames), lengths)
+
+
+def weighted_sum(
+    weights: Float[Tensor, " layers"],
+    norm: Callable[[Tensor], Tensor],
+    frames: Float[Tensor, "layers frames dim"] | Sequence[Float[Tensor, "layers _ dim"]],
+) -> Float[Tensor, "frames dim"]:
+    """The sum over layers of their normalised frames, weighted; only the weights get a gradient."""
+    summed: Tensor = _WeightedSum.apply(weights, norm, *_blocks(frames))
+    return summed
 
 
 class _WeightedSum(torch.autograd.Function):
@@ -221,5 +230,5 @@ class Probe(nn.Module):
         """Logits, or numbers in the target's unit."""
         if weighs_layers(self.head):
             return self.scale(self.head(frames, lengths, self.norm))
-        dtype = next(self.head.parameters()).dtype
+        dtype = next((p.dtype for p in self.head.parameters()), torch.float32)
         return self.scale(self.head(_widened(frames, self.norm, dtype), lengths))

@@ -35,7 +35,7 @@ from lsmprobe.probing.table import (
     unreadable,
 )
 from lsmprobe.probing.task import Task, find_caches, read_task
-from lsmprobe.probing.training import Member, Recipe, fit
+from lsmprobe.probing.training import Member, Recipe
 from lsmprobe.progress import Progress, automatic
 from lsmprobe.results.records import (
     TrainedFold,
@@ -207,7 +207,13 @@ def planned_runs(config: ProbeConfig, task: Task) -> list[Run]:
     }
     heads = [(h, layer, settings_of(config, h)) for h, layer in _heads_and_layers(config, task)]
     by_seed = {seed: splits[split_seed] for seed, split_seed in split_seeds.items()}
-    return name_runs(task, heads, by_seed, config.results_dir, resplit=offset)
+    runs = name_runs(task, heads, by_seed, config.results_dir, resplit=offset)
+    once = [r for r in runs if HEADS[r.head].draws or config.resplit or r.seed == config.seed]
+    if len(once) < len(runs):
+        log.info(
+            "%s: a head that draws nothing is solved once, not %d times", task.corpus, config.runs
+        )
+    return once
 
 
 def train_together(jobs: Sequence[Job], task: Task, *, on_epoch: Callable[[], Any]) -> None:
@@ -265,7 +271,7 @@ def reading_alike(jobs: Sequence[Job]) -> list[list[Job]]:
     """Group the runs that train from one read: the same batches, of means or of frames."""
     groups: dict[tuple, list[Job]] = {}
     for config, run in jobs:
-        reads = run.split_hash, HEADS[run.head].reads
+        reads = run.split_hash, HEADS[run.head].reads, HEADS[run.head].fit
         rhythm = config.epochs, config.batch_size, config.device
         groups.setdefault((*reads, *rhythm), []).append((config, run))
     return list(groups.values())
@@ -328,7 +334,7 @@ def _train_fold(
     if not jobs:
         return []
     started = time.monotonic()
-    fits = fit(
+    fits = HEADS[jobs[0][1].head].fit(
         [_member(config, task, run, number, fold) for config, run in jobs],
         features,
         task.labels,
@@ -339,7 +345,7 @@ def _train_fold(
         on_epoch=on_epoch,
     )
     seconds = (time.monotonic() - started) / len(jobs)
-    if any(epoch["validation_loss"] is None for one in fits for epoch in one.history):
+    if any(epoch.get("validation_loss", 0.0) is None for one in fits for epoch in one.history):
         log.warning(
             "%s: fold %d has no validation loss, since its training set has none of the emotions "
             "that its validation set has; the epoch is chosen by %s",
@@ -384,6 +390,12 @@ def _heads_and_layers(config: ProbeConfig, task: Task) -> list[tuple[str, int | 
         if config.layer is not None and row.weighs_layers and config.head != "all":
             raise SettingsError(
                 f"--layer does not go with --head {row.name}, which reads every layer; drop one."
+            )
+        if (kind := task.objective.measure.name) not in row.learns:
+            able = [other.name for other in HEADS.values() if kind in other.learns]
+            raise SettingsError(
+                f"--head {row.name} learns {' and '.join(row.learns)}, and the target "
+                f"{','.join(task.target)} is of {kind}; expected one of {', '.join(able)}."
             )
         if (why := unreadable(row, task.cache)) is None:
             heads.append(row)

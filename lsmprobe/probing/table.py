@@ -17,11 +17,15 @@ from lsmprobe.config import HEAD_NAMES, STANDARDISING, ProbeConfig
 from lsmprobe.errors import ResultsError, SettingsError, nearest
 from lsmprobe.probing.heads import LinearHead, MultiLayerHead, NonLinearHead
 from lsmprobe.probing.norms import NormaliseVectors, Standardise
+from lsmprobe.probing.pooling_heads import StatisticsHead, WeightedMeanHead
+from lsmprobe.probing.solvers import by_name, linear_svm, logistic, neighbours, ridge, solve
+from lsmprobe.probing.training import Fit, fit
 
 EVERY_HEAD = (  # settings that decide any run's numbers, as `ProbeConfig` names them
     *("emotions", "map", "feature_norm", "epochs", "batch_size", "lr", "weight_decay"),
     *("scheduler", "class_weights", "epoch_choice", "validation_loss"),
 )
+SOLVED = ("emotions", "map", "feature_norm", "class_weights")  # of heads without epochs
 Moments = tuple[Float[Tensor, "*layers dim"], Float[Tensor, "*layers dim"]]
 
 
@@ -40,12 +44,16 @@ class Head:
     weighs_layers: bool = False  # reads every layer at once, else one
     settings: tuple[str, ...] = ()  # fields of `ProbeConfig` besides those that decide any run
     in_paper: bool = False  # what `--head all` means
+    common: tuple[str, ...] = EVERY_HEAD  # fields of `ProbeConfig` that decide like rows' numbers
+    fit: Callable[..., list[Fit]] = fit  # what trains it on a fold
+    learns: tuple[str, ...] = ("classes", "numbers")  # measures of the targets that it can learn
+    draws: bool = True  # else every seed gives the same numbers, so that one run is enough
     input_weight: str = ""  # whose last axis is what the head reads, for records without `dim`
 
     @property
     def decisive(self) -> tuple[str, ...]:
         """Every field of `ProbeConfig` that decides the numbers of a run with this head."""
-        return EVERY_HEAD + self.settings
+        return self.common + self.settings
 
 
 def _linear(n_layers: int, dim: int, n_outputs: int, settings: Mapping[str, Any]) -> nn.Module:
@@ -59,6 +67,26 @@ def _nonlinear(n_layers: int, dim: int, n_outputs: int, settings: Mapping[str, A
 def _multilayer(n_layers: int, dim: int, n_outputs: int, settings: Mapping[str, Any]) -> nn.Module:
     widths = {"hidden": settings["hidden"], "dropout": settings["dropout"]}
     return MultiLayerHead(n_layers, dim, n_outputs, **widths)
+
+
+def _weighted_mean(
+    n_layers: int, dim: int, n_outputs: int, settings: Mapping[str, Any]
+) -> nn.Module:
+    return WeightedMeanHead(n_layers, dim, n_outputs, hidden=settings["hidden"])
+
+
+def _statistics(attentive: bool) -> Build:
+    def build(n_layers: int, dim: int, n_outputs: int, settings: Mapping[str, Any]) -> nn.Module:
+        widths = {"hidden": settings["hidden"], "dropout": settings["dropout"]}
+        return StatisticsHead(dim, n_outputs, **widths, attentive=attentive)
+
+    return build
+
+
+def _solved(name: str, title: str, build: Build, **changes: Any) -> Head:
+    """A row of a head that scikit-learn solves, or that keeps the training set."""
+    usual: dict[str, Any] = {"reads": "means", "common": SOLVED, "fit": solve, "draws": False}
+    return Head(name, title, build, **(usual | changes))
 
 
 _WIDTHS = ("hidden", "dropout")
@@ -92,8 +120,31 @@ HEADS: dict[str, Head] = {
             in_paper=True,
             input_weight="nonlinear.per_frame.0.weight",
         ),
+        Head(
+            name="multilayer-means",
+            title="Multi-Layer, means",
+            build=_multilayer,
+            reads="means",
+            weighs_layers=True,
+            settings=_WIDTHS + _SCALARS,
+        ),
+        Head(
+            name="weighted-mean",
+            title="Weighted mean",
+            build=_weighted_mean,
+            reads="means",
+            weighs_layers=True,
+            settings=("hidden", *_SCALARS),
+        ),
+        Head("mean-std", "Mean and std", _statistics(attentive=False), settings=_WIDTHS),
+        Head("attentive", "Attentive statistics", _statistics(attentive=True), settings=_WIDTHS),
+        _solved("logistic", "Logistic regression", by_name(logistic), learns=("classes",)),
+        _solved("svm", "Linear SVM", by_name(linear_svm), learns=("classes",)),
+        _solved("knn", "Nearest neighbours", neighbours, common=SOLVED[:3]),
+        _solved("ridge", "Ridge", by_name(ridge), learns=("numbers",), common=SOLVED[:3]),
     )
 }
+BUILT_IN = tuple(HEADS)
 PAPER_HEADS = tuple(head.name for head in HEADS.values() if head.in_paper)
 OTHER_TITLES = {"ast": "AST"}  # trained from scratch, so that it reads no cache as a head does
 
@@ -126,7 +177,7 @@ def register_head(
             changed about a head needs another name, else its earlier runs count as finished.
 
     Raises:
-        SettingsError: the name is one of the paper's heads, or `all`.
+        SettingsError: the name is one of the table's, or `all`.
 
     Example:
         >>> from torch import nn
@@ -145,7 +196,7 @@ def register_head(
         >>> row.title, unregister_head("deep")
         ('deep', None)
     """
-    if name in PAPER_HEADS or name == "all":
+    if name in BUILT_IN or name == "all":
         raise SettingsError(f"name is {name!r}, which is taken; choose another.")
     row = Head(name, title or name, build, reads, weighs_layers, tuple(settings))
     HEADS[name] = row
@@ -156,7 +207,7 @@ def register_head(
 
 def unregister_head(name: str) -> None:
     """Take a head of one's own out again."""
-    if name in HEADS and name not in PAPER_HEADS:
+    if name in HEADS and name not in BUILT_IN:
         del HEADS[name]
         HEAD_NAMES.remove(name)
 
@@ -169,13 +220,13 @@ def heads_asked(name: str) -> list[Head]:
 def unreadable(row: Head, cache: Any) -> str | None:
     """Why a head cannot read a cache (`store`, `layers`), to follow the cache's name; or None."""
     if row.reads == "frames" and cache.store == "pooled":
-        means = [other.name for other in HEADS.values() if other.reads == "means"]
+        means = [name for name in PAPER_HEADS if HEADS[name].reads == "means"]
         return (
             f"holds pooled means only, and --head {row.name} reads frames; use --head "
             f"{' or '.join(means)}, or extract again with --store frames."
         )
     if row.weighs_layers and len(cache.layers) == 1:
-        single = [other.name for other in HEADS.values() if not other.weighs_layers]
+        single = [name for name in PAPER_HEADS if not HEADS[name].weighs_layers]
         return (
             f"holds one layer, and --head {row.name} weighs several; use --head "
             f"{' or '.join(single)}."

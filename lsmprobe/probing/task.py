@@ -213,11 +213,11 @@ def read_task(
     cache = FeatureCache(path)
     verify_once(cache, progress)
     merged = label_map(config.map)
+    target = target_columns(config.target)
     table = cache.utterances
     if config.labels:
-        table = with_labels(
-            cache.planned, read_own_labels(config.labels), config.labels, strict=True
-        )
+        own = read_own_labels(config.labels, wanted=target)
+        table = with_labels(cache.planned, own, config.labels, strict=True)
     for flag, names in (("--map", merged), ("--emotions", config.emotions)):
         known = sorted(
             set(table.emotion) | (set(merged.values()) if flag == "--emotions" else set())
@@ -230,7 +230,6 @@ def read_task(
     table = table.assign(emotion=table.emotion.replace(merged))
     if config.emotions:
         table = table[table.emotion.isin(config.emotions)]
-    target = target_columns(config.target)
     found = learned(
         table, target, corpus=corpus, kind=config.target_kind, loss=config.regression_loss
     )

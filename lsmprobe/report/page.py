@@ -11,7 +11,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,9 +25,10 @@ from lsmprobe.atomic import write_then_rename
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.corpora.listening import as_opus
 from lsmprobe.corpora.table import CORPORA
-from lsmprobe.errors import AudioError, CacheError, ResultsError
+from lsmprobe.errors import AudioError, ResultsError
 from lsmprobe.layers.projection import project_layer
 from lsmprobe.report.outcomes import by_group, confusion, with_outcome
+from lsmprobe.report.recorded_caches import Caches
 from lsmprobe.report.score_lines import of_emotions, score_items
 from lsmprobe.report.typeset import DASH, as_html, interval, number, score
 from lsmprobe.results.records import load_record, load_results
@@ -399,7 +399,10 @@ def _predictions(records: Sequence[Mapping[str, Any]], known: pd.DataFrame) -> p
         columns=[*PREDICTED, "sure"],
     )
     table = with_outcome(table)
-    return table.join(known, on="key") if len(known) else table
+    if known.empty:
+        return table
+    places = known[["gender", "sentence", "path", "start_s", "end_s"]]
+    return table.join(places.assign(corpus=records[0]["corpus"]), on="key")
 
 
 def _confusion(table: pd.DataFrame, classes: Sequence[str]) -> list[dict[str, Any]]:
@@ -494,35 +497,6 @@ def _command(record: Mapping[str, Any], n_runs: int) -> str:
 
 
 # What lies outside the records: caches and clips
-
-
-class Caches:
-    """The caches that the records name, where they can be opened."""
-
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
-        self.opened: dict[str, FeatureCache | None] = {}
-
-    def get(self, record: Mapping[str, Any]) -> FeatureCache | None:
-        """The cache of a record, if it is there and still the one that was probed."""
-        name = record["cache"]["file"]
-        if self.folder is None:
-            return None
-        if name not in self.opened:
-            self.opened[name] = None
-            with suppress(CacheError):
-                cache = FeatureCache(self.folder / name)
-                if cache.identity_hash == record["cache"]["hash"]:
-                    self.opened[name] = cache
-        return self.opened[name]
-
-    def table(self, record: Mapping[str, Any]) -> pd.DataFrame:
-        """What the record does not say of utterances, by key; empty if there is no cache."""
-        cache = self.get(record)
-        if cache is None:
-            return pd.DataFrame()
-        columns = ["gender", "sentence", "path", "start_s", "end_s"]
-        return cache.utterances.set_index("key")[columns].assign(corpus=record["corpus"])
 
 
 class Clips:

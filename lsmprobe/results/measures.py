@@ -16,10 +16,13 @@ from lsmprobe.results.alarms import Alarm, run_alarms
 from lsmprobe.results.scores import (
     STATISTICS,
     RunAnswers,
+    Statistic,
     bootstrap_interval,
+    class_statistics,
     score_of,
     scores,
     shuffled_answers,
+    target_statistics,
 )
 
 Answers = Num[np.ndarray, "utterances *targets"]
@@ -51,6 +54,12 @@ class Measure:
     """What a record was tested on and answered, in the order of its keys."""
     predictions: Callable[[Mapping[str, Any]], pd.DataFrame]
     """Of a record, one row per test utterance: truth, answer and what else is kept of it."""
+    group_scores: tuple[str, ...]  # of a group of utterances; by the first groups are compared
+    output_scores: Callable[[int], dict[str, Statistic]]
+    """Of one class, or of one of several targets, by its number: title and how each is computed."""
+    wrong_by: Callable[[pd.DataFrame, Sequence[str]], np.ndarray]
+    """From what `predictions` gives and the names of the outputs: how wrong each answer is; not a
+    number for one that is right."""
 
     @property
     def score(self) -> str:
@@ -176,6 +185,27 @@ def _predicted_numbers(record: Mapping[str, Any]) -> pd.DataFrame:
     return table[["key", "speaker", "emotion"]].join(pd.DataFrame(columns))
 
 
+def truth_column(table: pd.DataFrame) -> str:
+    """The column of `predictions` that an answer with a class is compared with."""
+    return "truth" if "truth" in table else "emotion"
+
+
+def _confidence_of_errors(table: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
+    """The chance, 0 to 1, that a head gave to the class that it wrongly answered."""
+    chances = table[[f"p_{name}" for name in classes]].max(axis=1).to_numpy(np.float64)
+    return np.where(table.predicted == table[truth_column(table)], np.nan, chances)
+
+
+def _distance(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
+    """The absolute error; of several targets its mean, each in its own standard deviations."""
+    errors = []
+    for name in names:
+        truth, answer = (table[c].to_numpy(np.float64) for c in (name, f"predicted_{name}"))
+        unit = truth.std() if len(names) > 1 and truth.std() > 0 else 1.0
+        errors.append(np.abs(answer - truth) / unit)
+    return np.mean(errors, axis=0)
+
+
 CLASSES = Measure(
     name="classes",
     scores=("macro_f1", "uar", "accuracy"),
@@ -186,6 +216,9 @@ CLASSES = Measure(
     evaluate=_evaluate_classes,
     tested=_tested_classes,
     predictions=_predicted_classes,
+    group_scores=("accuracy", "uar"),
+    output_scores=class_statistics,
+    wrong_by=_confidence_of_errors,
 )
 NUMBERS = Measure(
     name="numbers",
@@ -197,6 +230,9 @@ NUMBERS = Measure(
     evaluate=_evaluate_numbers,
     tested=_tested_numbers,
     predictions=_predicted_numbers,
+    group_scores=("ccc", "rmse"),
+    output_scores=target_statistics,
+    wrong_by=_distance,
 )
 MEASURES: dict[str, Measure] = {row.name: row for row in (CLASSES, NUMBERS)}
 

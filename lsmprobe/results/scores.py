@@ -7,7 +7,7 @@ implementation.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypedDict
 
@@ -108,9 +108,9 @@ def uar(
     return score_of(labels, predictions, n_classes, "uar")
 
 
-def score_of(labels: Truth, predictions: Truth, n_outputs: int, score: str) -> float:
-    """One score of `STATISTICS`; `n_outputs` is the number of classes or targets."""
-    statistic = STATISTICS[score]
+def score_of(labels: Truth, predictions: Truth, n_outputs: int, score: "str | Statistic") -> float:
+    """One score, a row or a name of `STATISTICS`; `n_outputs`: of classes or targets."""
+    statistic = _statistic(score)
     return float(statistic.of(statistic.total(labels, predictions, n_outputs)[None])[0])
 
 
@@ -120,7 +120,7 @@ def bootstrap_interval(
     speakers: Shaped[np.ndarray, " utterances"],
     n_outputs: int,
     *,
-    score: str = "macro_f1",
+    score: "str | Statistic" = "macro_f1",
     n_resamples: int = N_RESAMPLES,
     confidence: float = CONFIDENCE,
     seed: int = 0,
@@ -151,7 +151,7 @@ def runs_interval(
     speakers: Shaped[np.ndarray, " utterances"],
     n_outputs: int,
     *,
-    score: str = "macro_f1",
+    score: "str | Statistic" = "macro_f1",
     n_resamples: int = N_RESAMPLES,
     confidence: float = CONFIDENCE,
     seed: int = 0,
@@ -167,6 +167,8 @@ def runs_interval(
         labels, predictions, speakers, n_outputs, score=score, n_resamples=n_resamples, seed=seed
     )
     observed = float(np.mean([score_of(labels, run, n_outputs, score) for run in predictions]))
+    if np.isnan(observed):
+        return Interval(np.nan, np.nan, over)
     bias = resampling_bias(resampled.mean(0), observed)
     low, high = interval_ends(
         mean_over_drawn_runs(resampled, run_draws(seed)), confidence, bias=bias
@@ -188,7 +190,12 @@ class RunAnswers(NamedTuple):
 
 
 def interval_of_runs(
-    runs: Sequence[RunAnswers], n_outputs: int, *, score: str = "macro_f1", seed: int = 0
+    runs: Sequence[RunAnswers],
+    n_outputs: int,
+    *,
+    score: "str | Statistic" = "macro_f1",
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
 ) -> Interval:
     """The 95% interval of the mean over the runs of one experiment.
 
@@ -199,18 +206,32 @@ def interval_of_runs(
     if all(first.same_test_set(run) for run in runs):
         answers = np.stack([run.predictions for run in runs])
         return runs_interval(
-            first.labels, answers, first.speakers, n_outputs, score=score, seed=seed
+            first.labels,
+            answers,
+            first.speakers,
+            n_outputs,
+            score=score,
+            n_resamples=n_resamples,
+            seed=seed,
         )
     of_runs, observed = [], []
     for number, run in enumerate(runs):
         answers = run.predictions[None]
         values, over = resampled_scores(
-            run.labels, answers, run.speakers, n_outputs, score=score, seed=seed + number
+            run.labels,
+            answers,
+            run.speakers,
+            n_outputs,
+            score=score,
+            n_resamples=n_resamples,
+            seed=seed + number,
         )
         of_runs.append(values[0])
         observed.append(score_of(run.labels, run.predictions, n_outputs, score))
-    resampled = np.stack(of_runs)
-    bias = resampling_bias(resampled.mean(0), float(np.mean(observed)))
+    resampled, mean = np.stack(of_runs), float(np.mean(observed))
+    if np.isnan(mean):
+        return Interval(np.nan, np.nan, f"runs, each on its own test set; {over}")
+    bias = resampling_bias(resampled.mean(0), mean)
     ends = interval_ends(mean_over_drawn_runs(resampled, run_draws(seed)), bias=bias)
     return Interval(*ends, f"runs, each on its own test set; {over}")
 
@@ -235,7 +256,7 @@ def resampled_scores(
     speakers: Shaped[np.ndarray, " utterances"],
     n_outputs: int,
     *,
-    score: str = "macro_f1",
+    score: "str | Statistic" = "macro_f1",
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> tuple[Float[np.ndarray, "runs resamples"], str]:
@@ -243,7 +264,7 @@ def resampled_scores(
 
     The resamples are those of `bootstrap_interval`: drawn once, for all runs.
     """
-    statistic = STATISTICS[score]
+    statistic = _statistic(score)
     # Utterances with the same label and the same predictions are one kind; kinds are drawn.
     said = np.concatenate([_rows(labels), *map(_rows, predictions)])
     _, first, kind_of = np.unique(said, axis=1, return_index=True, return_inverse=True)
@@ -255,6 +276,10 @@ def resampled_scores(
     wholes = (statistic.total(labels, run, n_outputs) for run in predictions)
     resampled = [statistic.of(*each) for each in zip(sums, wholes, strict=True)]
     return np.stack(resampled), resampled_over(speakers)
+
+
+def _statistic(score: "str | Statistic") -> "Statistic":
+    return STATISTICS[score] if isinstance(score, str) else score
 
 
 def _rows(values: Truth) -> Num[np.ndarray, "targets utterances"]:
@@ -426,6 +451,59 @@ def _moments(labels: Truth, predictions: Truth, _: int) -> Float[np.ndarray, "ut
 
 def _errors(labels: Truth, predictions: Truth, _: int) -> Float[np.ndarray, "utterances parts"]:
     return agreement.errors(labels, predictions)
+
+
+def _precision(
+    confusion: Num[np.ndarray, "*matrices classes classes"], number: int
+) -> Float[np.ndarray, "*matrices"]:
+    """Of one class, in percent; 0 where it is never answered."""
+    return 100 * confusion[..., number, number] / np.maximum(confusion[..., number].sum(-1), 1)
+
+
+def _recall(
+    confusion: Num[np.ndarray, "*matrices classes classes"], number: int
+) -> Float[np.ndarray, "*matrices"]:
+    """Of one class, in percent; not a number where it does not occur."""
+    support = confusion[..., number, :].sum(-1)
+    recall = 100 * confusion[..., number, number] / np.maximum(support, 1)
+    return np.where(support > 0, recall, np.nan)
+
+
+def _f1(
+    confusion: Num[np.ndarray, "*matrices classes classes"], number: int
+) -> Float[np.ndarray, "*matrices"]:
+    """Of one class, in percent; not a number where it neither occurs nor is answered."""
+    f1 = _per_class_f1(confusion)[..., number]
+    return np.where(_occurring(confusion)[..., number], f1, np.nan)
+
+
+CLASS_SCORES = {"precision": _precision, "recall": _recall, "f1": _f1}
+CLASS_TITLES = {"precision": "precision", "recall": "recall", "f1": "F1"}
+
+
+def class_statistics(number: int) -> dict[str, Statistic]:
+    """Precision, recall and F1 of one class, in percent."""
+    return {
+        name: Statistic(
+            CLASS_TITLES[name],
+            _cells,
+            partial(_of_confusion, partial(score, number=number)),
+            counts_cells=True,
+        )
+        for name, score in CLASS_SCORES.items()
+    }
+
+
+def target_statistics(number: int) -> dict[str, Statistic]:
+    """CCC, Pearson, RMSE and MAE of one of several targets."""
+
+    def of_one(
+        parts: Callable[..., np.ndarray], labels: Truth, predictions: Truth, n_outputs: int
+    ) -> Num[np.ndarray, "utterances parts"]:
+        return parts(labels[:, number], predictions[:, number], 1)
+
+    names = ("ccc", "pearson", "rmse", "mae")
+    return {n: replace(STATISTICS[n], parts=partial(of_one, STATISTICS[n].parts)) for n in names}
 
 
 STATISTICS: dict[str, Statistic] = {
