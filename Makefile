@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all check format bench bench-gpu faults fresh docs clean
+.PHONY: demo test test-all check format bench bench-gpu faults fresh docs picture clean
 
 demo: $(INSTALLED)
 	$(BIN)/lsmprobe demo
@@ -51,6 +51,12 @@ bench-gpu: $(INSTALLED)
 # The API documentation, from the docstrings: build/api/lsmprobe.html.
 docs: $(INSTALLED)
 	$(BIN)/python docs/api.py build/api
+
+# The picture of the page in the README, of a folder of results and its caches; needs Chromium.
+RESULTS ?= results
+CACHES ?= cache
+picture: $(INSTALLED)
+	$(BIN)/python docs/page_picture.py $(RESULTS) $(CACHES) docs/figures/page.png
 
 # Thousands of kills and damaged files; SEED repeats a run.
 SEED ?= 1

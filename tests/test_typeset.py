@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from simulated import write_grid
 
+from lsmprobe.config import ReportConfig
+from lsmprobe.report.make import make_report
 from lsmprobe.report.typeset import (
     LATEX_PACKAGES,
     Heading,
@@ -131,15 +134,34 @@ def test_a_small_latex_sets_every_kind_of_table(table, tmp_path):
     )
     items = [table, marked, marked._replace(rows=pd.concat([marked.rows] * 60)), odd[0]]
     body = "\n".join(as_latex(item) for item in items)
-    (tmp_path / "t.tex").write_text(
+    assert set_by(tex, body, tmp_path).read_bytes().startswith(b"%PDF")
+
+
+def set_by(tex, body, folder):
+    """The PDF that a small LaTeX makes of it."""
+    (folder / "t.tex").write_text(
         f"\\documentclass{{article}}\n{LATEX_PACKAGES}\n\\begin{{document}}\n{body}\n\\end{{document}}",
         encoding="utf-8",
     )
     done = subprocess.run(
         [tex, "-interaction=nonstopmode", "-halt-on-error", "t.tex"],
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-2000:]
-    assert (tmp_path / "t.pdf").read_bytes().startswith(b"%PDF")
+    return folder / "t.pdf"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("full", [False, True])
+def test_a_small_latex_sets_the_files_of_a_report(tmp_path, full):
+    """Names of models and corpora hold what LaTeX takes for commands."""
+    if not (tex := shutil.which("pdflatex")):
+        pytest.skip("no pdflatex here; on Debian: texlive-latex-base, texlive-latex-recommended")
+    results = write_grid(tmp_path / "results", ["a_b~c^d & e%f", "[x] * #y"], ["$c_1", "d{2}"])
+    make_report(ReportConfig(results_dir=results, full=full))
+    files = sorted((results / "report").glob("*.tex"))
+    assert files
+    body = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    assert set_by(tex, body, tmp_path).stat().st_size > 10_000
