@@ -20,7 +20,7 @@ from playwright.sync_api import sync_playwright
 from lsmprobe.config import ReportConfig
 from lsmprobe.report.make import write_page
 
-WIDTH, HEIGHT = 1100, 1500  # pixels
+WIDTH, HEIGHT = 1240, 1560  # pixels
 COLOURS = 96  # of the picture: the page is flat, so that few are enough
 MOST_BYTES = 200_000
 

@@ -16,6 +16,7 @@ from lsmprobe.layers.recorded import recorded_curves
 from lsmprobe.report.comparable import Comparable, chosen_of
 from lsmprobe.report.figures import draw_layer_curve, draw_layer_weights
 from lsmprobe.report.make import make_report
+from lsmprobe.report.page import show
 from lsmprobe.report.runs import read_runs
 from lsmprobe.report.sweep import format_sweeps
 from lsmprobe.results.records import load_results, run_id
@@ -217,3 +218,16 @@ def test_the_paper_is_named_only_where_its_protocol_was_run(tmp_path):
     made["experiment"] = "another"
     write_records(tmp_path / "other", [made])
     assert "Beside" not in make_report(ReportConfig(results_dir=tmp_path / "other"))
+
+
+def test_tables_of_layers_and_learning_curves_are_items_in_a_notebook(folder):
+    curve = recorded_curves(load_results(folder))
+    assert "<caption>Which layer" in show(curve)._repr_html_()
+    runs = [(2, 0, 40.0), (2, 1, 50.0), (8, 0, 70.0), (8, 1, 72.0)]
+    growth = pd.DataFrame(runs, columns=["speakers", "seed", "score"]).assign(
+        **{"model": "<m>", "corpus": "c", "head": "multilayer", "layer": pd.NA},
+        **{"feature_norm": "none", "clips": 10, "constant": 5.0},
+    )
+    page = show(growth)._repr_html_()
+    assert "45.0 ± 7.1" in page and "71.0 ± 1.4" in page and "Multi-Layer" in page
+    assert "&lt;m&gt;" in page and "<m>" not in page

@@ -28,6 +28,7 @@ from lsmprobe.corpora.table import CORPORA
 from lsmprobe.errors import AudioError, ResultsError
 from lsmprobe.layers.projection import project_layer
 from lsmprobe.report.outcomes import by_group, confusion, with_outcome
+from lsmprobe.report.pieces import Pieces, items_of
 from lsmprobe.report.recorded_caches import Caches
 from lsmprobe.report.score_lines import of_emotions, score_items
 from lsmprobe.report.typeset import DASH, as_html, interval, number, score
@@ -180,17 +181,22 @@ class Shown(NamedTuple):
         )
 
 
-def show(results: pd.DataFrame, *, cache_dir: str | Path | None = None, height: int = 700) -> Shown:
-    """The page of these results, in a notebook.
+def show(
+    results: pd.DataFrame, *, cache_dir: str | Path | None = None, height: int = 700
+) -> Shown | Pieces:
+    """The page of these results, in a notebook; or a table of layers, or of a learning curve.
 
     Args:
-        results: what `load_results` or `probe` returned.
+        results: what `load_results` or `probe` returned; or what `probe_layers`, `sweep_layers` or
+            `learning_curve` did.
         cache_dir: where the caches are, for pictures of their layers and groups by gender.
         height: of the frame, in pixels.
 
     Raises:
         ResultsError: there is no run in it, or a record cannot be read any more.
     """
+    if items := items_of(results):
+        return Pieces(items)
     if results.empty:
         raise ResultsError("there is no run to show; expected what load_results returned.")
     return Shown(render(results, cache_dir=Path(cache_dir) if cache_dir else None), height)

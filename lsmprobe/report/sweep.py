@@ -51,10 +51,16 @@ def sweep_items(curves: pd.DataFrame, out: Path) -> Iterator[Item]:
         path = out / f"{file_name('curve', corpus, target, metric)}.png"
         caption = f"Layer curves of {corpus}, {target}."
         yield drawn(caption, path, draw_layer_curve(own))
-    yield _curve_table(curves, len(apart))
+    yield curve_table(curves, len(apart))
 
 
-def _curve_table(curves: pd.DataFrame, n_figures: int) -> Table:
+def curve_table(curves: pd.DataFrame, n_figures: int = 0) -> Table:
+    """A row per model and head: the layer that validation chooses, and the score of choosing.
+
+    Args:
+        curves: as for `sweep_items`.
+        n_figures: how many figures these would fill.
+    """
     every = curves
     keys = ["corpus", "target", "model", "head", "split"]
     top = curves.groupby([*keys, "feature_norm"])["validation"].max().reset_index()

@@ -1,0 +1,66 @@
+"""Tables of layers and learning curves as items, for a notebook."""
+
+from typing import NamedTuple
+
+import pandas as pd
+
+from lsmprobe.probing.table import head_title
+from lsmprobe.report.sweep import curve_table
+from lsmprobe.report.typeset import Item, Table, as_html, head_and_layer, interval, number, score
+
+LEARNING = ["model", "corpus", "head", "layer", "feature_norm", "speakers"]  # a row of the table
+
+
+class Pieces(NamedTuple):
+    """Items in a notebook: what Jupyter shows in the place of this value."""
+
+    items: list[Item]
+
+    def _repr_html_(self) -> str:
+        return "".join(map(as_html, self.items))
+
+
+def items_of(table: pd.DataFrame) -> list[Item]:
+    """What `probe_layers`, `sweep_layers` or `learning_curve` returned, as items; else none."""
+    if {"speakers", "clips", "score"} <= {*table}:
+        return [learning_table(table)]
+    if {"chosen", "choices", "validation"} <= {*table}:
+        return [curve_table(table)]
+    return []
+
+
+def learning_table(curve: pd.DataFrame) -> Table:
+    """The score by number of training speakers.
+
+    Args:
+        curve: what `learning_curve` returned, or several of them, concatenated.
+    """
+    groups = curve.groupby(LEARNING, sort=False, dropna=False)
+    means = groups.agg(
+        clips=("clips", "mean"),
+        score=("score", "mean"),
+        std=("score", "std"),
+        low=("score", "min"),
+        high=("score", "max"),
+        constant=("constant", "mean"),
+        runs=("seed", "size"),
+    ).reset_index()
+    rows = pd.DataFrame(
+        {
+            "model": means.model,
+            "corpus": means.corpus,
+            "head": [head_and_layer(head_title(row.head), row.layer) for row in means.itertuples()],
+            "norm": means.feature_norm,
+            "training speakers": means.speakers.map(str),
+            "clips": [number(n, decimals=0) for n in means.clips],
+            "score": list(map(score, means.score, means["std"])),
+            "least to most": list(map(interval, means.low, means.high)),
+            "constant": means.constant.map(number),
+            "runs": means.runs.map(str),
+        }
+    )
+    notes = [
+        "Percent, mean ± standard deviation over runs (ddof 1), each with its own order of the "
+        "training speakers; constant: the best constant answer."
+    ]
+    return Table("learning", "Learning curve.", rows, 4, notes, means)
