@@ -122,8 +122,17 @@ def read_config(checkpoint: Checkpoint) -> Any:
         )
     with in_one_line(f"{checkpoint.name}: its config.json does not describe a model"):
         kind = transformers.CONFIG_MAPPING[written["model_type"]]
-        attention = MODEL_TYPES[written["model_type"]].attention
-        return kind(**architecture(kind, written), attn_implementation=attention)
+        return kind(**architecture(kind, written), attn_implementation=attention(kind))
+
+
+def attention(kind: Any) -> str:
+    """How attention is computed: PyTorch's own function where this transformers has it for a kind.
+
+    The config.json has no say in it: it might name a program of the hub there.
+    """
+    import transformers
+
+    return "sdpa" if transformers.MODEL_MAPPING[kind]._supports_sdpa else "eager"
 
 
 def refuse_adapter_beside(checkpoint: Checkpoint) -> None:

@@ -2,24 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 
 @dataclass(frozen=True)
 class ModelType:
-    """A family of transformers that is known to run here.
-
-    Its config.json has no say in `attention`: it might name a program of the hub there.
-    """
+    """A family of transformers that is known to run here."""
 
     extractor: str  # the class that prepares the input
-    attention: Literal["sdpa", "eager"] = "sdpa"
 
 
 MODEL_TYPES = {
     "wav2vec2": ModelType("Wav2Vec2FeatureExtractor"),
     "hubert": ModelType("Wav2Vec2FeatureExtractor"),
-    "wavlm": ModelType("Wav2Vec2FeatureExtractor", attention="eager"),
+    "wavlm": ModelType("Wav2Vec2FeatureExtractor"),
     "data2vec-audio": ModelType("Wav2Vec2FeatureExtractor"),
     "unispeech-sat": ModelType("Wav2Vec2FeatureExtractor"),
     "wav2vec2-conformer": ModelType("Wav2Vec2FeatureExtractor"),
