@@ -32,6 +32,7 @@ REQUIRED = {  # a value of every field that has no default
     "run": Path("r.json"),
     "runs": ("r.json",),
     "files": (Path("a.wav"),),
+    "parts": 2,
 }
 CONFIGS = {
     name: kind

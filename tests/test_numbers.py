@@ -16,8 +16,8 @@ from lsmprobe.errors import SettingsError
 from lsmprobe.probing.objectives import CCCLoss
 from lsmprobe.probing.stage import probe
 from lsmprobe.probing.targets import learned, target_columns
+from lsmprobe.report.make import make_report
 from lsmprobe.report.page import render
-from lsmprobe.report.paper_report import make_report
 from lsmprobe.report.score_lines import format_scores
 from lsmprobe.results.comparison import compare_runs
 from lsmprobe.results.measures import MEASURES
