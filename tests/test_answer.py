@@ -193,7 +193,7 @@ def test_a_curve_of_regressions_is_kept_and_shown(folder, tmp_path):
     table, damaged = load_curves(tmp_path)
     assert len(table) == 5 and [path.name for path in damaged] == ["damaged.csv"]
     text = make_report(ReportConfig(results_dir=tmp_path))
-    assert "Layer curves of north, gender." in text and "logistic" in text
+    assert "Layer curves of north, gender." in text and "Logistic regression" in text
     assert "damaged.csv" in text
 
 

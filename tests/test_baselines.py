@@ -8,7 +8,7 @@ from sklearn.metrics import f1_score
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cli import main
 from lsmprobe.commands import baseline_command
-from lsmprobe.config import BaselineConfig, ExtractConfig, ProbeConfig
+from lsmprobe.config import BaselineCommand, BaselineConfig, ExtractConfig, ProbeConfig
 from lsmprobe.errors import CacheError, CorpusError, SettingsError, TrainingError
 from lsmprobe.experiments import baseline
 from lsmprobe.experiments.baseline import train_baseline
@@ -155,7 +155,7 @@ def test_a_run_that_breaks_down_costs_no_other(tmp_path, tones, monkeypatch, cap
 
     monkeypatch.setattr(baseline, "train", broken)
     asked = config(tmp_path, tones, epochs=1)
-    assert baseline_command(asked) == 1
+    assert baseline_command(BaselineCommand(**vars(asked))) == 1
     printed = capsys.readouterr()
     assert "records:" in printed.out and "ast-tiny on tones, " in printed.err
     assert load_results(tmp_path / "results").seed.tolist() == [1]

@@ -242,7 +242,7 @@ def test_a_zombie_cannot_damage_what_its_successor_writes(tmp_path):
     sound = path.read_bytes()
     for index in (3, 4):  # it wakes up
         zombie.write(index, states(index, seed=9), f"{index:064x}")
-    with pytest.raises(CacheError, match="deleted or replaced meanwhile"):
+    with pytest.raises(CacheError, match="deleted or replaced in the meantime"):
         zombie.close()
     assert path.read_bytes() == sound
     with CacheWriter.open(tmp_path / "whole.h5", plan) as whole:

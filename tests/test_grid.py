@@ -22,7 +22,7 @@ from tqdm import tqdm
 from lsmprobe import atomic
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.commands import probe_command
-from lsmprobe.config import ProbeConfig
+from lsmprobe.config import ProbeCommand, ProbeConfig
 from lsmprobe.errors import CacheError, ResultsError, TrainingError
 from lsmprobe.probing import stage
 from lsmprobe.probing.task import read_task
@@ -151,12 +151,14 @@ def test_a_damaged_cache_is_named_and_the_others_are_probed(tmp_path, capsys):
     damaged = made_cache(tmp_path, "bad")
     damaged.write_bytes(damaged.read_bytes()[:-5000])
     made_cache(tmp_path, "bytes").write_bytes(b"no cache")
-    assert probe_command(config(tmp_path, head="linear")) == 1
+    assert probe_command(ProbeCommand(**vars(config(tmp_path, head="linear")))) == 1
     printed = capsys.readouterr()
     assert "good" in printed.out
     lines = [line for line in printed.err.splitlines() if line.startswith("lsmprobe: ")]
     assert [line.split(":")[1] for line in lines] == [" bad on made", " bytes on made"]
-    assert probe_command(config(tmp_path, head="linear", model=("good",))) == 0
+    assert (
+        probe_command(ProbeCommand(**vars(config(tmp_path, head="linear", model=("good",))))) == 0
+    )
 
 
 def test_a_head_that_breaks_down_does_not_take_the_others_with_it(tmp_path, bars, monkeypatch):

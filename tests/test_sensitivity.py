@@ -11,7 +11,7 @@ from conftest import utterance_table, write_cache
 import lsmprobe.experiments.sensitivity
 import lsmprobe.probing.stage
 from lsmprobe.commands import sensitivity_command
-from lsmprobe.config import ProbeConfig, SensitivityConfig
+from lsmprobe.config import ProbeConfig, SensitivityCommand, SensitivityConfig
 from lsmprobe.errors import SettingsError, TrainingError
 from lsmprobe.experiments.sensitivity import (
     CHOICES,
@@ -308,7 +308,10 @@ def test_the_command_names_what_failed_and_its_exit_status_says_so(
     planted_cache()
     only("class_weights")
     break_down(lambda member: member.recipe.class_weights == "none" and member.layers == (5,))
-    assert sensitivity_command(config(tmp_path, head="linear", runs=1)) == 1
+    assert (
+        sensitivity_command(SensitivityCommand(**vars(config(tmp_path, head="linear", runs=1))))
+        == 1
+    )
     printed = capsys.readouterr()
     said = [line for line in printed.err.splitlines() if line.startswith("lsmprobe: ")]
     what = "planted on made, linear on layer 5, seed 0, --class-weights none"

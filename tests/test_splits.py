@@ -373,7 +373,7 @@ def test_the_commands_print_emotions_per_part_and_what_is_wrong(tmp_path, capsys
     made = capsys.readouterr().out
     audit_command(AuditConfig(split="speaker", dataset=str(tmp_path / "emovo.csv")))
     audited = capsys.readouterr().out
-    assert "across corpora: Emozionalmente has sentences of EMOVO" in audited
+    assert "across corpora: Emozionalmente has" in audited
     for said in (made, audited):
         for part in PARTS:
             assert re.search(rf"^{part}: anger \d+%, joy \d+%$", said, re.MULTILINE)

@@ -35,7 +35,7 @@ from lsmprobe.probing.table import (
     unreadable,
 )
 from lsmprobe.probing.task import Task, find_caches, read_task
-from lsmprobe.probing.training import Member, Recipe
+from lsmprobe.probing.training import Member, Recipe, fit
 from lsmprobe.progress import Progress, automatic
 from lsmprobe.results.records import (
     TrainedFold,
@@ -334,7 +334,8 @@ def _train_fold(
     if not jobs:
         return []
     started = time.monotonic()
-    fits = HEADS[jobs[0][1].head].fit(
+    train = HEADS[jobs[0][1].head].fit or fit
+    fits = train(
         [_member(config, task, run, number, fold) for config, run in jobs],
         features,
         task.labels,

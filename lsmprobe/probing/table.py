@@ -19,7 +19,7 @@ from lsmprobe.probing.heads import LinearHead, MultiLayerHead, NonLinearHead
 from lsmprobe.probing.norms import NormaliseVectors, Standardise
 from lsmprobe.probing.pooling_heads import StatisticsHead, WeightedMeanHead
 from lsmprobe.probing.solvers import by_name, linear_svm, logistic, neighbours, ridge, solve
-from lsmprobe.probing.training import Fit, fit
+from lsmprobe.probing.training import Fit
 
 EVERY_HEAD = (  # settings that decide any run's numbers, as `ProbeConfig` names them
     *("emotions", "map", "feature_norm", "epochs", "batch_size", "lr", "weight_decay"),
@@ -45,7 +45,7 @@ class Head:
     settings: tuple[str, ...] = ()  # fields of `ProbeConfig` besides those that decide any run
     in_paper: bool = False  # what `--head all` means
     common: tuple[str, ...] = EVERY_HEAD  # fields of `ProbeConfig` that decide like rows' numbers
-    fit: Callable[..., list[Fit]] = fit  # what trains it on a fold
+    fit: Callable[..., list[Fit]] | None = None  # what trains it on a fold; None: gradient steps
     learns: tuple[str, ...] = ("classes", "numbers")  # measures of the targets that it can learn
     draws: bool = True  # else every seed gives the same numbers, so that one run is enough
     input_weight: str = ""  # whose last axis is what the head reads, for records without `dim`
