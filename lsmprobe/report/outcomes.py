@@ -36,13 +36,15 @@ def by_group(predictions: pd.DataFrame, column: str) -> pd.DataFrame:
         column: speaker, gender, ...
 
     Returns:
-        name, clips, right, share, and low and high of its 95% interval, in percent; Wilson's, which
-        does not know that clips of a speaker are alike.
+        name, clips (answers of all runs), right, share, and low and high of its 95% interval, in
+        percent: Wilson's for as many answers as there are different clips, since several runs say
+        nothing more of a clip. It does not know that clips of a speaker are alike.
     """
     rows = []
     for name, own in with_outcome(predictions).groupby(column):
         right, clips = int(own["right"].sum()), len(own)
-        ends = binomtest(right, clips).proportion_ci(method="wilson")
+        n = own["key"].nunique() if "key" in own else clips
+        ends = binomtest(round(right * n / clips), n).proportion_ci(method="wilson")
         low, high = 100 * ends.low, 100 * ends.high
         rows.append((name or "not known", clips, right, 100 * right / clips, low, high))
     return pd.DataFrame(rows, columns=["name", "clips", "right", "share", "low", "high"])
