@@ -93,22 +93,29 @@ class NonLinearHead(nn.Module):
         return self.classify(self.per_utterance(utterances))
 
 
-class MultiLayerHead(nn.Module):
-    """A learned weighting of the layers, then the Non-Linear head (eq. 4 and 5)."""
+class LayerWeighting(nn.Module):
+    """What heads share that learn a weighting of the layers: one scalar a layer."""
 
     weighs_layers = True
 
-    def __init__(
-        self, n_layers: int, dim: int, n_classes: int, *, hidden: int = 256, dropout: float = 0.1
-    ) -> None:
+    def __init__(self, n_layers: int) -> None:
         super().__init__()
         self.scalars = nn.Parameter(torch.zeros(n_layers))
-        self.nonlinear = NonLinearHead(dim, n_classes, hidden=hidden, dropout=dropout)
 
     @property
     def layer_weights(self) -> Float[Tensor, " layers"]:
         """w_l of eq. 4: positive, summing to one; all equal before training."""
         return torch.softmax(self.scalars, 0)
+
+
+class MultiLayerHead(LayerWeighting):
+    """A learned weighting of the layers, then the Non-Linear head (eq. 4 and 5)."""
+
+    def __init__(
+        self, n_layers: int, dim: int, n_classes: int, *, hidden: int = 256, dropout: float = 0.1
+    ) -> None:
+        super().__init__(n_layers)
+        self.nonlinear = NonLinearHead(dim, n_classes, hidden=hidden, dropout=dropout)
 
     def forward(
         self,

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lsmprobe.probing.heads import Dropout, mean_per_utterance, weighted_sum
+from lsmprobe.probing.heads import Dropout, LayerWeighting, mean_per_utterance, weighted_sum
 
 LEAST_VARIANCE = 1e-5  # below it the root has no useful gradient, as for one frame
 
@@ -64,25 +64,17 @@ def _statistics(
     return torch.cat([mean, variance.clamp(min=LEAST_VARIANCE).sqrt()])
 
 
-class WeightedMeanHead(nn.Module):
+class WeightedMeanHead(LayerWeighting):
     """A learned weighting of the layers, the mean over frames, a projection, a linear map.
 
     Source: s3prl's emotion task (its `Featurizer`, then `MeanPooling`), Yang et al. 2021,
     arXiv:2105.01051.
     """
 
-    weighs_layers = True
-
     def __init__(self, n_layers: int, dim: int, n_outputs: int, *, hidden: int) -> None:
-        super().__init__()
-        self.scalars = nn.Parameter(torch.zeros(n_layers))
+        super().__init__(n_layers)
         self.project = nn.Linear(dim, hidden)
         self.classify = nn.Linear(hidden, n_outputs)
-
-    @property
-    def layer_weights(self) -> Float[Tensor, " layers"]:
-        """Positive, summing to one; all equal before training."""
-        return torch.softmax(self.scalars, 0)
 
     def forward(
         self,
