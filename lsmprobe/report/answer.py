@@ -19,7 +19,7 @@ from lsmprobe.report.advice import one_voice_advice
 from lsmprobe.report.comparable import Comparable
 from lsmprobe.report.figures import draw_answers, draw_layer_weights
 from lsmprobe.report.flips import flips_table
-from lsmprobe.report.outcomes import by_group, confused, confusion
+from lsmprobe.report.outcomes import by_group, confused
 from lsmprobe.report.paper import paper_table
 from lsmprobe.report.runs import Runs
 from lsmprobe.report.score_lines import score_items
@@ -39,6 +39,7 @@ from lsmprobe.report.typeset import (
     p_value,
     score,
 )
+from lsmprobe.results.breakdown import confusion
 from lsmprobe.results.records import load_predictions
 from lsmprobe.results.score_table import interval_of_experiment
 

@@ -16,7 +16,8 @@ from lsmprobe.arguments import checked
 from lsmprobe.errors import ResultsError
 from lsmprobe.layers.recorded import recorded_curves
 from lsmprobe.layers.weights import layer_weights
-from lsmprobe.report.outcomes import by_group, confusion
+from lsmprobe.report.outcomes import by_group
+from lsmprobe.results.breakdown import confusion
 
 # Okabe and Ito 2008: told apart with every kind of colour blindness; yellow is left out, it fades.
 # Behind them two dark shades and a grey, so that ten speakers have ten colours; every colour comes

@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from lsmprobe.results.measures import truth_column
+
 
 def with_outcome(predictions: pd.DataFrame) -> pd.DataFrame:
     """The predictions with `true`, what was to be said, and `right`, whether it was.
@@ -11,21 +13,8 @@ def with_outcome(predictions: pd.DataFrame) -> pd.DataFrame:
     Args:
         predictions: what `load_predictions` returned, of one run or of several, concatenated.
     """
-    true = predictions["truth" if "truth" in predictions else "emotion"]
+    true = predictions[truth_column(predictions)]
     return predictions.assign(true=true, right=true == predictions["predicted"])
-
-
-def confusion(predictions: pd.DataFrame, classes: list[str] | None = None) -> pd.DataFrame:
-    """Counts: a row per true class, a column per answer.
-
-    Args:
-        predictions: as for `with_outcome`.
-        classes: their order; by default those that occur, by name.
-    """
-    table = with_outcome(predictions)
-    names = classes or sorted({*table["true"], *table["predicted"]})
-    counts = pd.crosstab(table["true"], table["predicted"])
-    return counts.reindex(index=names, columns=names, fill_value=0)
 
 
 def by_group(predictions: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -54,7 +43,7 @@ def confused(counts: pd.DataFrame) -> pd.DataFrame:
     """The pairs of classes that are mistaken, the largest share of a true class first.
 
     Args:
-        counts: what `confusion` returned.
+        counts: what `breakdown.confusion` returned.
 
     Returns:
         true, predicted, clips (answered so) and share (of the true class's, in percent).

@@ -27,11 +27,12 @@ from lsmprobe.corpora.listening import as_opus
 from lsmprobe.corpora.table import CORPORA
 from lsmprobe.errors import AudioError, ResultsError
 from lsmprobe.layers.projection import project_layer
-from lsmprobe.report.outcomes import by_group, confusion, with_outcome
+from lsmprobe.report.outcomes import by_group, with_outcome
 from lsmprobe.report.pieces import Pieces, items_of
 from lsmprobe.report.recorded_caches import Caches
 from lsmprobe.report.score_lines import of_emotions, score_items
 from lsmprobe.report.typeset import DASH, as_html, interval, number, score
+from lsmprobe.results.breakdown import confusion
 from lsmprobe.results.records import load_record, load_results
 from lsmprobe.results.score_table import KEYS, score_table
 

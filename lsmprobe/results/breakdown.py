@@ -74,10 +74,20 @@ def confusion_of(runs: Runs) -> pd.DataFrame:
     records = records_of(runs)
     if measure_of(records[0]).name != CLASSES.name:
         raise ResultsError("numbers have no confusion matrix; expected a target of classes.")
-    table = answers_of(records)
-    counts = pd.crosstab(table[truth_column(table)], table.predicted)
-    classes = list(records[0]["classes"])
-    counts = counts.reindex(index=classes, columns=classes, fill_value=0)
+    return confusion(answers_of(records), list(records[0]["classes"]))
+
+
+def confusion(predictions: pd.DataFrame, classes: list[str] | None = None) -> pd.DataFrame:
+    """Counts: a row per true class, a column per answer.
+
+    Args:
+        predictions: what `load_predictions` returned, of one run or of several, concatenated.
+        classes: their order; by default those that occur, by name.
+    """
+    truth = predictions[truth_column(predictions)]
+    names = classes or sorted({*truth, *predictions["predicted"]})
+    counts = pd.crosstab(truth, predictions["predicted"])
+    counts = counts.reindex(index=names, columns=names, fill_value=0)
     return counts.rename_axis(index="truth", columns="predicted")
 
 
