@@ -130,12 +130,12 @@ def _classes(table: pd.DataFrame, name: str, corpus: str) -> tuple[str, ...]:
             f"{MOST_CLASSES} classes. Is it a column of numbers or of texts?"
         )
     if counts.min() < 2:
+        advice = "correct it with --labels, or leave the utterance's value empty."
+        if (name,) == EMOTION:
+            advice = "leave it out with --emotions or merge it with --map."
         raise SettingsError(
             f"{flag}{corpus}: {name} {counts.idxmin()!r} occurs once, so it cannot be both learned "
-            "and tested; leave it out with --emotions or merge it with --map."
-            if (name,) == EMOTION
-            else f"{flag}{corpus}: {name} {counts.idxmin()!r} occurs once, so it cannot be both "
-            "learned and tested; correct it with --labels, or leave the utterance's value empty."
+            f"and tested; {advice}"
         )
     return classes
 
