@@ -34,6 +34,11 @@ settings.register_profile("suite", deadline=None, derandomize="CI" in os.environ
 settings.load_profile("suite")
 
 
+def pytest_make_parametrize_id(val, argname):
+    """Bytes give a test no name: an archive holds the time it was made, another in each worker."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
