@@ -1,5 +1,6 @@
 # Two commands: `make demo` runs both stages on the embedded default, `make test` the quick checks.
-# `make test-all` adds the slow trials: kills by the dozen, mounts, kernels, whole processes.
+# `make test-all` runs every test with the types and axes of each call checked, and the slow trials:
+# kills by the dozen, mounts, kernels, whole processes.
 # Each creates the environment first if it is not there. PYTHON chooses the interpreter (3.10 to 3.13).
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,11 +13,11 @@ demo: $(INSTALLED)
 	$(BIN)/lsmprobe demo
 
 test: check
-	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow"
+	TYPES=trusted $(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow"
 
-test-all: test
+test-all: check
 	tests/machines/trials.sh
-	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m slow
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -1,4 +1,8 @@
-"""Tiny inputs, made on the spot; every call into lsmprobe has its types and axes checked."""
+"""Tiny inputs, made on the spot.
+
+Every call into lsmprobe has its types and axes checked, a third of the suite's time; `make test`
+leaves that to `make test-all` (and the types to mypy) by TYPES=trusted.
+"""
 
 import os
 
@@ -9,7 +13,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from jaxtyping import install_import_hook
 
-install_import_hook("lsmprobe", "beartype.beartype")
+if os.environ.get("TYPES") != "trusted":
+    install_import_hook("lsmprobe", "beartype.beartype")
 
 import lsmprobe  # noqa: F401  before torch, which reads once how its threads are to wait
 

@@ -541,7 +541,7 @@ def test_a_stopped_run_continues_where_it_was(tmp_path, manifest, number):
     if number != signal.SIGKILL:
         assert time.monotonic() - asked < 5
         assert process.returncode == 130, errors
-        assert "the same command continues" in errors
+        assert "run the same command to continue" in errors
     done = len(FeatureCache(file, allow_unfinished=True).utterances)
     assert 0 < done < 800
     rest = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

@@ -1,5 +1,6 @@
 """What is published agrees with itself, and the wheel works outside the repository."""
 
+import os
 import re
 import subprocess
 import sys
@@ -46,13 +47,15 @@ def test_both_stages_run_from_the_wheel_alone(tmp_path):
     [packages] = home.glob("lib/python*/site-packages")
     # A plain path: what is installed there is found, but no link to this repository is followed.
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    alone = {"check": True, "cwd": tmp_path, "capture_output": True, "env": environment}
     where = [python, "-c", "import lsmprobe; print(lsmprobe.__file__)"]
-    found = subprocess.run(where, check=True, cwd=tmp_path, capture_output=True, text=True).stdout
+    found = subprocess.run(where, text=True, **alone).stdout
     assert Path(found.strip()).is_relative_to(home)
     assert (packages / "lsmprobe" / "py.typed").exists()
     demo = [home / "bin" / "lsmprobe", "demo", "--folder", tmp_path / "demo"]
-    subprocess.run(demo, check=True, cwd=tmp_path, capture_output=True)
+    subprocess.run(demo, **alone)
     page = [home / "bin" / "lsmprobe", "report", "--html", "--results-dir"]
     results = next((tmp_path / "demo").rglob("results"))
-    subprocess.run([*page, results], check=True, cwd=tmp_path, capture_output=True)
+    subprocess.run([*page, results], **alone)
     assert list(results.rglob("*.html"))

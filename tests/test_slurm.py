@@ -43,12 +43,12 @@ def environment(tmp_path_factory):
 
 @pytest.fixture
 def clips(tmp_path, write_wav, rng):
-    """600 clips of 0.2 s, one after the other in one file."""
-    write_wav(tmp_path / "mine" / "all.wav", rng.normal(size=600 * 3200) * 0.1)
+    """2000 clips of 0.2 s, one after the other in one file."""
+    write_wav(tmp_path / "mine" / "all.wav", rng.normal(size=2000 * 3200) * 0.1)
     rows = ["path,emotion,speaker,start,end"]
-    for n in range(600):
+    for n in range(2000):
         start = n * 0.2
-        rows.append(f"all.wav,{('anger', 'fear')[n % 2]},s{n // 60},{start:.1f},{start + 0.2:.1f}")
+        rows.append(f"all.wav,{('anger', 'fear')[n % 2]},s{n // 200},{start:.1f},{start + 0.2:.1f}")
     path = tmp_path / "mine" / "mine.csv"
     path.write_text("\n".join(rows) + "\n")
     return str(path)
@@ -111,7 +111,7 @@ def test_an_array_is_stopped_queued_again_cancelled_and_finished(environment, cl
     subprocess.run(["scancel", f"{job}_1"], env=environment, check=True)
     waited_for(lambda: not queue(environment), "the array ends")
     assert FeatureCache(first).is_finished
-    assert n_done(second) < 300
+    assert n_done(second) < 1000
     missing = ["lsmprobe", "cache", "ls", "--missing", "--cache-dir", tmp_path / "c"]
     said = subprocess.run(missing, env=environment, capture_output=True, text=True, check=True)
     assert said.stdout.splitlines()[-1] == "--array=1 of --part I/2"
@@ -138,7 +138,7 @@ def test_both_stages_run_in_jobs_that_dask_starts(environment, clips, tmp_path):
         *("extract", "--model", "toy", "--dataset", clips, "--parts", "2", "--store", "pooled")
     )
     assert made.returncode == 0, made.stderr
-    assert "600 of 600 clips" in made.stdout
+    assert "2000 of 2000 clips" in made.stdout
     assert_same(tmp_path / "c" / "toy" / "mine.h5", clips, tmp_path, store="pooled")
     probed = lsmprobe("probe", "--runs", "2", "--epochs", "2", "--head", "linear")
     assert probed.returncode == 0, probed.stderr

@@ -5,3 +5,5 @@ its own on the shared filesystem, so that it may be done twice. `engines` opens 
 `runner` hands them out, `task` starts a process for one, `worker` is that process; `stages` says
 what pieces of each command are. It imports everything below it; the commands alone import it.
 """
+
+__all__: tuple[str, ...] = ()

@@ -23,7 +23,13 @@ from lsmprobe.corpora.hugging_face import read_hugging_face
 from lsmprobe.corpora.labelled import Joined, Labelled, join
 from lsmprobe.corpora.manifest import read_manifest
 from lsmprobe.corpora.table import CORPORA, Corpus, Release
-from lsmprobe.corpora.utterances import files_below, key_of_part, utterance_table, written_once
+from lsmprobe.corpora.utterances import (
+    OWN_LABEL,
+    files_below,
+    key_of_part,
+    utterance_table,
+    written_once,
+)
 from lsmprobe.errors import CorpusError, nearest
 
 TAKES = {
@@ -266,7 +272,7 @@ def _row(corpus: Corpus, clip: Clip, said: Labelled) -> dict[str, Any]:
         "start_s": start_s,
         "end_s": end_s,
         "split": corpus.split(word),
-        "further": {"own_label": label, **further},
+        "further": {OWN_LABEL: label, **further},
     }
 
 
@@ -284,7 +290,7 @@ def _say_orphans(corpus: Corpus, labelled: Sequence[Labelled], joined: Joined) -
 
 def _say_what_is_left_out(corpus: Corpus, rows: Sequence[Mapping[str, Any]]) -> None:
     """Clips whose label the row does not have, by their own label."""
-    out = Counter(row["further"]["own_label"] for row in rows if not row["emotion"])
+    out = Counter(row["further"][OWN_LABEL] for row in rows if not row["emotion"])
     if out:
         named = ", ".join(f"{label or '(none)'} {n}" for label, n in out.most_common())
         said = "%s: %d of %d clips are not of %r and left out, by their own label: %s"

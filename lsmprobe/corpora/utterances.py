@@ -32,6 +32,7 @@ COLUMNS = (
     "split",
 )
 TAKEN = ("samples", "seconds", "frames", "offset", "sha256", "checksum", "done", "skipped", "index")
+OWN_LABEL = "own_label"  # a further column that every corpus of the table has
 UNLABELLED = "unlabelled"  # of a table of utterances: the keys that were left out
 GENDERS = {"f": "female", "m": "male"}
 GENDER_WORDS = GENDERS | {"female": "female", "woman": "female", "male": "male", "man": "male"}
@@ -366,8 +367,8 @@ def _further_columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     """What the corpus says besides our columns, as text; a name that a cache uses is changed."""
     names = dict.fromkeys(name for row in rows for name in row.get("further", ()) if name)
     ours = {name: f"own_{name}" if name in (*COLUMNS, *TAKEN) else name for name in names}
-    if ours:
-        log.info("further columns of the corpus: %s", ", ".join(ours.values()))
+    if told := [name for name in ours.values() if name != OWN_LABEL]:
+        log.info("further columns of the corpus: %s", ", ".join(told))
     return {
         ours[name]: [_as_written(row.get("further", {}).get(name)) for row in rows] for name in ours
     }

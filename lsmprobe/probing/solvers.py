@@ -3,6 +3,7 @@
 Each solves for several strengths of its regularisation (or numbers of neighbours); the validation
 set chooses, as it chooses the epoch of other heads. Features are standardised with the training
 set's statistics, which are part of the solved head. Nothing is drawn: one seed says it all.
+scikit-learn is imported by what solves, since other heads do without it and it takes a second.
 """
 
 import warnings
@@ -13,9 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Num
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.svm import LinearSVC
 from torch import Tensor, nn
 
 from lsmprobe.probing.batches import Features, PooledFeatures
@@ -215,6 +213,8 @@ def logistic(
     Source: Bishop 2006, "Pattern Recognition and Machine Learning", section 4.3.4; as a probe Alain
     and Bengio 2016, arXiv:1610.01644.
     """
+    from sklearn.linear_model import LogisticRegression
+
     model = LogisticRegression(
         max_iter=1000, warm_start=True, class_weight="balanced" if balanced else None
     )
@@ -228,6 +228,8 @@ def linear_svm(
 
     Source: Fan et al. 2008, LIBLINEAR, JMLR 9, 1871-1874.
     """
+    from sklearn.svm import LinearSVC
+
     model = LinearSVC(max_iter=5000, random_state=0, class_weight="balanced" if balanced else None)
     yield from _classifiers(model, means, targets, n_outputs)
 
@@ -239,6 +241,8 @@ def ridge(
 
     Source: Hoerl and Kennard 1970, doi:10.1080/00401706.1970.10488634.
     """
+    from sklearn.linear_model import Ridge
+
     for alpha in reversed(PENALTIES):
         model = Ridge(alpha=alpha).fit(means, targets)
         yield alpha, True, np.reshape(model.coef_, (n_outputs, -1)), np.ravel(model.intercept_)
@@ -248,6 +252,8 @@ def _classifiers(
     model: Any, means: Means, targets: Int[np.ndarray, " train"], n_outputs: int
 ) -> Iterator[tuple[float, bool, np.ndarray, np.ndarray]]:
     """A map for each strength, with a row for every class of the corpus."""
+    from sklearn.exceptions import ConvergenceWarning
+
     there = np.unique(targets)
     for strength in STRENGTHS:
         weight, bias = np.zeros((n_outputs, means.shape[1])), np.full(n_outputs, NEVER)

@@ -24,6 +24,7 @@ def test_where_it_cannot_run_it_says_why_and_leaves_nothing(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_demo_and_test_work_on_a_bare_debian_with_python_3_13():
     done = fresh("trixie")
     if done.returncode == CANNOT:
