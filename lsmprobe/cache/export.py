@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lsmprobe.cache.file import leftovers
+from lsmprobe.cache.file import remove_leftovers
 from lsmprobe.cache.lock import sole_writer
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.verify import verify_once
@@ -55,8 +55,7 @@ def export_cache(path: Path, out: Path, *, layer: int | None = None, frames: boo
     dtype = cache.frames(0, cache.layers[0]).dtype if frames else np.dtype("<f4")
     try:
         with sole_writer(array):
-            for left in leftovers(array):  # by a kill in here
-                left.unlink()
+            remove_leftovers(array)
             _write_both(array, csv, shape, dtype, rows, table)
     except OSError as error:
         needed = f"it needs {np.prod(shape) * dtype.itemsize / 1e9:.3g} GB"

@@ -198,8 +198,7 @@ def lay_out(
         plan: what it looks like.
         fill: writes what is known already, given a descriptor and where everything lies.
     """
-    for left in leftovers(path):  # by a kill in here
-        left.unlink(missing_ok=True)
+    remove_leftovers(path)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with beside.open("xb") as file:  # so that HDF5 is not the one that meets a full disk
@@ -222,10 +221,14 @@ def lay_out(
     sync_folder(path.parent)
 
 
-def leftovers(path: Path) -> list[Path]:
-    """What a kill while `path` was laid out or merged has left beside it."""
-    names = (entry for entry in path.parent.iterdir() if entry.name.endswith(".tmp"))
-    return sorted(entry for entry in names if entry.name.startswith(f".{path.name}."))
+def remove_leftovers(path: Path) -> None:
+    """Remove what a kill while `path` was being written has left beside it.
+
+    For its only writer: the file beside it may be another's that is at work.
+    """
+    for entry in path.parent.iterdir():
+        if entry.name.startswith(f".{path.name}.") and entry.name.endswith(".tmp"):
+            entry.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

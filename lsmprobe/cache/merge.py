@@ -7,7 +7,8 @@ from typing import Literal, cast
 
 import numpy as np
 
-from lsmprobe.cache.file import disk_errors, lay_out, pwrite, sync_folder
+from lsmprobe.cache.file import disk_errors, lay_out, pwrite, remove_leftovers, sync_folder
+from lsmprobe.cache.labels import labels_path
 from lsmprobe.cache.layout import PLANNED, Member, decoded, table_of
 from lsmprobe.cache.lock import sole_writer
 from lsmprobe.cache.parts import cache_files, remove_file
@@ -49,6 +50,7 @@ def merge_cache(path: Path, *, remove_parts: bool = False, progress: Progress = 
         with disk_errors(path, plan.nbytes):
             copy = partial(_copy, cache, plan, progress)
             lay_out(path, plan, copy)
+        remove_leftovers(labels_path(path))
         assert [file.path for file in FeatureCache(path).files] == [path]
         assert FeatureCache(path).identity_hash == hash_before
         for part in parts if remove_parts else ():

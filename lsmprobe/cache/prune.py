@@ -15,7 +15,7 @@ from lsmprobe.cache.verify import damaged_rows
 from lsmprobe.errors import CacheError, one_line
 
 LEFT_BESIDE = re.compile(
-    r"\.(?P<file>.+\.(?:h5|npy))\.(?:[0-9a-f]{8}\.tmp|lock|(?P<mark>verified))"
+    r"\.(?P<file>.+\.(?:h5|npy|labels\.csv))\.(?:[0-9a-f]{8}\.tmp|lock|(?P<mark>verified))"
 )
 log = logging.getLogger(__name__)
 
@@ -58,11 +58,12 @@ def _left_beside(path: Path) -> dict[Path, str]:
         if not left:
             continue
         of = path.with_name(left["file"])
-        if cache_of(of) not in (path, replacement_path(path)):
+        if cache_of(of) not in (path, replacement_path(path)) and of != labels_path(path):
             continue
+        writers = cache_files(path) if of == labels_path(path) else [of]
         if left["mark"] and not of.exists():
             found[entry] = f"says that {of.name} was verified, which is gone"
-        elif not (left["mark"] or is_being_written(of)):
+        elif not (left["mark"] or any(map(is_being_written, writers))):
             found[entry] = "left over by a run that was killed"
     return found
 

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lsmprobe.cache.file import remove_leftovers
+from lsmprobe.cache.labels import labels_path
 from lsmprobe.cache.lock import sole_writer
 from lsmprobe.cache.parts import cache_files
 from lsmprobe.cluster.engines import opened
@@ -88,6 +90,7 @@ def extract_on(
             try:
                 config.cache_path.parent.mkdir(parents=True, exist_ok=True)
                 with sole_writer(config.cache_path):
+                    remove_leftovers(labels_path(config.cache_path))
                     store_labels(config.cache_path, utterances)
             except LsmprobeError as error:
                 failures[named(config)] = error

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lsmprobe.cache.labels import labels_that_count, write_labels
+from lsmprobe.cache.file import remove_leftovers
+from lsmprobe.cache.labels import labels_path, labels_that_count, write_labels
 from lsmprobe.cache.parts import cache_files, replacement_path
 from lsmprobe.cache.plan import CachePlan
 from lsmprobe.cache.reader import FeatureCache
@@ -125,6 +126,8 @@ def extract(
     planned = planned_files(config.cache_path, plan, config.part_of_n, config.replace)
 
     def labels() -> None:
+        if not config.part:  # whoever writes another part may be writing the labels too
+            remove_leftovers(labels_path(config.cache_path))
         if not lease:
             store_labels(config.cache_path, plan.utterances)
 
