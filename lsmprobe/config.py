@@ -347,8 +347,25 @@ class SlurmScriptConfig(Extraction, _ModelOnDataset):
         return ExtractConfig(self.model, self.dataset, **shared)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TargetFlags(Config):
+    """What is learned: the flags of every command that trains."""
+
+    target: str = "emotion"
+    """What is learned: a column of the table of utterances, also one that --labels adds; several
+    columns of numbers with commas, such as arousal,valence."""
+    target_kind: Literal["auto", "classes", "numbers"] = "auto"
+    """How the target is read; auto: numbers are numbers (regression), words are classes."""
+    regression_loss: Literal["ccc", "mse"] = "ccc"
+    """The loss for numbers: one less the concordance correlation, or the mean squared error."""
+    labels: Path | None = None
+    """A CSV table with the column key, whose other columns count instead of the cache's labels
+    (emotion, speaker, ...): one row for each utterance. Or a folder with such a table for each
+    corpus, CORPUS.csv."""
+
+
 @dataclass(frozen=True)
-class ProbeConfig(Config):
+class ProbeConfig(TargetFlags):
     """Stage 2: train the heads on cached hidden states and score them on held-out speakers."""
 
     model: tuple[str, ...] = ()
@@ -380,16 +397,6 @@ class ProbeConfig(Config):
     """Only the utterances of these emotions."""
     map: tuple[str, ...] = ()
     """Merge labels, OLD=NEW, before anything else."""
-    target: str = "emotion"
-    """What is learned: a column of the table of utterances, also one that --labels adds; several
-    columns of numbers with commas, such as arousal,valence."""
-    target_kind: Literal["auto", "classes", "numbers"] = "auto"
-    """How the target is read; auto: numbers are numbers (regression), words are classes."""
-    regression_loss: Literal["ccc", "mse"] = "ccc"
-    """The loss for numbers: one less the concordance correlation, or the mean squared error."""
-    labels: Path | None = None
-    """A CSV table with the column key, whose other columns count instead of the cache's labels
-    (emotion, speaker, ...): one row for each utterance."""
     cache_dir: Path = Path("cache")
     """Where `lsmprobe extract` wrote."""
     results_dir: Path = Path("results")
@@ -436,7 +443,7 @@ class ProbeConfig(Config):
 
 
 @dataclass(frozen=True)
-class BaselineConfig(CorpusConfig, _Dataset):
+class BaselineConfig(TargetFlags, CorpusConfig, _Dataset):
     """The paper's baseline: an Audio Spectrogram Transformer, trained from scratch on a corpus."""
 
     size: Literal["ast", "ast-tiny"] = "ast"
@@ -472,14 +479,6 @@ class BaselineConfig(CorpusConfig, _Dataset):
     """Repeat runs whose record is there already."""
 
 
-def _emotions_only(config: ProbeConfig) -> None:
-    if config.target != "emotion":
-        raise SettingsError(
-            f"--target {config.target} does not go with this command, which compares scores of "
-            "emotions; expected emotion. lsmprobe probe takes any column."
-        )
-
-
 @dataclass(frozen=True)
 class SensitivityConfig(ProbeConfig):
     """Flip one open choice at a time: how far do the scores move, which conclusions turn around?"""
@@ -491,7 +490,6 @@ class SensitivityConfig(ProbeConfig):
                 "--layer all does not go with sensitivity, which compares heads on one layer, and "
                 "Linear on all of them anyway; drop it."
             )
-        _emotions_only(self)
         if self.resplit:
             raise SettingsError(
                 "--resplit does not go with sensitivity, which compares runs on one test set; drop "
@@ -501,7 +499,7 @@ class SensitivityConfig(ProbeConfig):
 
 @dataclass(frozen=True)
 class TransferConfig(ProbeConfig):
-    """Train on one corpus, test on another over the emotions they share, for every pair of them."""
+    """Train on one corpus, test on another over the classes they share, for every pair of them."""
 
     target_norm: bool = False
     """With --feature-norm zscore, standardise each corpus with its own statistics, the target with
@@ -509,16 +507,15 @@ class TransferConfig(ProbeConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _emotions_only(self)
         if self.split not in ("auto", "speaker", "given"):
             raise SettingsError(
                 f"--split {self.split} does not go with transfer, which splits every source once; "
                 "expected auto, speaker or given."
             )
-        if self.labels:
+        if self.labels and not self.labels.is_dir():
             raise SettingsError(
-                "--labels does not go with transfer, which reads the labels of several corpora; "
-                "correct each corpus, and run lsmprobe extract again, which extracts nothing again."
+                f"--labels {self.labels} is not a folder, and transfer reads the labels of several "
+                "corpora; expected a folder with a table for each, CORPUS.csv."
             )
         if self.resplit:
             raise SettingsError(
@@ -543,7 +540,7 @@ class SensitivityCommand(ClusterFlags, SensitivityConfig):
 
 @dataclass(frozen=True)
 class TransferCommand(ClusterFlags, TransferConfig):
-    """Train on one corpus, test on another over the emotions they share, for every pair of them."""
+    """Train on one corpus, test on another over the classes they share, for every pair of them."""
 
 
 @dataclass(frozen=True)

@@ -228,3 +228,18 @@ def test_the_command_prints_the_scores(tmp_path, tones, monkeypatch, capsys):
     assert left.value.code == 0
     assert "ast-tiny" in capsys.readouterr().out
     assert len(load_results("results")) == 1
+
+
+def test_a_baseline_learns_other_columns_also_those_that_labels_add(tmp_path, tones):
+    table = pd.read_csv(tones)
+    labels = tmp_path / "own.csv"
+    hertz = table.emotion.map(EMOTIONS)
+    added = {"pitch": hertz.map(math.log2), "group": np.where(hertz > 500, "high", "low")}
+    table.rename(columns={"path": "key"})[["key"]].assign(**added).to_csv(labels, index=False)
+    asked = {"labels": labels, "runs": 1, "epochs": 1}
+    [numbers] = train_baseline(config(tmp_path, tones, target="pitch", **asked)).itertuples()
+    assert (numbers.target, numbers.measure) == ("pitch", "numbers") and abs(numbers.ccc) <= 1
+    said = load_record(tmp_path / numbers.path)["predictions"][0]
+    assert said["truth"]["pitch"] == pytest.approx(math.log2(EMOTIONS[said["emotion"]]), abs=1e-5)
+    [words] = train_baseline(config(tmp_path, tones, target="group", **asked)).itertuples()
+    assert (words.target, words.measure) == ("group", "classes")

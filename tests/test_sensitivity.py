@@ -10,6 +10,7 @@ from conftest import utterance_table, write_cache
 
 import lsmprobe.experiments.sensitivity
 import lsmprobe.probing.stage
+from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.commands import sensitivity_command
 from lsmprobe.config import ProbeConfig, SensitivityCommand, SensitivityConfig
 from lsmprobe.errors import SettingsError, TrainingError
@@ -22,6 +23,7 @@ from lsmprobe.experiments.sensitivity import (
 )
 from lsmprobe.probing.stage import probe
 from lsmprobe.probing.task import Task, find_caches, read_task
+from lsmprobe.progress import silent
 from lsmprobe.report.sensitivity import format_sensitivity, save_sensitivity
 from lsmprobe.results.comparison import compare_records
 from lsmprobe.results.records import load_record, load_results
@@ -58,7 +60,9 @@ def test_each_flip_changes_its_own_setting_and_no_other(tmp_path, planted_cache)
     planted_cache()
     first, *flips = flips_of(config(tmp_path))
     settings = {run.head: run.settings for run in first.heads}
-    expected = [(c, v) for c, (_, *others) in CHOICES.items() for v in others]
+    expected = [
+        (c, v) for c, (_, *others) in CHOICES.items() if c != "regression_loss" for v in others
+    ]
     assert [f.choice for f in flips] == [c for c, _ in expected] + ["split_seed"]
     for flip, (choice, value) in zip(flips, expected, strict=False):
         for run in flip.heads + flip.curve:
@@ -317,3 +321,28 @@ def test_the_command_names_what_failed_and_its_exit_status_says_so(
     what = "planted on made, linear on layer 5, seed 0, --class-weights none"
     assert said == [f"lsmprobe: {what}: the loss is nan"]
     assert "Sensitivity of planted on made." in printed.out
+
+
+def test_numbers_are_flipped_in_what_decides_them_and_scored_by_ccc(
+    tmp_path, planted_cache, only, monkeypatch
+):
+    monkeypatch.setattr(lsmprobe.experiments.sensitivity, "CURVE", "none")  # for the time it takes
+    only("regression_loss", "class_weights", "epoch_choice")
+    table = FeatureCache(planted_cache()).utterances
+    level = {name: float(at) for at, name in enumerate(sorted(set(table.emotion)))}
+    labels = tmp_path / "own.csv"
+    table[["key"]].assign(valence=table.emotion.map(level)).to_csv(labels, index=False)
+    asked = {"target": "valence", "labels": labels, "head": "linear", "runs": 1}
+    [found] = flip_choices(config(tmp_path, **asked, epochs=1), progress=silent)
+    flipped = list(found.conclusions.choice + " " + found.conclusions.value)
+    others = ["epoch_choice last", "epoch_choice loss", "split_seed 1"]
+    assert flipped == [" ", "regression_loss mse", *others]
+    assert found.scores.ccc.between(-1, 1).all() and found.scores.difference.notna().sum() == 3
+    objectives = {
+        load_record(Path(p))["objective"] for p in load_results(tmp_path / "results").path
+    }
+    assert objectives == {"ccc", "mse"}
+    text = format_sensitivity(found)
+    assert "target valence" in text and "macro" not in text.lower() and "CCC" in text
+    saved = save_sensitivity(found, tmp_path / "out")
+    assert saved.name == "planted-made-valence.md"

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from lsmprobe.experiments.spectrogram_transformer import (
     statistics,
     train,
 )
+from lsmprobe.probing.objectives import CLASSIFICATION
 
 MICRO = Size(dim=12, n_blocks=1, n_attention_heads=1, stride=64)
 
@@ -44,10 +47,6 @@ def toy(n_utterances, seed=0):
         frames[:, slice(80, 110) if label else slice(20, 50)] += 4
     fold = tuple(np.split(np.arange(n_utterances), [n_utterances // 2, n_utterances * 3 // 4]))
     return spectrograms.__getitem__, labels, fold
-
-
-def accuracy(truth, guess):
-    return float(100 * np.mean(truth == guess))
 
 
 def test_the_paper_s_size_has_the_published_architecture(networks):
@@ -154,7 +153,9 @@ def test_masks_take_every_width_and_lie_anywhere():
 
 def test_the_learning_rate_falls_as_in_the_published_code(micro):
     read, labels, fold = toy(8)
-    fit = train(micro, read, labels, fold, 2, seed=0, recipe=Recipe(epochs=25), score=accuracy)
+    fit = train(
+        micro, read, labels, fold, 2, seed=0, recipe=Recipe(epochs=25), objective=CLASSIFICATION
+    )
     optimiser = torch.optim.Adam([torch.zeros(1)], lr=1e-4)
     published = torch.optim.lr_scheduler.MultiStepLR(optimiser, list(range(5, 26)), gamma=0.85)
     expected = []
@@ -173,7 +174,7 @@ def test_ast_tiny_learns_a_separable_task():
         *("ast-tiny", read, labels, fold, 2),
         seed=0,
         recipe=Recipe(epochs=8, batch_size=4, lr=5e-4),
-        score=accuracy,
+        objective=CLASSIFICATION,
         on_epoch=lambda: epochs.append(1),
     )
     guess = fit.probabilities.argmax(1)
@@ -188,7 +189,9 @@ def test_ast_tiny_learns_a_separable_task():
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(micro):
     read, labels, fold = toy(12)
     first, again, other = (
-        train(micro, read, labels, fold, 2, seed=s, recipe=Recipe(epochs=2), score=accuracy)
+        train(
+            micro, read, labels, fold, 2, seed=s, recipe=Recipe(epochs=2), objective=CLASSIFICATION
+        )
         for s in (0, 0, 1)
     )
     assert first.history == again.history
@@ -201,10 +204,9 @@ def test_the_test_set_is_scored_with_the_epoch_that_validation_chose(micro):
 
     def trained(*validation_scores):
         points = iter(validation_scores)
+        chosen = replace(CLASSIFICATION, score=lambda *_: next(points))
         recipe = Recipe(epochs=len(validation_scores), lr=1e-2)
-        return train(
-            *(micro, read, labels, fold, 2), seed=0, recipe=recipe, score=lambda *_: next(points)
-        )
+        return train(*(micro, read, labels, fold, 2), seed=0, recipe=recipe, objective=chosen)
 
     fit, until = trained(1.0, 3.0, 3.0, 2.0), trained(1.0, 3.0)
     assert fit.best_epoch == until.best_epoch == 2
@@ -219,4 +221,4 @@ def test_a_loss_that_is_not_finite_stops_the_run(micro):
         return np.full_like(read(utterance), np.nan)
 
     with pytest.raises(TrainingError, match="seed 7: at epoch 1 the loss is nan"):
-        train(micro, deaf, labels, fold, 2, seed=7, recipe=Recipe(), score=accuracy)
+        train(micro, deaf, labels, fold, 2, seed=7, recipe=Recipe(), objective=CLASSIFICATION)

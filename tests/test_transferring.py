@@ -205,7 +205,7 @@ def test_emotions_are_intersected_by_hand(language, config, caplog):
     language("demos", emotions=("guilt", "joy"))
     pairs, failures = planned_pairs(config())
     assert failures == {}
-    found = {(pair.source, pair.target): pair.emotions for pair in pairs}
+    found = {(pair.source, pair.target): pair.classes for pair in pairs}
     assert found == {
         ("emodb", "emovo"): ("anger", "fear"),
         ("emovo", "emodb"): ("anger", "fear"),
@@ -224,9 +224,9 @@ def test_labels_may_be_merged_and_chosen_over_all_corpora(language, config):
     language("north", emotions=("anger", "fear", "sadness"))
     language("south", emotions=("rage", "fear", "sadness"))
     pairs, _ = planned_pairs(config(map=("rage=anger",), emotions=("anger", "fear")))
-    assert {pair.emotions for pair in pairs} == {("anger", "fear")}
+    assert {pair.classes for pair in pairs} == {("anger", "fear")}
     table = transfer(config(map=("rage=anger",)))
-    assert set(table["emotions"]) == {"anger, fear, sadness"}
+    assert set(table["classes"]) == {"anger, fear, sadness"}
     with pytest.raises(SettingsError, match="--emotions: no corpus has 'feer'; did you mean fear"):
         planned_pairs(config(emotions=("feer", "anger")))
     with pytest.raises(SettingsError, match="--map: no corpus has 'wrath'"):
@@ -304,6 +304,74 @@ def test_a_pooled_cache_serves_the_linear_head(language, config):
 def test_settings_that_cannot_be_meant_are_refused(config, settings, said):
     with pytest.raises(SettingsError, match=said):
         config(**settings)
+
+
+# --------------------------------------------------------------------------- other targets
+
+
+@pytest.fixture
+def labelled(language, config, tmp_path):
+    """Two corpora with one cue, and a folder with what further columns say of them."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+
+    def make(**columns):
+        for number, name in enumerate(("north", "south")):
+            table = FeatureCache(language(name)).utterances
+            own = {
+                each: [of(row, number) for row in table.itertuples()]
+                for each, of in columns.items()
+            }
+            table[["key", "emotion"]].assign(**own).to_csv(folder / f"{name}.csv", index=False)
+        return {"labels": folder, **LEARN}
+
+    return make
+
+
+def test_numbers_transfer_on_one_scale_and_another_scale_is_said(labelled, config, caplog):
+    level = {name: float(at) for at, name in enumerate(THREE, start=1)}
+    asked = labelled(
+        valence=lambda row, number: level[row.emotion],
+        stretched=lambda row, number: level[row.emotion] * (1 + number),
+    )
+    table = transfer(config(target="valence", **asked))
+    assert set(table.learned) == {"valence"} and set(table.measure) == {"numbers"}
+    assert (transfer_matrix(table) > 0.7).all(axis=None)
+    assert across(table).within_ccc.notna().all() and (table.constant_ccc == 0).all()
+    assert "target valence, layer 1" in format_transfer(table) and "CCC." in format_transfer(table)
+    assert "not one scale" not in caplog.text
+    planned_pairs(config(target="stretched", **asked))
+    assert "stretched, 1 to 3 and 2 to 6, which are not one scale" in caplog.text
+    names = {path.name for path in save_transfer(table, config().results_dir)}
+    assert all(name.startswith("transfer-valence-none-") for name in names)
+
+
+def test_classes_of_another_column_are_matched_by_name(labelled, config, caplog):
+    caplog.set_level("INFO")
+    groups = ({"anger": "hot", "fear": "cold", "sadness": "cold"}, dict.fromkeys(THREE, "cold"))
+    groups[1]["anger"], groups[1]["fear"] = "hot", "mild"
+    asked = labelled(group=lambda row, number: groups[number][row.emotion])
+    table = transfer(config(target="group", **asked))
+    assert set(table.classes) == {"cold, hot"} and table.macro_f1[0] > 90
+    assert "north -> south: group: cold, hot; left out: none | mild" in caplog.text
+    own = transfer(config(target="group", emotions=("anger", "sadness"), **asked))
+    assert set(across(own).n_test) == {40}  # the target's clips of these emotions
+    default = transfer(config(**LEARN))
+    assert set(default.learned) == {"emotion"} and default.within_f1.notna().all()
+
+
+def test_a_column_that_is_not_alike_in_both_corpora_is_one_line(labelled, config):
+    kind = labelled(
+        mixed=lambda row, number: (row.speaker, 1 + (row.emotion == "fear"))[number],
+        half=lambda row, number: row.speaker if number or row.emotion == "fear" else "",
+    )
+    with pytest.raises(SettingsError, match=r"classes in north; numbers in south; expected one"):
+        planned_pairs(config(target="mixed", **kind))
+    table, failures = transfer_all(config(target="half", **kind))
+    assert table.empty
+    assert "40 of 60 utterances of north have no half" in str(failures["made on north"])
+    with pytest.raises(SettingsError, match="not a folder, and transfer reads"):
+        config(labels=kind["labels"] / "north.csv")
 
 
 # ------------------------------------------------------------------------ two caches as one

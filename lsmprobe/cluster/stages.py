@@ -26,7 +26,7 @@ from lsmprobe.config import (
 )
 from lsmprobe.errors import LsmprobeError, SettingsError
 from lsmprobe.experiments.baseline import baseline_all, planned_baseline
-from lsmprobe.experiments.sensitivity import flipped_jobs, planned_flips
+from lsmprobe.experiments.sensitivity import flipped_jobs, planned_flips, train_flips
 from lsmprobe.experiments.transfers import planned_legs, planned_pairs, train_leg
 from lsmprobe.extraction.grid import named, read_once, reading
 from lsmprobe.extraction.plan import planned_utterances
@@ -39,7 +39,6 @@ from lsmprobe.probing.stage import (
     probe_all,
     reading_alike,
     todo,
-    train_survivors,
 )
 from lsmprobe.probing.table import HEADS
 from lsmprobe.probing.task import find_caches, read_task
@@ -218,7 +217,7 @@ def _sensitivity_piece(piece: Piece, _: dict[str, Any], progress: Progress) -> d
     task = read_task(config, model, corpus, path)
     jobs = flipped_jobs(planned_flips(config, task), force=config.force, only=_records(piece))
     with progress(total=n_epochs(jobs), unit="epoch") as bar:
-        failed = train_survivors(jobs, task, bar)
+        failed = train_flips(jobs, task, bar)
     return _told({group[0][1].name: error for group, error in failed})
 
 
@@ -235,7 +234,7 @@ def _transfer_pieces(config: TransferConfig, progress: Progress) -> tuple[list[P
         for leg in legs:
             runs = [run for run in todo(leg.runs, config.force) if run.path not in planned]
             planned |= {run.path for run in runs}
-            name = f"{leg.task.model} on {leg.task.corpus}, {', '.join(pair.emotions)}"
+            name = f"{leg.task.model} on {leg.task.corpus}, {', '.join(pair.classes)}"
             pieces += _of_jobs(config, name, [(leg.config, run) for run in runs])
     return pieces, failures
 

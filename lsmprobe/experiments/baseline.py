@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from lsmprobe.cache.reader import FeatureCache
-from lsmprobe.config import BaselineConfig, CorpusConfig, ExtractConfig, ProbeConfig
+from lsmprobe.config import BaselineConfig, CorpusConfig, ExtractConfig, ProbeConfig, TargetFlags
 from lsmprobe.errors import CacheError, LsmprobeError
 from lsmprobe.experiments.spectrogram_transformer import SIZES, Recipe, train
 from lsmprobe.extraction.stage import extract
@@ -44,9 +44,10 @@ def planned_baseline(config: BaselineConfig) -> tuple[Task, list[Run]]:
     Raises:
         LsmprobeError: there is nothing to be trained on.
     """
-    labels = ProbeConfig(emotions=config.emotions, map=config.map)
+    asked = {field.name: getattr(config, field.name) for field in fields(TargetFlags)}
+    learned = ProbeConfig(emotions=config.emotions, map=config.map, **asked)
     corpus = config.corpus_name(config.dataset)
-    task = read_task(labels, config.size, corpus, filterbank_cache(config))
+    task = read_task(learned, config.size, corpus, filterbank_cache(config))
     split = make_task_split(
         config.split, task, seed=config.split_seed, results_dir=config.results_dir
     )
@@ -141,17 +142,16 @@ def train_run(
     """Train one seed on every fold, and write its record; the weights are not kept."""
     started = time.monotonic()
     device = choose_device(config.device)
-    n_classes = len(task.classes)
     fits = [
         train(
             config.size,
             lambda utterance: task.read(utterance, 0),
             task.labels,
             (fold.train, fold.validation, fold.test),
-            n_classes,
+            task.n_outputs,
             seed=run.seed,
             recipe=recipe(config),
-            score=lambda truth, guess: task.objective.score(truth, guess, n_classes),
+            objective=task.objective,
             device=device,
             on_epoch=on_epoch,
         )

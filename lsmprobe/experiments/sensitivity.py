@@ -13,14 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from lsmprobe.config import SensitivityConfig
+from lsmprobe.config import ProbeConfig, SensitivityConfig
 from lsmprobe.errors import LsmprobeError
+from lsmprobe.probing.objectives import OBJECTIVES
 from lsmprobe.probing.run import Run, name_runs
-from lsmprobe.probing.stage import Job, n_epochs, planned_runs, todo, train_survivors
+from lsmprobe.probing.stage import Failed, Job, n_epochs, planned_runs, todo, train_survivors
 from lsmprobe.probing.table import NORMS, settings_of
 from lsmprobe.probing.task import Task, find_caches, read_task
 from lsmprobe.progress import Progress, automatic
 from lsmprobe.results.comparison import add_holm, compare_records
+from lsmprobe.results.measures import CLASSES, EMOTION, NUMBERS, Measure
 from lsmprobe.results.records import is_finished, load_record, results_table
 
 CHOICES: dict[str, tuple[Any, ...]] = {
@@ -31,6 +33,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "validation_loss": ("utterances", "batches"),
     "include_layer_0": (False, True),
     "scalar_weight_decay": (None, 0.0),
+    "regression_loss": ("ccc", "mse"),
 }
 CURVE = "linear"  # the head whose layers are compared: it reads one, and is the quickest
 OTHER_TEST_SET = "The test set is another one, so that nothing can be paired."
@@ -49,14 +52,15 @@ class Flip(NamedTuple):
 
 
 class Sensitivity(NamedTuple):
-    """What the flips moved on one cache; scores are in percent, what does not apply is missing.
+    """What the flips moved on one cache; what does not apply is missing.
 
-    `scores` has a row per flip and head: choice, value, head, layer, macro_f1, std (ddof 1), runs,
-    and against the recipe without a flip difference, low, high, p, p_holm, over, note.
+    `scores` has a row per flip and head: choice, value, head, layer, the score that decides (of
+    classes macro_f1, in percent; of numbers ccc), std (ddof 1), runs, and against the recipe
+    without a flip difference, low, high, p, p_holm, over, note.
     `conclusions` has a row per flip: choice, value, best_head, best_layer (of Linear) and its
-    best_layer_f1, heaviest_layer (of Multi-Layer) and its weight, and turned: which of best_head,
-    best_layer and heaviest_layer are not as without a flip. `failures` has what could not be
-    trained, by name; it is left out of both.
+    best_layer_score, heaviest_layer (of Multi-Layer) and its weight, and turned: which of
+    best_head, best_layer and heaviest_layer are not as without a flip. `failures` has what could
+    not be trained, by name; it is left out of both.
     """
 
     model: str
@@ -64,6 +68,8 @@ class Sensitivity(NamedTuple):
     scores: pd.DataFrame
     conclusions: pd.DataFrame
     failures: dict[str, Exception]
+    measure: Measure = CLASSES
+    target: tuple[str, ...] = EMOTION
 
 
 def flip_choices(
@@ -92,8 +98,9 @@ def flip_choices(
         jobs = flipped_jobs(flips, force=config.force, only=only)
         log.info("%s on %s: %d choices flipped", model, corpus, len(flips) - 1)
         failed, failures = _train(jobs, flips, task, progress=progress)
-        tables = _scores(flips, failed), _conclusions(flips, failed)
-        found.append(Sensitivity(model, corpus, *tables, failures))
+        measure = task.objective.measure
+        tables = _scores(flips, failed, measure.score), _conclusions(flips, failed, measure.score)
+        found.append(Sensitivity(model, corpus, *tables, failures, measure, task.target))
     return found
 
 
@@ -107,7 +114,8 @@ def planned_flips(config: SensitivityConfig, task: Task) -> list[Flip]:
     flips = [_flip("", "", config, here, task)]
     for choice, values in CHOICES.items():
         for value in values:
-            if value != getattr(config, choice):
+            flippable = task.objective.can_flip(choice, value)
+            if flippable and value != getattr(config, choice):
                 said = "as the rest" if value is None else str(value)
                 flipped = replace(config, **{choice: value})
                 flips.append(_flip(choice, said, flipped, here, task))
@@ -128,9 +136,28 @@ def _flip(
 
     def runs(kinds: Sequence[tuple[str, int | None]]) -> list[Run]:
         named = [(head, layer, settings_of(config, head)) for head, layer in kinds]
-        return name_runs(task, named, splits, config.results_dir)
+        return name_runs(_as_learned(task, config), named, splits, config.results_dir)
 
     return Flip(choice, value, config, runs(heads), runs(curve))
+
+
+def _as_learned(task: Task, config: ProbeConfig) -> Task:
+    """The task with the loss for numbers that these settings name."""
+    if task.objective.measure is not NUMBERS:
+        return task
+    return replace(task, objective=OBJECTIVES[config.regression_loss])
+
+
+def train_flips(jobs: Sequence[Job], task: Task, bar: Any) -> list[Failed]:
+    """As `train_survivors`; what is learned with one loss trains together."""
+    by_loss: dict[str, list[Job]] = {}
+    for config, run in jobs:
+        by_loss.setdefault(config.regression_loss, []).append((config, run))
+    return [
+        failure
+        for alike in by_loss.values()
+        for failure in train_survivors(alike, _as_learned(task, alike[0][0]), bar)
+    ]
 
 
 def flipped_jobs(
@@ -163,7 +190,7 @@ def _train(
         unit="epoch",
         disable=not waiting,
     ) as bar:
-        failed = train_survivors(waiting, task, bar)
+        failed = train_flips(waiting, task, bar)
     names: dict[Path, str] = {}
     for flip in flips:
         for run in flip.heads + flip.curve:
@@ -178,28 +205,28 @@ def _train(
     return broken | {path for path in runs if not is_finished(path)}, failures
 
 
-def _scores(flips: Sequence[Flip], failed: Collection[Path]) -> pd.DataFrame:
+def _scores(flips: Sequence[Flip], failed: Collection[Path], score: str) -> pd.DataFrame:
     rows = []
     unflipped = _by_kind(flips[0].heads)
     for flip in flips:
         for kind, planned in _by_kind(flip.heads).items():
             head, layer = kind
-            f1 = results_table(_finished(planned, failed)).macro_f1
+            scored = results_table(_finished(planned, failed)).reindex(columns=[score])[score]
             row = {
                 "choice": flip.choice,
                 "value": flip.value,
                 "head": head,
                 "layer": layer,
-                "macro_f1": f1.mean(),
-                "std": f1.std(ddof=1),
-                "runs": len(f1),
+                score: scored.mean(),
+                "std": scored.std(ddof=1),
+                "runs": len(scored),
             }
             if planned[0].split_hash != unflipped[kind][0].split_hash:
                 row["note"] = OTHER_TEST_SET
             elif [run.path for run in planned] != [run.path for run in unflipped[kind]]:
                 row |= _difference(planned, unflipped[kind], failed)
             rows.append(row)
-    measured = ["choice", "value", "head", "layer", "macro_f1", "std", "runs"]
+    measured = ["choice", "value", "head", "layer", score, "std", "runs"]
     compared = ["difference", "low", "high", "p", "p_holm", "over", "note"]
     numbers = dict.fromkeys(compared[:5], "float64")
     table = pd.DataFrame(rows, columns=[*measured, *compared]).astype({"layer": "Int64", **numbers})
@@ -218,17 +245,20 @@ def _difference(
     return vars(compare_records(*sides))
 
 
-def _conclusions(flips: Sequence[Flip], failed: Collection[Path]) -> pd.DataFrame:
+def _conclusions(flips: Sequence[Flip], failed: Collection[Path], score: str) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for flip in flips:
-        heads = results_table(_finished(flip.heads, failed))
-        curve = results_table(_finished(flip.curve, failed)).groupby("layer").macro_f1.mean()
+        heads, curve = (
+            (found if score in found else found.assign(**{score: np.nan}))
+            for found in (results_table(_finished(r, failed)) for r in (flip.heads, flip.curve))
+        )
+        by_layer = curve.groupby("layer")[score].mean()
         row: dict[str, Any] = {"choice": flip.choice, "value": flip.value}
-        means = heads.groupby("head").macro_f1.mean()
+        means = heads.groupby("head")[score].mean()
         if len(means) > 1:
             row["best_head"] = means.idxmax()
-        if len(curve):
-            row |= {"best_layer": curve.idxmax(), "best_layer_f1": curve.max()}
+        if len(by_layer):
+            row |= {"best_layer": by_layer.idxmax(), "best_layer_score": by_layer.max()}
         weighing = heads[heads.layer_weights.notna()]
         if len(weighing):
             weights = pd.Series(
@@ -242,7 +272,7 @@ def _conclusions(flips: Sequence[Flip], failed: Collection[Path]) -> pd.DataFram
             if name in row and name in first and row[name] != first[name]
         ]
         rows.append({**row, "turned": " ".join(turned)})
-    names = ["best_head", "best_layer", "best_layer_f1", "heaviest_layer", "weight"]
+    names = ["best_head", "best_layer", "best_layer_score", "heaviest_layer", "weight"]
     table = pd.DataFrame(rows, columns=["choice", "value", *names, "turned"])
     return table.astype({"best_layer": "Int64", "heaviest_layer": "Int64"})
 

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lsmprobe.errors import TrainingError
+from lsmprobe.probing.objectives import Objective, Targets
 
 N_FRAMES = 512  # of 10 ms: longer utterances are cut, shorter ones padded
 N_BINS = 128
@@ -55,11 +56,11 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Fit:
-    """The epoch chosen on validation, and what the network says of the test set."""
+    """The epoch chosen on validation, and what is kept of what the network says of the test set."""
 
     history: list[dict[str, float]]  # one entry per epoch, the first is epoch 1
     best_epoch: int  # counted from 1
-    probabilities: Float[np.ndarray, "test classes"]
+    probabilities: Float[np.ndarray, "test outputs"]  # or what else the objective keeps
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,13 @@ class Spectrograms:
 def train(
     size: str,
     read: Callable[[int], np.ndarray],
-    labels: Int[np.ndarray, " utterances"],
+    labels: Targets,
     fold: tuple[np.ndarray, np.ndarray, np.ndarray],
-    n_classes: int,
+    n_outputs: int,
     *,
     seed: int,
     recipe: Recipe,
-    score: Callable[[np.ndarray, np.ndarray], float],
+    objective: Objective,
     device: str = "cpu",
     on_epoch: Callable[[], object] = lambda: None,
 ) -> Fit:
@@ -97,12 +98,13 @@ def train(
     Args:
         size: a name in SIZES.
         read: utterance -> its log-mel filterbanks, (frames, 128), one frame every 10 ms.
-        labels: the class of every utterance, 0 to n_classes - 1.
+        labels: of every utterance, as the objective gives them.
         fold: indices of the training, validation and test utterances.
-        n_classes: of the corpus, whether or not all of them occur in the fold.
+        n_outputs: of the objective: for classification the classes of the corpus, whether or not
+            all of them occur in the fold.
         seed: of the initial weights, the order of the batches and the masks.
         recipe: how it is trained.
-        score: (labels, predictions) -> the score that chooses the epoch; higher is better.
+        objective: what is learned: its loss, unweighted, and the score that chooses the epoch.
         device: where it is trained.
         on_epoch: called once per epoch.
 
@@ -110,9 +112,11 @@ def train(
         TrainingError: a loss that is not finite.
     """
     training, validation, test = fold
-    targets = torch.from_numpy(labels).long()
+    given = torch.from_numpy(labels)
+    targets = given.float() if given.is_floating_point() else given.long()
     spectrograms = Spectrograms(read, *statistics(read, training))
-    network = build_network(size, n_classes, seed).to(device)
+    network = build_network(size, n_outputs, seed).to(device)
+    scale = objective.scale(targets[training]).to(device)
     optimiser = torch.optim.Adam(
         network.parameters(),
         lr=recipe.lr,
@@ -123,7 +127,7 @@ def train(
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda done: recipe.decay ** max(0, done + 1 - recipe.constant_epochs)
     )
-    loss_of = nn.CrossEntropyLoss()
+    loss_of = objective.loss(targets[training], n_outputs, False).to(device)
     history: list[dict[str, float]] = []
     best_epoch, best_score, best_state = 0, -math.inf, {}
     for epoch in range(1, recipe.epochs + 1):
@@ -132,18 +136,21 @@ def train(
         rng = np.random.default_rng([seed, epoch])
         for batch in batches(rng.permutation(training), recipe.batch_size):
             inputs = masked(spectrograms.batch(batch), recipe, rng).to(device)
-            loss = loss_of(network(inputs).logits, targets[batch].to(device))
+            loss = loss_of(scale(network(inputs).logits), targets[batch].to(device))
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
             summed += loss.detach() * len(batch)
-        logits = predict(network, spectrograms, validation, recipe.batch_size, device)
+        outputs = predict(network, scale, spectrograms, validation, recipe.batch_size, device)
+        answers = objective.answers(outputs.numpy())
         history.append(
             {
                 "lr": optimiser.param_groups[0]["lr"],
                 "train_loss": summed.item() / len(training),
-                "validation_loss": loss_of(logits, targets[validation]).item(),
-                "validation_score": score(labels[validation], logits.argmax(1).numpy()),
+                "validation_loss": loss_of(
+                    outputs.to(device), targets[validation].to(device)
+                ).item(),
+                "validation_score": objective.score(labels[validation], answers, n_outputs),
             }
         )
         if not all(math.isfinite(value) for value in history[-1].values()):
@@ -158,11 +165,11 @@ def train(
         scheduler.step()
         on_epoch()
     network.load_state_dict(best_state)
-    logits = predict(network, spectrograms, test, recipe.batch_size, device)
-    return Fit(history, best_epoch, torch.softmax(logits, dim=1).numpy())
+    outputs = predict(network, scale, spectrograms, test, recipe.batch_size, device)
+    return Fit(history, best_epoch, objective.kept(outputs).numpy())
 
 
-def build_network(size: str, n_classes: int, seed: int) -> nn.Module:
+def build_network(size: str, n_outputs: int, seed: int) -> nn.Module:
     """The network with random weights that depend on the seed alone.
 
     In transformers positions and the two tokens whose mean is classified begin as zeros, to be
@@ -179,7 +186,7 @@ def build_network(size: str, n_classes: int, seed: int) -> nn.Module:
         time_stride=row.stride,
         max_length=N_FRAMES,
         num_mel_bins=N_BINS,
-        num_labels=n_classes,
+        num_labels=n_outputs,
     )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -234,12 +241,13 @@ def batches(utterances: np.ndarray, size: int) -> Iterator[np.ndarray]:
 @torch.no_grad()
 def predict(
     network: nn.Module,
+    scale: nn.Module,
     spectrograms: Spectrograms,
     utterances: Int[np.ndarray, " utterances"],
     size: int,
     device: str,
-) -> Float[Tensor, "utterances classes"]:
-    """The logits of some utterances, on the CPU."""
+) -> Float[Tensor, "utterances outputs"]:
+    """The outputs of some utterances, scaled as `scale` does, on the CPU."""
     network.eval()
     inputs = (spectrograms.batch(batch).to(device) for batch in batches(utterances, size))
-    return torch.cat([network(batch).logits.cpu() for batch in inputs])
+    return torch.cat([scale(network(batch).logits).cpu() for batch in inputs])

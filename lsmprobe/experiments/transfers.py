@@ -6,7 +6,7 @@ other. docs/transfer.md says how to read what comes out.
 
 import hashlib
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -35,37 +35,39 @@ from lsmprobe.probing.stage import (
     todo,
     train_survivors,
 )
-from lsmprobe.probing.task import Task, find_caches, read_task
+from lsmprobe.probing.targets import Read, read_target, target_columns
+from lsmprobe.probing.task import Task, chosen, find_caches, labelled, read_task
 from lsmprobe.progress import Progress, automatic, silent
+from lsmprobe.results.measures import EMOTION, Measure
 from lsmprobe.results.records import is_finished, results_table
 from lsmprobe.results.score_table import score_table
 from lsmprobe.splits.file import Fold, Split, plural
 
 NAMES = ("corpus", "model", "hub_id", "revision", "store")  # the hash of the weights says more
 SHOWN = 3  # sentences that two corpora share
-COLUMNS = [  # of the table, what people read first
-    *("model", "source", "target", "head", "layer", "macro_f1", "std", "low", "high"),
-    *("feature_norm", "target_norm", "emotions", "random_weights", "interval_over", "uar"),
-    *("accuracy", "constant_f1", "n_test", "runs", "alarms", "experiment"),
-]
+ALIKE = 0.75  # of what two ranges of numbers span together; those that share less differ a lot
 log = logging.getLogger(__name__)
 
 
 def transfer(config: TransferConfig, *, progress: Progress = automatic) -> pd.DataFrame:
-    """Train on one corpus and test on another over the emotions they share, for every pair.
+    """Train on one corpus and test on another over the classes they share, for every pair.
 
     Training and validation are those parts of the source's split by speakers, and its test part is
     not touched; the test set is the whole target. Beside each pair stands the score within the
-    target, trained and tested on its own split over the same emotions. What is there already is not
-    trained again.
+    target, trained and tested on its own split over the same classes. What is there already is not
+    trained again. Classes are matched by name; numbers are compared as they are, so both corpora
+    must have them on one scale.
 
     Returns:
-        One row per model, source, target, head and layer, scores in percent: model, random_weights,
-        source, target, emotions (those shared), head, layer (missing for Multi-Layer),
-        feature_norm, target_norm, macro_f1 (mean over runs), std (over runs, ddof 1), low, high
-        (95% interval) and interval_over, uar, accuracy, constant_f1 (the best
-        constant answer), n_test, runs, alarms (code -> runs), within_f1 (within the target). Rows
-        whose source is their target are the scores within a corpus, one for each set of emotions.
+        One row per model, source, target, head and layer: model, random_weights, source, target,
+        learned (the columns that are learned, by default emotion), measure, classes (those shared,
+        or the columns of numbers), head, layer (missing for Multi-Layer), feature_norm,
+        target_norm, the score that decides (mean over runs), std (over runs, ddof 1), low, high
+        (95% interval) and interval_over, the other scores, the best constant answer, n_test, runs,
+        alarms (code -> runs), and the score within the target. Of classes, in percent: macro_f1,
+        uar, accuracy, constant_f1, within_f1; of numbers ccc, pearson, rmse, mae, constant_ccc,
+        within_ccc. Rows whose source is their target are the scores within a corpus, one for each
+        set of classes.
 
     Raises:
         LsmprobeError: bad input of any kind; finished runs are kept.
@@ -116,14 +118,15 @@ def transfer_all(
 
 @dataclass(frozen=True)
 class Pair:
-    """Two corpora of one model, and the emotions that both have."""
+    """Two corpora of one model, and the classes that both have."""
 
     model: str
     source: str
     target: str
     paths: tuple[Path, Path]
     merges: tuple[tuple[str, ...], tuple[str, ...]]  # those of --map that concern each
-    emotions: tuple[str, ...]
+    emotions: tuple[tuple[str, ...], tuple[str, ...]]  # those of --emotions that concern each
+    classes: tuple[str, ...]  # those shared; or the columns of numbers
     note: str  # in words: what is shared, what is left out
 
     @property
@@ -137,7 +140,8 @@ class _Corpus(NamedTuple):
 
     path: Path
     merges: tuple[str, ...]  # those of --map whose label occurs
-    emotions: set[str]  # after the merges
+    emotions: tuple[str, ...]  # those of --emotions that occur after the merges
+    target: Read
     audio: set[str]  # hashes
     sentences: set[str]
 
@@ -151,21 +155,28 @@ def planned_pairs(config: TransferConfig) -> tuple[list[Pair], dict[str, Excepti
         CacheError: no model has two corpora here, or no pair can be made of them.
         SettingsError: --emotions or --map name what no corpus has.
     """
+    columns = target_columns(config.target)
     held: dict[str, dict[str, _Corpus]] = {}
     failures: dict[str, Exception] = {}
     known: set[str] = set()
+    merged = label_map(config.map)
     for model, corpus, path in find_caches(config):
         try:
-            table = FeatureCache(path).utterances
-        except CacheError as error:
+            table = labelled(FeatureCache(path), corpus, config.labels, columns)
+            labels = set(table["emotion"])
+            known |= labels | {merged.get(label, label) for label in labels}
+            table = chosen(table, merged, () if columns == EMOTION else config.emotions)
+            read = read_target(table, columns, corpus=corpus, kind=config.target_kind)
+        except (CacheError, SettingsError) as error:
             failures[f"{model} on {corpus}"] = error
             continue
-        labels, merged = set(table["emotion"]), label_map(config.map)
-        own = tuple(merge for merge in config.map if merge.partition("=")[0] in labels)
-        emotions = {merged.get(label, label) for label in labels}
-        known |= labels | emotions
         held.setdefault(model, {})[corpus] = _Corpus(
-            path, own, emotions, set(table["sha256"]), set(table["sentence"])
+            path,
+            tuple(merge for merge in config.map if merge.partition("=")[0] in labels),
+            tuple(each for each in config.emotions if each in set(table["emotion"])),
+            read,
+            set(table["sha256"]),
+            set(table["sentence"]),
         )
     if not failures and max(map(len, held.values())) < 2:
         found = "; ".join(f"{model} has {', '.join(corpora)}" for model, corpora in held.items())
@@ -173,35 +184,39 @@ def planned_pairs(config: TransferConfig) -> tuple[list[Pair], dict[str, Excepti
             f"transfer needs caches of two corpora by one model; {found}. Run lsmprobe "
             "extract on another corpus."
         )
-    for flag, names in (("--map", label_map(config.map)), ("--emotions", config.emotions)):
+    for flag, names in (("--map", merged), ("--emotions", config.emotions)):
         for name in names:
             if name not in known:
                 raise SettingsError(f"{flag}: no corpus has {name!r}; {nearest(name, known)}")
-    pairs = []
+    _check_kinds(held, config.target)
+    pairs: list[Pair] = []
+    loud: set[str] = set()
     for model, corpora in held.items():
         for source, target in permutations(corpora, 2):
             one, other = corpora[source], corpora[target]
-            shared = shared_emotions(one.emotions, other.emotions, config.emotions)
-            rest = [", ".join(sorted(each.emotions - {*shared})) or "none" for each in (one, other)]
-            note = f"{source} -> {target}: {', '.join(shared)}; left out: {' | '.join(rest)}"
+            matched = _match(one.target, other.target, columns, config.emotions)
+            note = f"{source} -> {target}: {matched.note}"
             note += "".join(f"; {said}" for said in in_common(source, one, target, other))
             paths, merges = (one.path, other.path), (one.merges, other.merges)
-            pair = Pair(model, source, target, paths, merges, shared, note)
+            emotions = one.emotions, other.emotions
+            if columns == EMOTION:
+                emotions = matched.classes, matched.classes
+            pair = Pair(model, source, target, paths, merges, emotions, matched.classes, note)
             if same := one.audio & other.audio:
                 log.warning("skipping %s: %d clips are in both", pair.name, len(same))
-            elif len(shared) < 2:
-                count = f"{len(shared)} emotion{'s' * (len(shared) != 1)}"
-                hint = merge_hint(one.emotions - {*shared}, other.emotions - {*shared})
-                log.warning("skipping %s: they share %s; %s%s", pair.name, count, pair.note, hint)
+            elif matched.lacks:
+                log.warning("skipping %s: %s", pair.name, matched.lacks.format(note=pair.note))
             else:
                 pairs.append(pair)
+                loud |= set() if matched.alike else {note}
     if not (pairs or failures):
         raise CacheError(
             "no pair of corpora can be made of these caches, as the lines above say; expected two "
-            "that share two emotions or more, and no audio. Merge labels with --map."
+            f"that share two {_what(columns)} or more, and no audio."
+            + (" Merge labels with --map." if columns == EMOTION else "")
         )
     for told in dict.fromkeys(pair.note for pair in pairs):
-        log.info(told)
+        (log.warning if told in loud else log.info)(told)
     return pairs, failures
 
 
@@ -227,12 +242,78 @@ def merge_hint(source: Iterable[str], target: Iterable[str]) -> str:
     return f"; --map {' '.join(merges)} may be meant" if merges else ""
 
 
-def shared_emotions(
+def _check_kinds(held: Mapping[str, Mapping[str, _Corpus]], target: str) -> None:
+    """Refuse a column that is numbers in one corpus and words in another."""
+    kinds: dict[str, list[str]] = {}
+    for corpora in held.values():
+        for corpus, own in corpora.items():
+            if corpus not in kinds.setdefault(own.target.kind, []):
+                kinds[own.target.kind].append(corpus)
+    if len(kinds) > 1:
+        found = "; ".join(f"{kind} in {', '.join(names)}" for kind, names in kinds.items())
+        raise SettingsError(
+            f"--target: {target} is of {found}; expected one kind. Name corpora of one kind with "
+            "--dataset, or the kind with --target-kind."
+        )
+
+
+class Matched(NamedTuple):
+    """What two corpora share of a target."""
+
+    classes: tuple[str, ...]  # or the columns of numbers
+    note: str
+    lacks: str = ""  # why nothing can be learned of it; with {note} in its place
+    alike: bool = True  # False where numbers are not on one scale
+
+
+def _match(source: Read, target: Read, columns: Sequence[str], only: Sequence[str] = ()) -> Matched:
+    """Classes by name, columns of numbers by their ranges."""
+    if source.kind == "numbers":
+        ranges = [_ranges(source, target, name) for name in columns]
+        note, alike = "; ".join(said for said, _ in ranges), all(alike for _, alike in ranges)
+        return Matched(source.names, note, alike=alike)
+    kept = only if columns == EMOTION else ()
+    shared = shared_classes(source.names, target.names, kept)
+    one, other = (sorted(set(each.names) - {*shared}) for each in (source, target))
+    rest = " | ".join(", ".join(each) or "none" for each in (one, other))
+    what = "" if columns == EMOTION else f"{columns[0]}: "
+    note = f"{what}{', '.join(shared)}; left out: {rest}"
+    if len(shared) > 1:
+        return Matched(shared, note)
+    count = f"{len(shared)} {_what(columns, len(shared))}"
+    hint = merge_hint(one, other) if columns == EMOTION else ""
+    return Matched(shared, note, f"they share {count}; {{note}}{hint}")
+
+
+def _what(columns: Sequence[str], n: int = 2) -> str:
+    """What is matched by name, for messages."""
+    if columns == EMOTION:
+        return "emotion" if n == 1 else "emotions"
+    return f"value{'s' * (n != 1)} of {','.join(columns)}"
+
+
+def _ranges(source: Read, target: Read, name: str) -> tuple[str, bool]:
+    """The ranges of a column of numbers in two corpora in words, and whether they are alike."""
+    (low, high), (other_low, other_high) = (
+        (float(each.table[name].min()), float(each.table[name].max())) for each in (source, target)
+    )
+    said = f"{name}, {low:g} to {high:g} and {other_low:g} to {other_high:g}"
+    shared = min(high, other_high) - max(low, other_low)
+    if shared >= ALIKE * (max(high, other_high) - min(low, other_low)):
+        return said, True
+    return (
+        f"{said}, which are not one scale: CCC, RMSE and MAE count that as error, Pearson does "
+        "not; bring them to one with --labels DIR",
+        False,
+    )
+
+
+def shared_classes(
     source: Iterable[str], target: Iterable[str], only: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """The emotions that two corpora share, sorted; of these `only` those, if any are named.
+    """The classes that two corpora share, sorted; of these `only` those, if any are named.
 
-    >>> shared_emotions({"anger", "boredom", "fear"}, {"anger", "fear", "surprise"})
+    >>> shared_classes({"anger", "boredom", "fear"}, {"anger", "fear", "surprise"})
     ('anger', 'fear')
     """
     shared = set(source) & set(target)
@@ -354,7 +435,8 @@ def joined_task(
     )
     cache = JoinedCache(source, rows, fold.train, target, align=align)
     name = f"{pair.source}-to-{pair.target}"
-    task = Task(cache, pair.model, name, np.arange(len(table)), table, pair.emotions)
+    aim = source.objective, source.target
+    task = Task(cache, pair.model, name, np.arange(len(table)), table, pair.classes, *aim)
     bounds = [len(fold.train), len(rows)]
     parts = Fold(*np.split(np.arange(len(table)), bounds))
     gaps = [note for note in split.notes if note.startswith(("train ", "validation "))]
@@ -375,10 +457,13 @@ def planned_legs(config: TransferConfig, pair: Pair) -> tuple[Leg, Leg]:
     Raises:
         LsmprobeError: the caches cannot be read, or not be compared.
     """
-    there, here = (replace(config, emotions=pair.emotions, map=own) for own in pair.merges)
-    source = read_task(there, pair.model, pair.source, pair.paths[0])
-    target = read_task(here, pair.model, pair.target, pair.paths[1])
-    assert source.classes == target.classes == pair.emotions
+    there, here = (
+        replace(config, emotions=own, map=merges)
+        for own, merges in zip(pair.emotions, pair.merges, strict=True)
+    )
+    source = read_task(there, pair.model, pair.source, pair.paths[0], names=pair.classes)
+    target = read_task(here, pair.model, pair.target, pair.paths[1], names=pair.classes)
+    assert source.classes == target.classes == pair.classes
     if found := differences(source.cache, target.cache):
         raise CacheError(
             f"{pair.paths[0]} and {pair.paths[1]} are not of one model with one preprocessing: "
@@ -417,22 +502,35 @@ def _transfer(
         rows.assign(
             source=name,
             target=pair.target,
-            emotions=", ".join(pair.emotions),
+            learned=",".join(across.task.target),
+            classes=", ".join(pair.classes),
             target_norm=config.target_norm and rows is table,
         )
         for rows, name in ((table, pair.source), (diagonal, pair.target))
     ]
-    of_target = diagonal.set_index(["head", "layer"])["macro_f1"]
+    measure = across.task.objective.measure
+    columns = columns_of(measure)
+    of_target = (
+        diagonal.reindex(columns=["head", "layer", measure.score])
+        .set_index(["head", "layer"])[measure.score]
+        .rename(measure.within)
+    )
     both_ways = pd.concat(
-        [
-            rows[COLUMNS].merge(of_target.rename("within_f1").reset_index(), how="left")
-            for rows in tables
-            if len(rows)
-        ]
-        or [tables[0][COLUMNS]],
+        [rows[columns].merge(of_target.reset_index(), how="left") for rows in tables if len(rows)]
+        or [tables[0].reindex(columns=columns)],
         ignore_index=True,
     )
     return both_ways, failures | more
+
+
+def columns_of(measure: Measure) -> list[str]:
+    """The columns of the table, what people read first."""
+    score, *others = measure.scores
+    return [
+        *("model", "source", "target", "head", "layer", score, "std", "low", "high"),
+        *("feature_norm", "target_norm", "learned", "measure", "classes", "random_weights"),
+        *("interval_over", *others, measure.constant, "n_test", "runs", "alarms", "experiment"),
+    ]
 
 
 def _scored(

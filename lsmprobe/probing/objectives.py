@@ -57,6 +57,7 @@ class Objective:
     other_scores: Mapping[str, Score] = field(default_factory=dict)
     """By the name that `--epoch-choice` has for them."""
     stacks: bool = False  # its loss is the cross entropy that `LinearStack` has by hand
+    idle: tuple[str, ...] = ()  # fields of `ProbeConfig` that change nothing of what it learns
 
     def evaluate(
         self, targets: Targets, answers: Answers, speakers: np.ndarray, names: Sequence[str]
@@ -68,6 +69,17 @@ class Objective:
     def title(self) -> str:
         """Of the score that chooses the epoch, for messages."""
         return self.measure.title
+
+    @property
+    def epoch_choices(self) -> tuple[str, ...]:
+        """What `--epoch-choice` may be."""
+        return (*CHOICES, *self.other_scores)
+
+    def can_flip(self, choice: str, value: object) -> bool:
+        """Whether a field of `ProbeConfig` may have this value, and decides anything."""
+        if choice == "epoch_choice":
+            return value in self.epoch_choices
+        return choice not in self.idle
 
 
 def balanced_weights(targets: Int[Tensor, " train"], n_classes: int) -> Float[Tensor, " classes"]:
@@ -177,6 +189,7 @@ CLASSIFICATION = Objective(
     truth=lambda target, classes: classes[target],
     other_scores={"uar": partial(score_of, score="uar")},
     stacks=True,
+    idle=("regression_loss",),
 )
 REGRESSION = Objective(
     name="ccc",
@@ -191,6 +204,7 @@ REGRESSION = Objective(
     truth=_named,
     scale=lambda targets: Rescale(targets.mean(0), _spread(targets)),
     load_scale=lambda saved: Rescale(saved["mean"], saved["std"]),
+    idle=("class_weights",),
 )
 LEAST_SQUARES = replace(
     REGRESSION, name="mse", loss=lambda targets, n_outputs, balanced: ScaledMSE(targets)
@@ -206,11 +220,10 @@ def check_epoch_choice(choice: str, objective: Objective) -> None:
     Raises:
         SettingsError: it has none of that name.
     """
-    known = (*CHOICES, *objective.other_scores)
-    if choice not in known:
+    if choice not in objective.epoch_choices:
         raise SettingsError(
             f"--epoch-choice is {choice!r}, which is not a score of this target; expected one of "
-            f"{', '.join(known)}."
+            f"{', '.join(objective.epoch_choices)}."
         )
 
 

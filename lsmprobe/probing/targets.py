@@ -36,26 +36,34 @@ def target_columns(target: str) -> tuple[str, ...]:
     return names
 
 
-def learned(
+class Read(NamedTuple):
+    """What a target is in one corpus, before it is asked whether it can be learned there."""
+
+    table: pd.DataFrame  # the utterances that have it
+    kind: str  # of KINDS
+    names: tuple[str, ...]  # its classes, or columns of numbers
+
+
+def read_target(
     table: pd.DataFrame,
     target: Sequence[str],
     *,
     corpus: str,
     kind: str = "auto",
-    loss: str = "ccc",
-) -> Learned:
-    """Choose the objective from the columns, and leave out utterances without a target.
+    tell: bool = True,
+) -> Read:
+    """What a target's columns hold: classes, or numbers.
 
     Args:
         table: of utterances.
         target: one or more columns of it; several must be numbers.
         corpus: for messages.
         kind: classes, numbers, or auto: numbers are numbers, words are classes.
-        loss: of numbers, ccc or mse.
+        tell: whether utterances without a target, which are left out, are told of in the log.
 
     Raises:
-        SettingsError: a column is missing, half empty, constant or mixed, or has classes that
-            cannot be learned; with counts.
+        SettingsError: a column is missing, half empty or mixed, or of numbers that do not differ;
+            with counts.
     """
     for name in target:
         if name not in table.columns:
@@ -64,22 +72,57 @@ def learned(
                 f"--target: {corpus} has no column {name!r}; {nearest(name, known)} "
                 "Add columns with --labels FILE.csv."
             )
-    table = _with_target(table, target, corpus)
+    table = _with_target(table, target, corpus, tell=tell)
     numeric = [name for name in target if pd.api.types.is_numeric_dtype(table[name])]
     if kind == "numbers" or (kind == "auto" and (len(target) > 1 or numeric)):
         for name in target:
             _check_numbers(table, name, corpus)
-        return Learned(table, tuple(target), OBJECTIVES[loss])
+        return Read(table, "numbers", tuple(target))
     if len(target) > 1:
         raise SettingsError(
             f"--target names {len(target)} columns as classes; expected one, or numbers."
         )
     [name] = target
+    if kind == "auto" and tuple(target) != EMOTION:
+        _check_words(table, name, corpus)
     table = table.assign(**{name: table[name].map(_as_class)})
+    return Read(table, "classes", tuple(sorted(set(table[name]))))
+
+
+def learned(
+    table: pd.DataFrame,
+    target: Sequence[str],
+    *,
+    corpus: str,
+    kind: str = "auto",
+    loss: str = "ccc",
+    names: Sequence[str] = (),
+) -> Learned:
+    """Choose the objective from the columns, and leave out utterances without a target.
+
+    Args:
+        table: of utterances.
+        target: as for `read_target`.
+        corpus: for messages.
+        kind: as for `read_target`.
+        loss: of numbers, ccc or mse.
+        names: of classes, only these; from a stage that has read the target and has said what is
+            left out. By default all.
+
+    Raises:
+        SettingsError: as `read_target`; or there are classes that cannot be learned; with counts.
+    """
+    found = read_target(table, target, corpus=corpus, kind=kind, tell=not names)
+    if found.kind == "numbers":
+        return Learned(found.table, found.names, OBJECTIVES[loss])
+    [name] = target
+    table = found.table[found.table[name].isin(names)] if names else found.table
     return Learned(table, _classes(table, name, corpus), CLASSIFICATION)
 
 
-def _with_target(table: pd.DataFrame, target: Sequence[str], corpus: str) -> pd.DataFrame:
+def _with_target(
+    table: pd.DataFrame, target: Sequence[str], corpus: str, *, tell: bool
+) -> pd.DataFrame:
     """The utterances that have every column; the others are counted and named."""
     columns = table[list(target)]
     empty = (columns.isna() | (columns.astype(str) == "")).any(axis=1)
@@ -89,13 +132,25 @@ def _with_target(table: pd.DataFrame, target: Sequence[str], corpus: str) -> pd.
             f"--target: {empty.sum()} of {len(table)} utterances of {corpus} have no {shown}; "
             "expected more than half of them to have it."
         )
-    if empty.any():
+    if empty.any() and tell:
         first = ", ".join(table.key[empty][:3])
         log.warning(
             "%s: %d of %d utterances have no %s and are left out: %s%s",
             *(corpus, empty.sum(), len(table), shown, first, ", ..." if empty.sum() > 3 else ""),
         )
     return table[~empty]
+
+
+def _check_words(table: pd.DataFrame, name: str, corpus: str) -> None:
+    """Refuse numbers with a few words among them, which nobody means as classes unasked."""
+    are_numbers = pd.to_numeric(table[name], errors="coerce").notna()
+    if 0.5 <= are_numbers.mean() < 1:
+        words = table[name][~are_numbers]
+        raise SettingsError(
+            f"--target: in {corpus}, {are_numbers.sum()} of {len(table)} values of {name!r} are "
+            f"numbers and {len(words)} are words (the first is {words.iloc[0]!r}); expected one "
+            "kind. Correct it with --labels, or take all as classes with --target-kind classes."
+        )
 
 
 def _check_numbers(table: pd.DataFrame, name: str, corpus: str) -> None:

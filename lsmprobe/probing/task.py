@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -201,9 +201,23 @@ def _is_ready(config: ProbeConfig, path: Path) -> bool:
 
 
 def read_task(
-    config: ProbeConfig, model: str, corpus: str, path: Path, *, progress: Progress = automatic
+    config: ProbeConfig,
+    model: str,
+    corpus: str,
+    path: Path,
+    *,
+    names: Sequence[str] = (),
+    progress: Progress = automatic,
 ) -> Task:
     """Open a cache and keep the utterances and labels that are asked for.
+
+    Args:
+        config: what is learned of whom.
+        model: for messages and records.
+        corpus: for messages and records, and to find its table in a folder of labels.
+        path: of the cache.
+        names: of classes, only these, as `targets.learned` has it.
+        progress: how the comparison of checksums is shown.
 
     Raises:
         CacheError: the cache is unfinished, damaged (see `verify_once`) or foreign.
@@ -214,28 +228,55 @@ def read_task(
     verify_once(cache, progress)
     merged = label_map(config.map)
     target = target_columns(config.target)
-    table = cache.utterances
-    if config.labels:
-        own = read_own_labels(config.labels, wanted=target)
-        table = with_labels(cache.planned, own, config.labels, strict=True)
-    for flag, names in (("--map", merged), ("--emotions", config.emotions)):
+    table = labelled(cache, corpus, config.labels, target)
+    for flag, asked in (("--map", merged), ("--emotions", config.emotions)):
         known = sorted(
             set(table.emotion) | (set(merged.values()) if flag == "--emotions" else set())
         )
-        for name in names:
+        for name in asked:
             if name not in known:
                 raise SettingsError(
                     f"{flag}: {corpus} has no emotion {name!r}; {nearest(name, known)}"
                 )
-    table = table.assign(emotion=table.emotion.replace(merged))
-    if config.emotions:
-        table = table[table.emotion.isin(config.emotions)]
+    table = chosen(table, merged, config.emotions)
     found = learned(
-        table, target, corpus=corpus, kind=config.target_kind, loss=config.regression_loss
+        table,
+        target,
+        corpus=corpus,
+        kind=config.target_kind,
+        loss=config.regression_loss,
+        names=names,
     )
     check_epoch_choice(config.epoch_choice, found.objective)
     rows, utterances = found.table.index.to_numpy(), found.table.reset_index(drop=True)
     return Task(cache, model, corpus, rows, utterances, found.names, found.objective, target)
+
+
+def labelled(
+    cache: FeatureCache, corpus: str, labels: Path | None, target: Sequence[str]
+) -> pd.DataFrame:
+    """The utterances of a cache with the labels that count.
+
+    Args:
+        cache: of the corpus.
+        corpus: its name.
+        labels: a table, or a folder with CORPUS.csv, in place of what lies beside the cache.
+        target: columns that are learned, and so count as labels.
+
+    Raises:
+        CacheError: the table is not there, is damaged, or is not of these utterances.
+    """
+    if labels is None:
+        return cache.utterances
+    path = labels / f"{corpus}.csv" if labels.is_dir() else labels
+    own = read_own_labels(path, wanted=target)
+    return with_labels(cache.planned, own, path, strict=True)
+
+
+def chosen(table: pd.DataFrame, merged: Mapping[str, str], emotions: Sequence[str]) -> pd.DataFrame:
+    """Utterances with their emotions merged; of these only those asked for, if any are."""
+    table = table.assign(emotion=table.emotion.replace(merged))
+    return table[table.emotion.isin(emotions)] if emotions else table
 
 
 def _named(names: Sequence[str], name: Callable[[str], str]) -> list[str]:

@@ -27,6 +27,7 @@ COLOURS += ["#882255", "#999999", "#332288"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", ">", "*"]
 MAX_BANDS = 4  # more lines have bars for intervals
 LEGEND_ROWS = 16  # more names make another column
+BEST_IS_1 = ("CCC", "Pearson")
 METRICS = {"macro_f1": "macro-F1", "uar": "UAR", "accuracy": "accuracy", "r2": "R²"}
 
 
@@ -383,9 +384,10 @@ def draw_transfer(
     Args:
         matrix: what `transfer_matrix` returned.
         ax: where to draw; by default a new figure.
-        measure: the name beside the colours.
+        measure: the name beside the colours; CCC and Pearson are drawn from 0 to 1, all others in
+            percent.
     """
-    ax = _percent_map(matrix, ax, measure)
+    ax = _score_map(matrix, ax, measure)
     ax.set_title(matrix.attrs.get("about", ""), fontsize=10)
     ax.set_xlabel("tested on")
     ax.set_ylabel("trained on")
@@ -401,9 +403,9 @@ def draw_transfer_layers(
     Args:
         scores: what `transfer_layers` returned.
         ax: where to draw; by default a new figure.
-        measure: the name beside the colours.
+        measure: as for `draw_transfer`.
     """
-    ax = _percent_map(scores, ax, measure)
+    ax = _score_map(scores, ax, measure)
     ax.set_title(scores.attrs.get("about", ""), fontsize=10)
     ax.set_xlabel("layer")
     return ax
@@ -486,21 +488,31 @@ def draw_answers(predictions: pd.DataFrame, title: str) -> Axes:
     return axes[0]
 
 
-def _percent_map(scores: pd.DataFrame, ax: Axes | None, measure: str) -> Axes:
-    """A coloured cell with its number for each score, 0 to 100; nothing where one is missing."""
+def _score_map(scores: pd.DataFrame, ax: Axes | None, measure: str) -> Axes:
+    """Scores in percent, or those whose best is 1."""
+    return _percent_map(scores, ax, measure, best=1.0 if measure in BEST_IS_1 else 100.0)
+
+
+def _percent_map(
+    scores: pd.DataFrame, ax: Axes | None, measure: str, *, best: float = 100.0
+) -> Axes:
+    """A coloured cell with its number for each score, 0 to the best; nothing where one is missing.
+
+    Scores below 0 are coloured as 0.
+    """
     n_rows, n_columns = scores.shape
     longest = max(len(str(name)) for name in scores.index)
     ax = ax or _axes(2.4 + 0.09 * longest + 0.5 * max(n_columns, 5), 2 + 0.36 * max(n_rows, 5))
     values = scores.to_numpy(dtype=float)
-    image = ax.imshow(values, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+    image = ax.imshow(values, cmap="cividis", vmin=0, vmax=best, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         if not np.isnan(value):
-            colour = "white" if value < 55 else "black"
-            text = f"{value:.0f}"
+            colour = "white" if value < 0.55 * best else "black"
+            text = f"{value:.0f}" if best > 1 else f"{value:.2f}"
             ax.text(column, row, text, ha="center", va="center", fontsize=9, color=colour)
     ax.set_xticks(range(n_columns), [str(name) for name in scores.columns])
     ax.set_yticks(range(n_rows), [str(name) for name in scores.index])
-    cast(Figure, ax.figure).colorbar(image, ax=ax, label=f"{measure} (%)")
+    cast(Figure, ax.figure).colorbar(image, ax=ax, label=f"{measure} (%)" if best > 1 else measure)
     return ax
 
 

@@ -1,5 +1,6 @@
 """What the open choices decide: as items, and as files."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 from lsmprobe.atomic import write_then_rename
 from lsmprobe.experiments.sensitivity import Sensitivity, flag_of
 from lsmprobe.probing.table import head_title
+from lsmprobe.report.shown import file_name
 from lsmprobe.report.typeset import (
     DASH,
     Item,
@@ -20,11 +22,13 @@ from lsmprobe.report.typeset import (
     number,
     score,
 )
+from lsmprobe.results.measures import EMOTION
 
-# A conclusion: its column, how it is titled, and of what it is said; how its value is written.
+# A conclusion: its column, how it is titled, and of what it is said; with how many decimals, those
+# of the measure where it is a score.
 CONCLUSIONS = {
     "best_head": ("best head", None, 0),
-    "best_layer": ("best layer", "best_layer_f1", 1),
+    "best_layer": ("best layer", "best_layer_score", None),
     "heaviest_layer": ("heaviest layer", "weight", 3),
 }
 
@@ -37,10 +41,13 @@ def format_sensitivity(found: Sensitivity) -> str:
 def save_sensitivity(found: Sensitivity, folder: Path) -> Path:
     """Write FOLDER/MODEL-CORPUS.md, and its numbers in full beside it as CSV; the first's path.
 
+    Of another target than emotion it is MODEL-CORPUS-TARGET.md.
+
     Raises:
         OSError: a file cannot be written.
     """
-    path = folder / f"{found.model}-{found.corpus}.md"
+    target = "" if found.target == EMOTION else f"-{file_name(','.join(found.target))}"
+    path = folder / f"{found.model}-{found.corpus}{target}.md"
     items = sensitivity_items(found)
     for table in items:
         if isinstance(table, Table):
@@ -53,22 +60,25 @@ def save_sensitivity(found: Sensitivity, folder: Path) -> Path:
 
 def sensitivity_items(found: Sensitivity) -> list[Item]:
     """What moved the conclusions, and by how much each head moved."""
-    on = f"{found.model} on {found.corpus}"
+    on, measure = f"{found.model} on {found.corpus}", found.measure
+    if found.target != EMOTION:
+        on += f", target {','.join(found.target)}"
     flips = found.conclusions
     rows = pd.DataFrame({"choice": flips.choice.map(flag_of), "value": flips.value})
     for head, own in found.scores.groupby("head", sort=False):
         rows[head_and_layer(head_title(str(head)), own.layer.iloc[0])] = list(
-            map(score, own.macro_f1, own["std"])
+            map(partial(score, decimals=measure.decimals), own[measure.score], own["std"])
         )
     for name, (title, value, decimals) in CONCLUSIONS.items():
         if flips[name].notna().any():
             rows[title] = [
-                _conclusion(row, name, value, decimals) for row in flips.to_dict("records")
+                _conclusion(row, name, value, measure.decimals if decimals is None else decimals)
+                for row in flips.to_dict("records")
             ]
     notes = [
-        "Each row flips one choice of the recipe in the first row. Macro-F1 in percent, mean ± "
-        "standard deviation (ddof 1) over runs; best layer: for Linear, with its macro-F1; "
-        "heaviest layer: of Multi-Layer, with its weight.",
+        "Each row flips one choice of the recipe in the first row. "
+        f"{measure.title_with_unit}, mean ± standard deviation (ddof 1) over runs; best layer: for "
+        f"Linear, with its {measure.title}; heaviest layer: of Multi-Layer, with its weight.",
         "*: not as in the first row. The order of means has turned around, which may still be "
         "chance; the intervals of the differences say more.",
     ]
@@ -89,15 +99,18 @@ def _conclusion(row: dict[str, Any], name: str, value: str | None, decimals: int
 
 
 def _differences(found: Sensitivity, on: str) -> Table:
+    measure = found.measure
     flipped = found.scores[found.scores.difference.notna() | found.scores.note.notna()]
     rows = pd.DataFrame(
         {
             "choice": flipped.choice.map(flag_of),
             "value": flipped.value,
             "head": flipped["head"].map(head_title),
-            "difference": [number(value, "+") for value in flipped.difference],
+            "difference": [
+                number(value, "+", decimals=measure.decimals) for value in flipped.difference
+            ],
             "95% interval": [
-                interval(low, high, "+")
+                interval(low, high, "+", decimals=measure.decimals)
                 for low, high in zip(flipped.low, flipped.high, strict=True)
             ],
             "p": [number(value, decimals=3) for value in flipped.p],
@@ -105,7 +118,8 @@ def _differences(found: Sensitivity, on: str) -> Table:
         }
     )
     notes = [
-        "Points of macro-F1 against the same head without a flip, both means over the runs.",
+        f"{'Points' if measure.score_unit else 'Difference'} of {measure.title} against the same "
+        "head without a flip, both means over the runs.",
         *(f"The interval is a paired bootstrap over {over}." for over in flipped.over.dropna()),
         *flipped.note.dropna(),
     ]

@@ -11,19 +11,21 @@ from lsmprobe.atomic import write_then_rename
 from lsmprobe.errors import SettingsError
 from lsmprobe.probing.table import NORMS
 from lsmprobe.report.figures import draw_transfer, draw_transfer_layers, save_figure
+from lsmprobe.report.shown import file_name
 from lsmprobe.report.typeset import Item, Table, as_text, counted, number
+from lsmprobe.results.measures import CLASSES, EMOTION, MEASURES, Measure
 
 
-def transfer_matrix(table: pd.DataFrame, score: str = "macro_f1") -> pd.DataFrame:
-    """Scores in percent: a row per corpus trained on, a column per corpus tested on.
+def transfer_matrix(table: pd.DataFrame, score: str | None = None) -> pd.DataFrame:
+    """Scores: a row per corpus trained on, a column per corpus tested on.
 
-    On the diagonal stands the score within a corpus, if it shares the same emotions with all its
+    On the diagonal stands the score within a corpus, if it shares the same classes with all its
     partners; if not, no single one is comparable with the rest of its column, and it is missing.
     `--emotions` with those that all corpora have makes every cell comparable.
 
     Args:
         table: what `transfer` returned, of one model, head and layer.
-        score: which column.
+        score: which column; by default the one that decides: macro_f1 in percent, of numbers ccc.
 
     Raises:
         SettingsError: the table has several models, heads or layers.
@@ -40,28 +42,31 @@ def transfer_matrix(table: pd.DataFrame, score: str = "macro_f1") -> pd.DataFram
     names = sorted({*table["source"], *table["target"]})
     matrix = (
         table[~ambiguous]
-        .pivot_table(index="source", columns="target", values=score, dropna=False)
+        .pivot_table(
+            index="source", columns="target", values=score or _measure(table).score, dropna=False
+        )
         .reindex(index=names, columns=names)
     )
     matrix.attrs["about"] = _about(table, _which(table))
     return matrix
 
 
-def transfer_layers(table: pd.DataFrame, score: str = "macro_f1") -> pd.DataFrame:
-    """Which layers transfer: scores in percent, a row per pair and a column per layer.
+def transfer_layers(table: pd.DataFrame, score: str | None = None) -> pd.DataFrame:
+    """Which layers transfer: scores, a row per pair and a column per layer.
 
     Below the pairs stand the scores within each corpus; where those are over several sets of
-    emotions, the emotions are named.
+    classes, the classes are named.
 
     Args:
         table: what `transfer` returned, of one model and head, with `--layer all`.
-        score: which column.
+        score: as for `transfer_matrix`.
     """
+    score = score or _measure(table).score
     table = table.dropna(subset="layer")
     within = table["source"] == table["target"]
-    sets = table.groupby(["source", "target"])["emotions"].transform("nunique")
+    sets = table.groupby(["source", "target"])["classes"].transform("nunique")
     names = np.where(within, "within " + table["source"], table["source"] + " → " + table["target"])
-    names = np.where(sets > 1, names + " (" + table["emotions"] + ")", names)
+    names = np.where(sets > 1, names + " (" + table["classes"] + ")", names)
     order = [*dict.fromkeys(names[~within]), *sorted({*names[within]})]
     wide = table.assign(pair=names).pivot_table(index="pair", columns="layer", values=score)
     wide = wide.reindex(order)
@@ -74,7 +79,18 @@ def _about(table: pd.DataFrame, *which: str) -> str:
     first = table.iloc[0]
     named = [str(first[name]) for name in ("model", "head") if name in table]
     norm = [f"norm {first['feature_norm']}"] if "feature_norm" in table else []
-    return ", ".join([*named, *which, *norm])
+    return ", ".join([*named, *_target(table), *which, *norm])
+
+
+def _measure(table: pd.DataFrame) -> Measure:
+    """How the target is scored; a table of one's own may not say."""
+    return MEASURES[table["measure"].iloc[0]] if "measure" in table else CLASSES
+
+
+def _target(table: pd.DataFrame) -> list[str]:
+    """What is learned, where that is not emotion."""
+    learned = table["learned"].iloc[0] if "learned" in table else ",".join(EMOTION)
+    return [] if learned == ",".join(EMOTION) else [f"target {learned}"]
 
 
 def format_transfer(table: pd.DataFrame) -> str:
@@ -85,6 +101,7 @@ def format_transfer(table: pd.DataFrame) -> str:
 def transfer_items(table: pd.DataFrame) -> list[Item]:
     """A matrix per model and head, or where several layers were read, a table of layers."""
     items: list[Item] = []
+    measure = _measure(table)
     for (model, head), own in table.groupby(["model", "head"], sort=False):
         sweep = _is_sweep(own)
         shown = transfer_layers(own) if sweep else transfer_matrix(own)
@@ -93,10 +110,15 @@ def transfer_items(table: pd.DataFrame) -> list[Item]:
         rows = pd.DataFrame(
             {
                 "pair" if sweep else "trained on": shown.index,
-                **{str(name): [number(value) for value in shown[name]] for name in shown},
+                **{
+                    str(name): [number(value, decimals=measure.decimals) for value in shown[name]]
+                    for name in shown
+                },
             }
         )
-        caption = f"{model}, {head}, {which}, {how}macro-F1 in percent."
+        learned = "".join(f"{each}, " for each in _target(own))
+        unit = f" in {measure.score_unit}" if measure.score_unit else ""
+        caption = f"{model}, {head}, {learned}{which}, {how}{measure.title}{unit}."
         items.append(Table("transfer", caption, rows, 1, (), own))
     return [*items, *_said(table)]
 
@@ -107,11 +129,13 @@ def _said(table: pd.DataFrame) -> list[str]:
     if norm in NORMS and NORMS[norm].has_statistics:
         whose = "each corpus' own" if table["target_norm"].any() else "the source's training set's"
         norm = f"{norm} with {whose} statistics"
-    low, high = table["constant_f1"].min(), table["constant_f1"].max()
+    measure = _measure(table)
+    constant = table[measure.constant]
+    ends = [number(each, decimals=measure.decimals) for each in (constant.min(), constant.max())]
     said = [
         f"Means over {counted(int(table['runs'].max()), 'run')}; features: {norm}; tested on the "
         "whole target, and within a corpus on the test set of its own split; the best constant "
-        f"answer scores {number(low)} to {number(high)}."
+        f"answer scores {ends[0]} to {ends[1]}."
     ]
     if flagged := int((table["alarms"].map(len) > 0).sum()):
         said.append(
@@ -135,10 +159,11 @@ def save_transfer(table: pd.DataFrame, folder: Path) -> list[Path]:
     for (model, head), own in table.groupby(["model", "head"], sort=False):
         sweep = _is_sweep(own)
         path = folder / f"{name}-{model}-{head}{'-layers' if sweep else ''}.png"
+        title = _measure(own).title
         ax = (
-            draw_transfer_layers(transfer_layers(own))
+            draw_transfer_layers(transfer_layers(own), measure=title)
             if sweep
-            else draw_transfer(transfer_matrix(own))
+            else draw_transfer(transfer_matrix(own), measure=title)
         )
         save_figure(ax, path)
         written.append(path)
@@ -148,12 +173,13 @@ def save_transfer(table: pd.DataFrame, folder: Path) -> list[Path]:
 
 
 def _name_of_files(table: pd.DataFrame) -> str:
-    """What decides the table: the corpora, the emotions, the norm and whose statistics it takes."""
+    """What decides the table: target, corpora, classes, the norm and whose statistics it takes."""
     corpora = sorted({*table["source"], *table["target"]})
     aligned = "-target-norm" if table["target_norm"].any() else ""
-    chosen = sorted(set(table["emotions"])), sorted(set(table["model"])), sorted(set(table["head"]))
+    chosen = sorted(set(table["classes"])), sorted(set(table["model"])), sorted(set(table["head"]))
     digest = hashlib.sha256(repr((corpora, chosen)).encode()).hexdigest()[:8]
-    return f"transfer-{table['feature_norm'].iloc[0]}{aligned}-{digest}"
+    learned = "".join(f"-{file_name(each.removeprefix('target '))}" for each in _target(table))
+    return f"transfer{learned}-{table['feature_norm'].iloc[0]}{aligned}-{digest}"
 
 
 def _is_sweep(table: pd.DataFrame) -> bool:

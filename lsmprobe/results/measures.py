@@ -47,6 +47,7 @@ class Measure:
     constant: str  # column: what the best constant answer scores
     shuffled: str  # column: what the run's own answers score, shuffled; NAME_95 its 95% point
     unit: str  # for captions
+    score_unit: str  # of the score that decides; empty where it has none
     evaluate: Callable[[Answers, Answers, np.ndarray, Sequence[str]], Evaluation]
     """From truth, answers, speakers and the names of the outputs: every score, the interval of the
     first over speakers and utterances, the constant and the shuffled answers, and the alarms."""
@@ -70,6 +71,17 @@ class Measure:
     def title(self) -> str:
         """Of the score that decides, as tables show it."""
         return STATISTICS[self.score].title
+
+    @property
+    def within(self) -> str:
+        """The column of a table of transfer for the score within the corpus that is tested."""
+        return self.constant.replace("constant", "within")
+
+    @property
+    def title_with_unit(self) -> str:
+        """The title as a sentence begins or an axis has it: "Macro-F1 in percent"."""
+        unit = f" in {self.score_unit}" if self.score_unit else ""
+        return f"{self.title[:1].upper()}{self.title[1:]}{unit}"
 
     @property
     def columns(self) -> dict[str, tuple[str, ...]]:
@@ -213,6 +225,7 @@ CLASSES = Measure(
     constant="constant_f1",
     shuffled="shuffled_f1",
     unit="percent",
+    score_unit="percent",
     evaluate=_evaluate_classes,
     tested=_tested_classes,
     predictions=_predicted_classes,
@@ -227,6 +240,7 @@ NUMBERS = Measure(
     constant="constant_ccc",
     shuffled="shuffled_ccc",
     unit="CCC and Pearson from -1 to 1, RMSE and MAE in the target's unit",
+    score_unit="",
     evaluate=_evaluate_numbers,
     tested=_tested_numbers,
     predictions=_predicted_numbers,
