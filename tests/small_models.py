@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 import transformers
+from safetensors.torch import save_file
 
 from lsmprobe.extraction import models
 
@@ -63,6 +64,13 @@ STABLE_NORM = "wav2vec2, stable layer norm"
 def noise(*lengths, seed=0):
     rng = np.random.default_rng(seed)
     return [rng.normal(0.02, 0.1, length).astype(np.float32) for length in lengths]
+
+
+def write_weights(weights, file):
+    """In the place of a file that tensors may still be mapped from: never over its bytes."""
+    beside = file.with_name(f".{file.name}")
+    save_file(weights, beside, metadata={"format": "pt"})
+    beside.replace(file)
 
 
 def make_checkpoint(folder, config):

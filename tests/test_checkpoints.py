@@ -8,8 +8,8 @@ import pytest
 import torch
 import transformers
 import transformers.integrations.peft
-from safetensors.torch import load_file, save_file
-from small_models import FAMILIES, GROUP, STABLE_NORM, make_checkpoint, noise
+from safetensors.torch import load_file
+from small_models import FAMILIES, GROUP, STABLE_NORM, make_checkpoint, noise, write_weights
 
 from lsmprobe.errors import ModelError
 from lsmprobe.extraction.load import load_encoder
@@ -47,7 +47,7 @@ def change_config(folder, **changes):
 
 def change_weights(folder, change):
     weights = change(load_file(folder / "model.safetensors"))
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    write_weights(weights, folder / "model.safetensors")
 
 
 def refused(folder, match, **settings):
@@ -77,7 +77,7 @@ def lora(suffix=".weight", prefix="base_model.model."):
 
 
 def put_lora_beside(folder):
-    save_file(lora(), folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    write_weights(lora(), folder / "adapter_model.safetensors")
     settings = {"peft_type": "LORA", "base_model_name_or_path": "base", "r": RANK}
     settings |= {"target_modules": ["q_proj", "v_proj"], "lora_alpha": 8, "task_type": None}
     (folder / "adapter_config.json").write_text(json.dumps(settings))
@@ -207,7 +207,7 @@ def test_heads_projectors_quantizers_and_decoders_pass_and_are_named(name, tmp_p
     for weight, values in network.state_dict().items():
         if weight != "masked_spec_embed":
             assert torch.equal(values, base.state_dict()[weight]), weight
-    assert "weights are no part of the encoder and are not used: " in caplog.text
+    assert "weights are no part of the encoder and so not used: " in caplog.text
 
 
 def extractor_of(config):
@@ -254,7 +254,7 @@ def mms(copy):
     model.save_pretrained(folder)
     torch.manual_seed(5)
     german = {name: torch.randn_like(each) for name, each in model._get_adapters().items()}
-    save_file(german, folder / "adapter.deu.safetensors", metadata={"format": "pt"})
+    write_weights(german, folder / "adapter.deu.safetensors")
     return folder
 
 
@@ -280,9 +280,9 @@ def test_an_adapter_that_is_not_there_or_does_not_fit_is_one_line(mms, copy):
     german = mms / "adapter.deu.safetensors"
     weights = load_file(german)
     first = next(name for name in weights if "adapter_layer" in name)
-    save_file({**weights, first: torch.ones(3, 3)}, german)
+    write_weights({**weights, first: torch.ones(3, 3)}, german)
     refused(mms, "adapter.deu.safetensors of mine does not fit the model", adapter="deu")
-    save_file({name: each for name, each in weights.items() if name != first}, german)
+    write_weights({name: each for name, each in weights.items() if name != first}, german)
     refused(mms, r"holds \d+ weights of attention adapters; expected the \d+ ", adapter="deu")
     german.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     refused(mms, "^adapter.deu.safetensors of mine is a Git LFS pointer", adapter="deu")

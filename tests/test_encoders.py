@@ -12,8 +12,8 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
-from small_models import FAMILIES, GROUP, make_checkpoint, noise
+from safetensors.torch import load_file
+from small_models import FAMILIES, GROUP, make_checkpoint, noise, write_weights
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from lsmprobe.corpora.audio import SAMPLE_RATE
@@ -439,7 +439,7 @@ def test_random_weights_follow_from_the_seed_and_need_no_checkpoint_weights(fold
 def test_the_hash_is_of_the_values_whatever_file_they_come_from(folder):
     published = load_encoder(str(folder))
     weights = load_file(folder / "model.safetensors")
-    save_file({k: v.half() for k, v in weights.items()}, folder / "model.safetensors")
+    write_weights({k: v.half() for k, v in weights.items()}, folder / "model.safetensors")
     halved = load_encoder(str(folder))
     assert halved.hidden_states(noise(900))[0].dtype == torch.float32
     assert halved.identity["weights_sha256"] != published.identity["weights_sha256"]
@@ -477,21 +477,21 @@ def test_the_mask_embedding_of_pretraining_may_be_missing(folder):
     expected = load_encoder(str(folder)).identity
     weights = load_file(folder / "model.safetensors")
     del weights["masked_spec_embed"]
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    write_weights(weights, folder / "model.safetensors")
     assert load_encoder(str(folder)).identity == expected
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda w: w.pop("encoder.layers.1.attention.q_proj.weight"), "lacks 1 weights .*q_proj"),
+        (lambda w: w.pop("encoder.layers.1.attention.q_proj.weight"), "lacks 1 weight .*q_proj"),
         (lambda w: w.update({"encoder.layer_norm.bias": torch.zeros(3)}), "cannot be read"),
     ],
 )
 def test_weights_that_are_not_all_there_are_an_error(damage, message, folder):
     weights = load_file(folder / "model.safetensors")
     damage(weights)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    write_weights(weights, folder / "model.safetensors")
     with pytest.raises(ModelError, match=message) as caught:
         load_encoder(str(folder))
     assert "\n" not in str(caught.value)
