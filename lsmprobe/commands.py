@@ -40,7 +40,7 @@ from lsmprobe.config import (
     VerifyCacheConfig,
     as_kind,
 )
-from lsmprobe.errors import LsmprobeError, one_line
+from lsmprobe.errors import LsmprobeError, counted, one_line
 from lsmprobe.progress import terminal
 
 LEAKS = {
@@ -201,7 +201,9 @@ def list_results_command(config: ListResultsConfig) -> None:
 
     results = load_results(config.results_dir)
     if results.empty:
-        raise LsmprobeError(f"{config.results_dir} holds no readable record; probe first.")
+        raise LsmprobeError(
+            f"{config.results_dir} holds no readable record; run lsmprobe probe first."
+        )
     print(*map(one_line, list_lines(results)), sep="\n")
 
 
@@ -233,8 +235,9 @@ def list_corpora_command(config: ListCorporaConfig) -> None:
     for group, rows in list_corpora(config.filter).groupby(config.by):
         print(group)
         for row in rows.itertuples():
-            clips, speakers = row.clips or "?", row.speakers or "?"
-            print(f"  {row.name:18} {row.language}, {clips} clips, {speakers} speakers")
+            clips = counted(row.clips, "clip") if row.clips else "? clips"
+            speakers = counted(row.speakers, "speaker") if row.speakers else "? speakers"
+            print(f"  {row.name:18} {row.language}, {clips}, {speakers}")
             for line in (row.emotions, f"{row.licence}; {row.obtain}"):
                 print(f"  {'':18} {line}")
 
@@ -329,7 +332,8 @@ def make_split_command(config: MakeSplitConfig) -> None:
     for number, fold in enumerate(split.folds):
         parts = {part: getattr(fold, part) for part in PARTS}
         sizes = ", ".join(
-            f"{part} {len(rows)} clips by {utterances.speaker.iloc[rows].nunique()} speakers"
+            f"{part} {counted(len(rows), 'clip')} by "
+            f"{counted(utterances.speaker.iloc[rows].nunique(), 'speaker')}"
             for part, rows in parts.items()
         )
         print(f"fold {number}: {sizes}" if len(split.folds) > 1 else sizes)
@@ -426,7 +430,8 @@ def prune_caches_command(config: PruneCachesConfig) -> None:
     if not found:
         print("nothing to remove")
     else:
-        print(f"{len(found)} files {'removed' if config.yes else 'would be removed; add --yes'}")
+        would = "removed" if config.yes else "would be removed; add --yes"
+        print(f"{counted(len(found), 'file')} {would}")
 
 
 def export_cache_command(config: ExportCacheConfig) -> None:

@@ -5,6 +5,7 @@ A message says what was found, what was expected and what to do.
 
 import difflib
 from collections.abc import Iterable
+from typing import SupportsIndex
 
 
 class LsmprobeError(Exception):
@@ -67,3 +68,33 @@ def nearest(name: str, names: Iterable[str]) -> str:
     close = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.6)
     close = [folded[each] for each in close]
     return f"did you mean {' or '.join(close)}?" if close else f"known are: {', '.join(known)}."
+
+
+def counted(n: SupportsIndex, what: str, does: str = "", *, of: SupportsIndex | None = None) -> str:
+    """A number of things, and what they do, as a message says it.
+
+    >>> counted(1, "run"), counted(2, "run"), counted(2, "process|processes")
+    ('1 run', '2 runs', '2 processes')
+    >>> counted(1, "clip", "is", of=5), counted(1, "clip", of=1)
+    ('1 of 5 clips is', '1 of 1 clip')
+
+    Args:
+        n: how many.
+        what: one of them; `one|several` where an s does not make the plural.
+        does: the verb that follows, as of one.
+        of: how many there are of them in all.
+    """
+    one, _, several = what.partition("|")
+    thing = one if (n if of is None else of) == 1 else several or f"{one}s"
+    said = f"{n} {thing}" if of is None else f"{n} of {of} {thing}"
+    return f"{said} {agreeing(n, does)}" if does else said
+
+
+def agreeing(n: SupportsIndex, does: str) -> str:
+    """A verb as of `n` things, from the one as of one.
+
+    >>> agreeing(1, "has"), agreeing(2, "has"), agreeing(0, "learns")
+    ('has', 'have', 'learn')
+    """
+    several = {"is": "are", "has": "have", "was": "were"}
+    return does if n == 1 else several.get(does, does.removesuffix("s"))

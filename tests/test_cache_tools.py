@@ -378,7 +378,7 @@ def test_an_addition_that_holds_clips_of_its_own_stays(tmp_path, caplog):
     path = finished_in_two_steps(tmp_path / "m" / "c.h5", plan_of(), 4)
     finished(path.with_name("other.h5"), plan_of(FRAMES[:5])).replace(path)
     assert prunable_in(tmp_path) == prunable(path, named=True) == {}
-    assert "c.added-01.h5 has 1 clips that c.h5 does not hold" in caplog.text
+    assert "c.added-01.h5 has 1 clip that c.h5 does not hold" in caplog.text
 
 
 def test_what_is_no_cache_is_never_offered(tmp_path):
@@ -435,7 +435,7 @@ def test_of_a_file_that_cannot_be_opened_what_is_undamaged_is_taken_over(tmp_pat
     caplog.set_level("INFO")
     [(beside, _)] = planned_files(path, plan, replaces=True)
     assert beside == replacement_path(path)
-    assert "5 undamaged clips" in caplog.text
+    assert "5 clips, undamaged" in caplog.text
     assert "--replace" not in caplog.text
     with CacheWriter.open(beside, plan) as writer:
         assert writer.remaining == [1]
@@ -597,7 +597,7 @@ def test_the_commands(tmp_path, monkeypatch, capsys):
     flip(part_path(path, 0, 2), extents(part_path(path, 0, 2))["pooled/std"][0])
     code, said = run("verify", "cache/m/c.h5", "--repair")
     assert code == 1
-    assert "1 of 6 clips are damaged" in said
+    assert "1 of 6 clips is damaged" in said
     assert "000.wav" in said
     assert "run lsmprobe extract again" in said
     assert "lsmprobe: " in str(run("merge", "cache/m/c.h5")[0])

@@ -177,7 +177,7 @@ def test_every_process_of_a_machine_has_a_gpu_of_its_own():
     assert slots(1, "auto", {"CUDA_VISIBLE_DEVICES": "MIG-7,3"}, none) == [
         {"CUDA_VISIBLE_DEVICES": "MIG-7"}
     ]
-    with pytest.raises(SettingsError, match=r"local:3: there are 2 GPUs.*local:2, or --device cpu"):
+    with pytest.raises(SettingsError, match=r"local:3: found 2 GPUs.*local:2, or --device cpu"):
         slots(3, "auto", {}, lambda: 2)
 
 

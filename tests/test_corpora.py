@@ -428,7 +428,7 @@ def test_where_a_corpus_is_looked_for(tmp_path, monkeypatch):
 
 
 def test_an_empty_folder_or_a_file_is_refused(tmp_path):
-    assert "no clip of EmoDB among its 0 files" in refused("emodb", tmp_path)
+    assert "no clip of EmoDB among 0 files" in refused("emodb", tmp_path)
     (tmp_path / "emodb.zip").touch()
     assert "Unpack the archive" in refused("emodb", tmp_path)
     assert "Not a directory" in refused("emodb", tmp_path / "emodb.zip")

@@ -294,7 +294,7 @@ def test_table_1_beside_the_papers(tmp_path, monkeypatch):
     tree(tmp_path / "data" / "eyase", ["readme.txt"])
     tree(tmp_path / "data" / "emodb", ["a/03a01Fa.wav", "b/03a01Fa.wav"])
     table = table1().set_index("dataset")
-    assert table.note["CaFE"].startswith("'data/cafe' has no clip of CaFE among its 0 files")
+    assert table.note["CaFE"].startswith("'data/cafe' has no clip of CaFE among 0 files")
     assert "no clip of EYASE" in table.note["EYASE"] and "is there twice" in table.note["EmoDB"]
     assert list(table.clips[["CaFE", "EYASE", "EmoDB"]]) == [0, 0, 0]
     assert list(table.paper_clips) == [500, 936, 9697, 535, 2005, 588, 579, 502, 400]
@@ -332,7 +332,7 @@ def test_speakers_that_nobody_knows_are_no_missing_speakers(tmp_path):
     recorded(tmp_path, ["Anger_F_A_abajo.wav", "Fear_C_A_abajo.wav"], 48_000)
     report = check_corpus("mesd", tmp_path)
     assert report.n_speakers_expected is None
-    assert "2 of 862 clips, 1 speakers, 860 missing" in report.verdict
+    assert "2 of 862 clips, 1 speaker, 860 missing" in report.verdict
 
 
 # ------------------------------------------------------------------ a corpus of one's own

@@ -435,8 +435,8 @@ def test_variants_by_name(walk, caplog):
     rows = listed("ravdess")
     calm = sum(row["emotion"] == "calm" for row in rows)
     assert len(walk("ravdess-7", [row["path"] for row in rows])) == len(rows) - calm
-    said = f"{calm} of {len(rows)} clips are not of 'ravdess-7' and left out, by their own label"
-    assert f"{said}: 02 {calm}" in caplog.text
+    said = f"{calm} of {len(rows)} clips is not of 'ravdess-7' and left out, by the corpus's own"
+    assert f"{said} label: 02 {calm}" in caplog.text
     emotions = set(walk("jlcorpus-5", [row["path"] for row in listed("jlcorpus")]).emotion)
     assert emotions == {"anger", "excitement", "happiness", "neutrality", "sadness"}
     esd = by_grammar("esd")[::500]
@@ -485,7 +485,7 @@ def test_iemocap(walk, tmp_path, caplog):
     }
     assert list(table.gender) == ["female", "male", "female", "male", "male"]
     assert list(table.fold) == ["1", "1", "3", "3", "5"] and set(table.valence) == {"2.5000"}
-    assert "1 of 7 rows of the labels have no audio" in caplog.text
+    assert "1 of 7 rows of the labels has no audio" in caplog.text
     four = walk("iemocap-4", iemocap(tmp_path))
     assert Counter(four.emotion) == {"happiness": 2, "neutrality": 1, "sadness": 1}
     assert set(four.own_label) == {"exc", "hap", "neu", "sad"}
@@ -504,7 +504,7 @@ def test_msp_podcast(walk, tmp_path, caplog):
     assert list(table.split) == ["test", "train", "validation"]
     assert list(table.speaker) == ["127", "unknown", "9"]
     assert list(table.partition) == ["Test1", "Train", "Development"]
-    assert "5 rows of labels are no release known here" in caplog.text
+    assert "5 rows of labels, as no release known here" in caplog.text
     second = walk("msp-podcast-test2", [f"Audios/{row[0]}" for row in PODCAST])
     assert list(second[second.split == "test"].emotion) == ["anger"]
     (tmp_path / "Labels" / "labels_consensus.csv").unlink()
@@ -530,8 +530,8 @@ def test_orphans_are_named_both_ways(walk, tmp_path, caplog):
     paths, _ = whole("meld", tmp_path)
     walk("meld", [*paths[:-1], "train_splits/dia9999_utt0.mp4"])
     n = len(paths)
-    assert f"1 of {n} rows of the labels have no audio, such as {paths[-1]!r}" in caplog.text
-    assert f"1 of {n} audio files have no label" in caplog.text
+    assert f"1 of {n} rows of the labels has no audio, such as {paths[-1]!r}" in caplog.text
+    assert f"1 of {n} audio files has no label" in caplog.text
 
 
 # ------------------------------------------------------------------ joining

@@ -366,7 +366,7 @@ def test_a_corpus_of_silence_is_an_error_however_it_is_asked(tmp_path, write_wav
     (tmp_path / "silent.csv").write_text("\n".join(lines))
     settings = config(tmp_path, tmp_path / "silent.csv", skip_unreadable=True)
     for command in (extract, dry_run, selftest):
-        with pytest.raises(CorpusError, match="none of the 3 clips"):
+        with pytest.raises(CorpusError, match="none of 3 clips"):
             command(settings)
 
 
@@ -628,7 +628,7 @@ def test_parts_that_end_a_little_beyond_their_file_are_cut_and_counted(tmp_path,
         return planned_utterances(config(tmp_path, tmp_path / "mine.csv"))
 
     assert list(planned(1.4).samples) == [8_000, 8_000]
-    said = "1 parts end up to 0.5 s beyond their file and are cut there; the first: 'a.wav#0.5-1.4'"
+    said = "1 part is up to 0.5 s beyond the file's end and cut there; the first: 'a.wav#0.5-1.4'"
     assert said in caplog.text
     assert len(read_audio(tmp_path / "a.wav", start_s=0.5, end_s=1.4).waveform) == 8_000
     caplog.clear()

@@ -171,7 +171,7 @@ def test_a_table_that_is_missing_or_damaged_is_never_replaced_by_another_truth(
     for damage, found in (
         (kept[: len(kept) // 2], "row|lacks|not a valid CSV"),
         (b"", "has the columns none"),
-        (kept + kept.splitlines(keepends=True)[1], "has 1 keys twice"),
+        (kept + kept.splitlines(keepends=True)[1], "has 1 key twice"),
         (b"\n".join(kept.splitlines()[:-1]) + b"\n", "lacks 1 key"),
     ):
         labels.write_bytes(damage)
@@ -261,7 +261,7 @@ def test_another_runs_labels_are_written_once_that_run_is_over(corpus, run, capl
 
 def test_an_emptied_label_does_not_ask_for_another_extraction(corpus, run):
     run(corpus())
-    with pytest.raises(CacheError, match=r"1 clips that have no emotion .* \('03\.wav' first\)"):
+    with pytest.raises(CacheError, match=r"1 clip without an emotion .* \('03\.wav' first\)"):
         run(corpus(emotion={3: ""}), skip_unlabelled=True)
     assert run(corpus(emotion={3: "unclear"})).n_tried == 0
 

@@ -194,7 +194,7 @@ def table():
     [
         ("valense", "auto", "no column 'valense'"),
         ("same", "auto", "'same' is 1.0 for all 8 utterances"),
-        ("mixed", "numbers", "1 of 8 values of 'mixed' are no numbers .the first is 'x'"),
+        ("mixed", "numbers", "1 of 8 values of 'mixed' is no numbers .the first is 'x'"),
         ("mixed", "auto", "7 of 8 values of 'mixed' are numbers and 1 are words .the first is 'x'"),
         ("half", "auto", "4 of 8 utterances of c have no half"),
         ("single", "auto", "single 'b' occurs once"),
@@ -210,7 +210,7 @@ def test_a_column_that_cannot_be_learned_is_one_line_with_counts(table, target, 
 
 def test_what_has_no_target_is_left_out_counted_and_named(table, caplog):
     found = learned(table, ("few",), corpus="c")
-    assert len(found.table) == 7 and "1 of 8 utterances have no few" in caplog.text
+    assert len(found.table) == 7 and "1 of 8 utterances has no few" in caplog.text
     assert "k7" in caplog.text
 
 

@@ -205,7 +205,7 @@ def test_pooled_caches_feed_the_linear_head_and_say_so(tmp_path, planted_cache, 
     planted_cache(store="pooled")
     assert set(probe(config(tmp_path, head="all"))["head"]) == {"linear"}
     assert "holds pooled means only" in caplog.text
-    with pytest.raises(CacheError, match="use --head linear, or extract again"):
+    with pytest.raises(CacheError, match="use --head linear, or run lsmprobe extract again"):
         probe(config(tmp_path, head="multilayer", model=("planted",), dataset=("made",)))
     with pytest.raises(CacheError, match="no finished cache that --head multilayer can read"):
         probe(config(tmp_path, head="multilayer"))

@@ -140,7 +140,9 @@ def test_a_subset_is_exact_and_a_layer_that_is_not_stored_is_one_line(tmp_path):
             np.testing.assert_array_equal(some.frames(i, layer), everything.frames(i, layer))
         stds = everything.pooled_std[:, layer]
         np.testing.assert_array_equal(some.pooled_std[:, some.place(layer)], stds)
-    with pytest.raises(CacheError, match=r"has layers 1, 3; got layer 2\. Extract again with that"):
+    with pytest.raises(
+        CacheError, match=r"has layers 1, 3; got layer 2\. Run lsmprobe extract again with that"
+    ):
         some.frames(0, 2)
     with pytest.raises(CacheError, match=r"has layers 1, 3; got layer 4\.$"):
         some.frames(0, 4)

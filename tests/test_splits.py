@@ -128,7 +128,7 @@ def test_other_fractions_are_followed():
             r"found 4 .* 5 folds .* need 5.*--split loso",
         ),
         (lambda: k_fold_speakers(*even_corpus(4), 2), r"2 folds leave no training set"),
-        (lambda: speaker_split(["a", "", "b"], ["x"] * 3), r"1 utterance of 3 .* no speaker"),
+        (lambda: speaker_split(["a", "", "b"], ["x"] * 3), r"1 of 3 utterances has no speaker"),
         (lambda: speaker_split([], []), r"no utterances"),
         (lambda: random_split(["a"] * 4, ["x", "x", "x", "fear"]), r"`fear` has 1 utterance; "),
         (lambda: given_split(["train", "test", "", ""]), r"holds \(empty\) 2, test 1, train 1;"),
@@ -428,7 +428,7 @@ def test_folds_may_be_numbers_and_are_chosen_where_every_utterance_has_one():
     assert [speakers[fold.test[0]] for fold in split.folds] == ["a", "b", "c", "d"]
     rows.loc[0, "fold"] = float("nan")
     assert make_split("auto", rows).kind == "speaker"
-    with pytest.raises(SplitError, match="1 of 8 utterances have no fold"):
+    with pytest.raises(SplitError, match="1 of 8 utterances has no fold"):
         make_split("kfold", rows)
     with pytest.raises(SplitError, match="reads the column fold of the corpus, which has none"):
         make_split("kfold", rows.drop(columns="fold"))

@@ -124,7 +124,7 @@ def test_an_utterance_without_pitch_is_left_out(tmp_path, voices, monkeypatch, c
     pitch = find_target("pitch", voices, tmp_path / "made.csv")
     assert pitch.rows.tolist() == [0, 2]
     np.testing.assert_allclose(pitch.truth, [0, 12])
-    assert "pitch is not known of 1 utterances" in caplog.text
+    assert "pitch is not known of 1 utterance" in caplog.text
 
 
 def test_a_foreign_table_is_refused(tmp_path, voices):

@@ -41,7 +41,7 @@ def test_nothing_is_learned_from_damaged_features(tmp_path, planted_cache, name)
         cache_dir=tmp_path / "cache",
         results_dir=tmp_path / "results",
     )
-    with pytest.raises(CacheError, match=r"1 damaged utterances \('0.*verify .* --repair"):
+    with pytest.raises(CacheError, match=r"1 damaged utterance \('0.*verify .* --repair"):
         probe(config)
     assert not list((tmp_path / "results").rglob("*linear*"))
 
@@ -61,7 +61,7 @@ def test_no_number_comes_from_damaged_features(planted_cache, use):
     path = planted_cache()
     cache = FeatureCache(path)
     flip_a_bit(path, "pooled/mean")
-    with pytest.raises(CacheError, match=r"1 damaged utterances \('0.*verify .* --repair"):
+    with pytest.raises(CacheError, match=r"1 damaged utterance \('0.*verify .* --repair"):
         use(cache)
     assert not path.with_name("out.npy").exists()
 
@@ -72,7 +72,7 @@ def test_weights_are_not_explained_by_damaged_features(tmp_path, planted_cache, 
     folders = {"cache_dir": tmp_path / "cache", "results_dir": tmp_path / "results"}
     probe(ProbeConfig(head="multilayer", epochs=1, runs=1, device="cpu", **folders))
     flip_a_bit(path, "layers/03")
-    with pytest.raises(CacheError, match="1 damaged utterances"):
+    with pytest.raises(CacheError, match="1 damaged utterance"):
         use(FeatureCache(path), load_results(tmp_path / "results"))
 
 

@@ -21,7 +21,7 @@ from lsmprobe.cache.parts import (
 from lsmprobe.cache.plan import settings
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.selection import STEP, numbers
-from lsmprobe.errors import CacheError
+from lsmprobe.errors import CacheError, counted
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def _lacking(files: Sequence[Path]) -> dict[Path, str]:
             continue
         done = file.done | file.skipped
         if not done.all():
-            found[path] = f"{int(done.sum())} of {len(done)} clips"
+            found[path] = counted(done.sum(), "clip", of=len(done))
     return found
 
 
@@ -151,7 +151,7 @@ def _row(path: Path) -> dict[str, Any]:
     state = "finished" if cache.is_finished else f"unfinished: {cache.what_is_missing()}"
     if cache.missing_parts:
         count = part_of(cache.files[0])["of"]
-        state = f"{count - len(cache.missing_parts)} of {count} parts, {state}"
+        state = f"{counted(count - len(cache.missing_parts), 'part', of=count)}, {state}"
     planned = "?" if cache.missing_parts else len(cache.columns["key"])
     of = cache.selection.n_model_layers
     stored = [cache.store, cache.dtype] if cache.store == "frames" else [cache.store]
@@ -181,7 +181,7 @@ def how_much_is_done(cache: FeatureCache) -> str:
     """How many utterances a cache has of those it is to hold, for a message."""
     if cache.missing_parts:
         return cache.what_is_missing()
-    return f"{len(cache.lengths)} of {len(cache.columns['key'])} clips done"
+    return f"{counted(len(cache.lengths), 'clip', of=len(cache.columns['key']))} done"
 
 
 def _rounded(value: float) -> float:

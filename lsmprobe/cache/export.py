@@ -11,7 +11,7 @@ from lsmprobe.cache.file import remove_leftovers
 from lsmprobe.cache.lock import sole_writer
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.verify import verify_once
-from lsmprobe.errors import CacheError
+from lsmprobe.errors import CacheError, counted
 
 
 def export_cache(path: Path, out: Path, *, layer: int | None = None, frames: bool = False) -> str:
@@ -63,7 +63,7 @@ def export_cache(path: Path, out: Path, *, layer: int | None = None, frames: boo
             f"{array} cannot be written: {error.strerror or error}; {needed}. Make room, or choose "
             "another OUT."
         ) from error
-    return f"{array}: {' x '.join(map(str, shape))} of {dtype}; {csv}: {len(table)} rows"
+    return f"{array}: {' x '.join(map(str, shape))} of {dtype}; {csv}: {counted(len(table), 'row')}"
 
 
 def _write_both(

@@ -20,7 +20,7 @@ from lsmprobe.atomic import write_then_rename
 from lsmprobe.cache.file import disk_errors
 from lsmprobe.cache.layout import LABELS, NUMBERS, TEXT, table_of
 from lsmprobe.cache.parts import cache_of
-from lsmprobe.errors import CacheError
+from lsmprobe.errors import CacheError, counted
 
 OWN = {*TEXT, *NUMBERS, "offset", "sha256"} - {"key", *LABELS}  # columns of the cache itself
 REQUIRED = ("emotion", "speaker")  # that no utterance goes without
@@ -43,8 +43,8 @@ class Changed(NamedTuple):
         parts = []
         if self.keys:
             more = ", ..." if len(self.keys) > len(self.first) else ""
-            clips = "clip" if len(self.keys) == 1 else "clips"
-            parts.append(f"{len(self.keys)} {clips} changed ({'; '.join(self.first)}{more})")
+            clips = counted(len(self.keys), "clip")
+            parts.append(f"{clips} changed ({'; '.join(self.first)}{more})")
         if self.columns:
             parts.append(f"columns: {', '.join(self.columns)}")
         return f"{self.path}: {'; '.join(parts)}. The features stay as they are."
@@ -171,13 +171,15 @@ def _as_written(path: Path) -> pd.DataFrame:
     for number, row in filled:  # less blank lines
         if len(row) != len(header):
             raise CacheError(
-                f"{path}: row {number} has {len(row)} values; expected {len(header)}, one for each "
-                "column."
+                f"{path}: row {number} has {counted(len(row), 'value')}; expected {len(header)}, "
+                "one for each column."
             )
     table = _by_key(pd.DataFrame([row for _, row in filled], columns=header, dtype=object))
     if table.index.has_duplicates:
         twice = table.index[table.index.duplicated()]
-        raise CacheError(f"{path} has {len(twice)} keys twice ({twice[0]!r} first); expected once.")
+        raise CacheError(
+            f"{path} has {counted(len(twice), 'key')} twice ({twice[0]!r} first); expected once."
+        )
     return table
 
 
@@ -238,7 +240,7 @@ def with_labels(
             first = os.fsdecode(str(next(iter(found))).encode("utf-8", "surrogateescape"))
             but = "" if what == "lacks" else ", which the cache does not have"
             raise CacheError(
-                f"{path} {what} {len(found)} {'key' if len(found) == 1 else 'keys'}{but} "
+                f"{path} {what} {counted(len(found), 'key')}{but} "
                 f"({first!r} first); expected one row for each of its {len(keys)} utterances."
             )
     joined = labels.iloc[labels.index.get_indexer(pd.Index(keys, dtype=object))]
@@ -248,7 +250,7 @@ def with_labels(
         empty = joined.index[joined[name] == ""]
         if len(empty):
             raise CacheError(
-                f"{path} has {len(empty)} {'clip' if len(empty) == 1 else 'clips'} without "
+                f"{path} has {counted(len(empty), 'clip')} without "
                 f"{name} ({empty[0]!r} first); expected one for each."
             )
     return table.assign(**{name: joined[name].to_numpy() for name in joined.columns})

@@ -15,7 +15,7 @@ import numpy as np
 
 from lsmprobe.cache.file import CacheFile
 from lsmprobe.cache.plan import CachePlan, plan_hash, settings
-from lsmprobe.errors import CacheError
+from lsmprobe.errors import CacheError, counted
 
 PART_NAME = re.compile(r"(?P<cache>.+)\.(?:part-(?P<number>\d+)-of-(?P<of>\d+)|added-\d+)\.h5")
 
@@ -83,8 +83,8 @@ def plan_part(plan: CachePlan, number: int, count: int) -> CachePlan:
     part = part_numbers(samples, count)
     if len(np.unique(part[samples > 0])) < count:
         raise CacheError(
-            f"{len(samples)} utterances cannot be cut into {count} parts of like length, since "
-            "some would be empty. Use fewer parts."
+            f"{counted(len(samples), 'utterance')} cannot be cut into {count} parts of like "
+            "length, since some would be empty. Use fewer parts."
         )
     here = {"number": number, "of": count, "plan": plan_hash(plan)}
     return plan_of_rows(plan, np.flatnonzero(part == number).tolist(), here)

@@ -23,7 +23,7 @@ from lsmprobe.cache.layout import (
     members,
 )
 from lsmprobe.cache.selection import Selection, selection_of
-from lsmprobe.errors import CacheError
+from lsmprobe.errors import CacheError, counted
 
 # Of an identity: what decides no feature. The values of the weights do, not the files they are in.
 BESIDE = ("versions", "part", "labels", "files_sha256")
@@ -53,8 +53,8 @@ class CachePlan:
         assert self.utterances["key"].is_unique
         if not self.utterances["frames"].any():
             raise CacheError(
-                f"Not one of {len(self.utterances)} utterances has a frame to store; expected "
-                "readable clips. Check --data-dir."
+                f"Not one of {counted(len(self.utterances), 'utterance')} has a frame to store; "
+                "expected readable clips. Check --data-dir."
             )
 
     @cached_property

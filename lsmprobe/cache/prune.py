@@ -12,7 +12,7 @@ from lsmprobe.cache.lock import is_being_written
 from lsmprobe.cache.parts import cache_files, cache_of, cache_paths, replacement_path
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.verify import damaged_rows
-from lsmprobe.errors import CacheError, one_line
+from lsmprobe.errors import CacheError, counted, one_line
 
 LEFT_BESIDE = re.compile(
     r"\.(?P<file>.+\.(?:h5|npy|labels\.csv))\.(?:[0-9a-f]{8}\.tmp|lock|(?P<mark>verified))"
@@ -108,7 +108,7 @@ def _held_twice(cache: FeatureCache, spare: Sequence[Path]) -> dict[Path, str]:
             _log_kept(error)
             continue
         if n_alone := sum(held.get(key) != value for key, value in mine.items()):
-            _log_kept(f"{path} has {n_alone} clips that {cache.path.name} does not hold")
+            _log_kept(f"{path} has {counted(n_alone, 'clip')} that {cache.path.name} does not hold")
         else:
             found[path] = f"its clips are in {cache.path.name}"
     return found

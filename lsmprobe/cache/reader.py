@@ -19,7 +19,7 @@ from lsmprobe.cache.layout import PLANNED, table_of
 from lsmprobe.cache.parts import check_parts, names_of, open_files, part_of
 from lsmprobe.cache.plan import decisive
 from lsmprobe.cache.selection import Selection, numbers
-from lsmprobe.errors import CacheError
+from lsmprobe.errors import CacheError, counted
 
 
 class FeatureCache:
@@ -115,8 +115,8 @@ class FeatureCache:
         """In words, what can be said without reading a label."""
         minutes = float(self.columns["seconds"][self._done].sum()) / 60
         known = {
-            "utterances": f"{len(self.lengths)} utterances of {minutes:.1f} min",
-            "layers": f"{self.n_layers} layers of {self.dim} dimensions",
+            "utterances": f"{counted(len(self.lengths), 'utterance')} of {minutes:.1f} min",
+            "layers": f"{counted(self.n_layers, 'layer')} of {self.dim} dimensions",
             "stored": f"frames as {self.dtype}" if self.store == "frames" else "means over frames",
         }
         if self.identity.get("random_init") is not None:
@@ -171,7 +171,7 @@ class FeatureCache:
             )
         to_come = int((~self._done & ~self._skipped).sum())
         return (
-            f"{to_come} of {len(self._done)} utterances are still to come. Run "
+            f"{counted(to_come, 'utterance', 'is', of=len(self._done))} still to come. Run "
             "lsmprobe extract again; it continues there."
         )
 
@@ -205,8 +205,8 @@ class FeatureCache:
         self._checked_place(layer)
         if len(self.files) > 1:
             raise CacheError(
-                f"{self.path} is in {len(self.files)} parts, which cannot be one view; read it "
-                f"utterance by utterance, or run: lsmprobe cache merge {self.path}"
+                f"{self.path} is in {counted(len(self.files), 'part')}, which cannot be one view; "
+                f"read it utterance by utterance, or run: lsmprobe cache merge {self.path}"
             )
         return self.files[0].array(f"layers/{layer:02d}")
 
@@ -252,7 +252,9 @@ class FeatureCache:
         """What to do about a layer that the model has and the cache lacks."""
         if not 0 <= layer < self.selection.n_model_layers:
             return ""
-        return " Extract again with that layer among --layers, and another --cache-dir."
+        return (
+            " Run lsmprobe extract again with that layer among --layers, and another --cache-dir."
+        )
 
     def _checked_place(self, layer: int) -> int:
         if self.store != "frames":

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lsmprobe.errors import counted
+
 LAYERS, OF_LAYERS, STEP = "stored_layers", "model_layers", "frame_step"  # in an identity
 
 
@@ -109,7 +111,9 @@ def selection_of(identity: Mapping[str, Any], n_layers: int) -> Selection:
     if list(layers) != sorted(set(layers)) or not all(0 <= each < count for each in layers):
         raise ValueError(f"{LAYERS} {list(layers)} are not layers of a model that has {count}")
     if len(layers) != n_layers or not (math.isfinite(step) and step >= 1):
-        raise ValueError(f"its identity says {len(layers)} layers at a step of {step} frames")
+        raise ValueError(
+            f"its identity says {counted(len(layers), 'layer')} at a step of {step} frames"
+        )
     return Selection(layers, int(count), step)
 
 

@@ -22,7 +22,7 @@ from lsmprobe.cache.layout import decoded
 from lsmprobe.cache.lock import sole_writer
 from lsmprobe.cache.parts import verified_mark
 from lsmprobe.cache.reader import FeatureCache
-from lsmprobe.errors import CacheError, one_line
+from lsmprobe.errors import CacheError, counted, one_line
 from lsmprobe.progress import Progress, automatic
 
 log = logging.getLogger(__name__)
@@ -43,9 +43,9 @@ def verify_once(cache: FeatureCache, progress: Progress = automatic) -> None:
     found = verify_cache(cache.path, progress=progress)
     if found.damaged:
         raise CacheError(
-            f"{cache.path} has {len(found.damaged)} damaged utterances ({found.damaged[0]!r} "
-            f"first); expected none. Run lsmprobe cache verify {cache.path} --repair, then "
-            "lsmprobe extract again."
+            f"{cache.path} has {counted(len(found.damaged), 'damaged utterance')} "
+            f"({found.damaged[0]!r} first); expected none. Run lsmprobe cache verify {cache.path} "
+            "--repair, then lsmprobe extract again."
         )
     log.info("%s", found)
     for path, stamp in stamps.items():
@@ -107,10 +107,11 @@ class Verified:
         speed = self.gigabytes / max(self.seconds, 1e-9)
         read = f"{self.gigabytes:.3f} GB in {self.seconds:.1f} s, {speed:.2f} GB/s"
         if self.damaged:
-            found = f"{len(self.damaged)} of {self.n_utterances} clips are damaged ({read})"
+            found = counted(len(self.damaged), "clip", "is", of=self.n_utterances)
+            found += f" damaged ({read})"
             found += f": {', '.join(self.damaged)}"
         else:
-            found = f"{self.n_utterances} clips, none damaged ({read})"
+            found = f"{counted(self.n_utterances, 'clip')}, none damaged ({read})"
         return one_line(f"{self.path}: {found}{self.unfinished and f'; {self.unfinished}'}")
 
 

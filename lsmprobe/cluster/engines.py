@@ -11,7 +11,7 @@ from typing import Any
 
 from lsmprobe.cluster.task import take_slot
 from lsmprobe.config import ClusterFlags
-from lsmprobe.errors import SettingsError
+from lsmprobe.errors import SettingsError, counted
 
 # Dask's defaults that do not suit pieces, which are long, write files and are processes themselves.
 DASK = {
@@ -91,8 +91,8 @@ def slots(
         gpus = [str(number) for number in range(count_gpus())]
     if gpus and len(gpus) < n:
         raise SettingsError(
-            f"--cluster local:{n}: there are {len(gpus)} GPUs, and each process takes one; use "
-            f"local:{len(gpus)}, or --device cpu."
+            f"--cluster local:{n}: found {counted(len(gpus), 'GPU')}, and each process takes one; "
+            f"use local:{len(gpus)}, or --device cpu."
         )
     return [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus[:n]] or [{} for _ in range(n)]
 
@@ -108,7 +108,7 @@ def _local(where: str, device: str, held: ExitStack) -> Engine:
         waiting.put(slot)
     executor = held.enter_context(ThreadPoolExecutor(n, initializer=take_slot, initargs=(waiting,)))
     threads = max(1, (os.cpu_count() or 1) // n)
-    said = f"{n} processes here, {threads} threads each"
+    said = f"{counted(n, 'process|processes')} here, {counted(threads, 'thread')} each"
     return Engine(executor, said, n, threads)
 
 

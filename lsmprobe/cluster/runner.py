@@ -16,7 +16,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from lsmprobe.cluster.engines import Engine
 from lsmprobe.cluster.pieces import Piece
 from lsmprobe.cluster.task import PATIENCE_S, do_piece
-from lsmprobe.errors import LsmprobeError
+from lsmprobe.errors import LsmprobeError, counted
 from lsmprobe.progress import Progress
 from lsmprobe.version import __version__
 
@@ -89,7 +89,7 @@ def run_pieces(
         run: what the executor calls with each order.
         bar_settings: of the bar: its unit.
     """
-    log.info("%d pieces; %s; logs: %s", len(pieces), engine.said, shared["logs"])
+    log.info("%s; %s; logs: %s", counted(len(pieces), "piece"), engine.said, shared["logs"])
     orders = [_order(piece, number, engine, shared) for number, piece in enumerate(pieces)]
     attempts: Counter[int] = Counter()
     answers: dict[str, Any] = {}

@@ -30,7 +30,7 @@ from lsmprobe.corpora.containers import (
 )
 from lsmprobe.corpora.cut_off import is_whole
 from lsmprobe.corpora.kept import Kept
-from lsmprobe.errors import AudioError
+from lsmprobe.errors import AudioError, counted
 from lsmprobe.impostors import HEAD, impostor
 
 SAMPLE_RATE = 16_000  # Hz
@@ -441,7 +441,7 @@ def _findings(channels: Float[np.ndarray, "samples channels"]) -> Iterator[str]:
         yield f"clipping: {clipped:.2%} of the samples lie in runs at full scale"
     dead = np.ptp(channels, axis=0) < SILENCE
     if dead.any():
-        yield f"dead channel: {dead.sum()} of {len(dead)} channels are silent"
+        yield f"dead channel: {counted(dead.sum(), 'channel', 'is', of=len(dead))} silent"
     if (~dead).sum() > 1:
         correlation = np.corrcoef(channels[:, ~dead], rowvar=False).min()
         if correlation < OPPOSITE_PHASE:

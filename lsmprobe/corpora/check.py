@@ -21,7 +21,7 @@ from lsmprobe.corpora.audio import AudioHeader, read_audio, read_header
 from lsmprobe.corpora.fingerprint import Fingerprint, fingerprint, same_recordings
 from lsmprobe.corpora.read import corpus_folder, known_corpus, read_corpus, release_in
 from lsmprobe.corpora.table import AS_IN_THE_PAPER, CORPORA, EMOTIONS, Corpus, Release
-from lsmprobe.errors import AudioError, CorpusError
+from lsmprobe.errors import AudioError, CorpusError, counted
 from lsmprobe.progress import Progress, automatic
 
 SHOWN = 5  # of a list, in the lines; the JSON has them all
@@ -101,11 +101,12 @@ class CorpusReport:
         """One line: complete, or what is missing, extra or wrong; and the paper."""
         if self.n_clips_expected is None:
             return self._own_verdict()
-        clips = f"{self.n_clips} of {self.n_clips_expected} clips"
+        clips = counted(self.n_clips, "clip", of=self.n_clips_expected)
         release = f" of {self.release}" if self.release else ""
         if self.is_complete:
             broken = f" ({len(self.damaged)} damaged in every copy)" if self.damaged else ""
-            return f"complete: {clips}{release}{broken}, {self.n_speakers} speakers, {self.paper}"
+            speakers = counted(self.n_speakers, "speaker")
+            return f"complete: {clips}{release}{broken}, {speakers}, {self.paper}"
         cells = [count for count in self.counts if count.of == "speaker, emotion"]
         lacks = [self.n_clips_expected - self.n_clips] if not cells else []
         lacks += [(count.expected or 0) - count.found for count in cells]
@@ -116,8 +117,7 @@ class CorpusReport:
             "with the audio of another clip": sum(len(keys) - 1 for keys in self.clashes),
             "at another sampling rate": self.n_resampled,
         }
-        of = "" if self.n_speakers_expected is None else f" of {self.n_speakers_expected}"
-        said = [f"{self.n_speakers}{of} speakers"]
+        said = [counted(self.n_speakers, "speaker", of=self.n_speakers_expected)]
         said += [f"{n} {fault}" for fault, n in faults.items() if n]
         said += [self.paper] if self.paper != AS_IN_THE_PAPER else []
         return f"incomplete: {clips}{release}, {', '.join(said)}"
@@ -129,7 +129,7 @@ class CorpusReport:
         }
         said = [f"{n} {fault}" for fault, n in faults.items() if n]
         end = ", ".join(said) or "all usable"
-        return f"{self.n_clips} clips, {self.n_speakers} speakers: {end}"
+        return f"{counted(self.n_clips, 'clip')}, {counted(self.n_speakers, 'speaker')}: {end}"
 
     def lines(self) -> list[str]:
         """The report, a line each; the verdict is the last."""
@@ -148,7 +148,7 @@ class CorpusReport:
             yield f"{of}: " + ", ".join(f"{count.name or 'not known'} {count}" for count in counts)
         speakers = [count for count in self.counts if count.of == "speaker"]
         each = sorted(count.found for count in speakers if count.found)
-        yield f"speakers: {self.n_speakers}, with {each[0]} to {each[-1]} clips"
+        yield f"speakers: {self.n_speakers}, with {each[0]} to {counted(each[-1], 'clip')}"
         yield f"audio: {self.hours:.2f} h, clips of {self.shortest_s:.2f} to {self.longest_s:.2f} s"
         yield "sampling rate: " + ", ".join(f"{hz} Hz {n}" for hz, n in self.sample_rates.items())
         yield "channels: " + ", ".join(

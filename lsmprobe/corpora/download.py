@@ -23,7 +23,7 @@ from urllib.parse import quote
 import pooch
 import requests
 
-from lsmprobe.errors import CorpusError
+from lsmprobe.errors import CorpusError, counted
 
 ZENODO = "https://zenodo.org"
 TIMEOUT_S = 60
@@ -235,7 +235,7 @@ def _refuse_untrusted(name: str, members: list[_Member]) -> None:
     n_bytes = sum(member.n_bytes for member in members)
     if len(members) > MAX_FILES or n_bytes > MAX_BYTES:
         raise CorpusError(
-            f"{name} holds {len(members)} files and {n_bytes / 2**30:.1f} GiB; "
+            f"{name} holds {counted(len(members), 'file')} and {n_bytes / 2**30:.1f} GiB; "
             f"expected at most {MAX_FILES} and {MAX_BYTES / 2**30:.1f}. Not unpacked."
         )
     for member in members:

@@ -12,7 +12,7 @@ from lsmprobe.corpora.utterances import (
     files_below,
     utterance_table,
 )
-from lsmprobe.errors import CorpusError
+from lsmprobe.errors import CorpusError, counted
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,8 @@ def read_sorted_folder(
         )
     if others:
         found = ", ".join(f"{suffix} {n}" for suffix, n in sorted(others.items()))
-        log.info("%s: %d files are not audio (%s)", folder, others.total(), found)
+        n_others = counted(others.total(), "file", "is")
+        log.info("%s: %s not audio (%s)", folder, n_others, found)
     if not rows:
         raise CorpusError(f"{str(folder)!r} has no audio file; expected DIR/EMOTION/FILE.wav.")
     try:

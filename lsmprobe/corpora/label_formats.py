@@ -15,7 +15,7 @@ from typing import Any
 from lsmprobe.corpora.label_table import read_table
 from lsmprobe.corpora.labelled import Labelled
 from lsmprobe.corpora.utterances import extra, reason
-from lsmprobe.errors import CorpusError
+from lsmprobe.errors import CorpusError, counted
 
 IEMOCAP_TURN = re.compile(
     r"^\[(?P<start>[\d.]+) - (?P<end>[\d.]+)\]\t(?P<turn>\S+)\t(?P<label>\w+)"
@@ -98,12 +98,11 @@ def msp_podcast(files: Mapping[str, str]) -> list[Labelled]:
         table = read_table(place)
         release = PODCAST_RELEASES.get(len(table), "")
         if release:
-            log.info("MSP-Podcast: release %s, by its %d rows of labels", release, len(table))
+            n = counted(len(table), "row")
+            log.info("MSP-Podcast: release %s, by its %s of labels", release, n)
         else:
-            said = (
-                "MSP-Podcast: %d rows of labels are no release known here; write down which it is"
-            )
-            log.warning(said, len(table))
+            said = "MSP-Podcast: %s of labels, as no release known here; write down which it is"
+            log.warning(said, counted(len(table), "row"))
         try:
             return [
                 Labelled(

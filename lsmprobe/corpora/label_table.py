@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lsmprobe.corpora.labelled import Labelled
-from lsmprobe.errors import CorpusError
+from lsmprobe.errors import CorpusError, counted
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def read_table(
             continue
         if len(cells) > len(header):
             raise CorpusError(
-                f"{str(place)!r}, line {lines.line_num}: {len(cells)} cells; expected "
+                f"{str(place)!r}, line {lines.line_num}: {counted(len(cells), 'cell')}; expected "
                 f"{len(header)}, one for each of {', '.join(header)}."
             )
         cells += [""] * (len(header) - len(cells))

@@ -23,7 +23,7 @@ from lsmprobe.corpora.utterances import (
     utterance_table,
     written_once,
 )
-from lsmprobe.errors import CorpusError
+from lsmprobe.errors import CorpusError, counted
 
 NEEDED = ("path", "emotion", "speaker")
 OURS = (*NEEDED, "gender", "sentence", "start", "end", "split")
@@ -105,7 +105,9 @@ def _csv_lines(manifest: Path) -> tuple[list[str], Lines, bool]:
     for line, cells in lines:
         if None in cells or None in cells.values():
             where = f"{str(manifest)!r}, line {line}"
-            raise CorpusError(f"{where}: expected {len(columns)} cells, one for each of {columns}.")
+            raise CorpusError(
+                f"{where}: expected {counted(len(columns), 'cell')}, one for each of {columns}."
+            )
     return columns, lines, separator == ";"
 
 

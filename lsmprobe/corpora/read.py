@@ -30,7 +30,7 @@ from lsmprobe.corpora.utterances import (
     utterance_table,
     written_once,
 )
-from lsmprobe.errors import CorpusError, nearest
+from lsmprobe.errors import CorpusError, counted, nearest
 
 TAKES = {
     "a corpus of the table": ("--data-dir",),
@@ -166,8 +166,8 @@ def corpus_folder(name: str, data_dir: str | Path | None = None) -> Path:
 def _read_row(corpus: Corpus, folder: Path) -> pd.DataFrame:
     if not os.access(folder, os.F_OK):
         raise CorpusError(
-            f"{str(folder)!r} is not there; expected {corpus.title} in a data folder that you "
-            f"name, in $LSMPROBE_DATA/{corpus.name} or in data/{corpus.name}. To get it: "
+            f"{str(folder)!r} is not there; expected {corpus.title} in the folder that --data-dir "
+            f"names, in $LSMPROBE_DATA/{corpus.name} or in data/{corpus.name}. To get it: "
             f"{corpus.obtain}."
         )
     files = _files_named_from(folder)
@@ -189,11 +189,12 @@ def _read_row(corpus: Corpus, folder: Path) -> pd.DataFrame:
     _say_what_is_left_out(corpus, labelled)
     if corpus.releases:
         level = logging.INFO if release.name == corpus.releases[0].name else logging.WARNING
-        said = "%s: reading %s, %d of %d clips"
-        log.log(level, said, corpus.title, release.name, len(rows), release.n_utterances)
+        there = counted(len(rows), "clip", of=release.n_utterances)
+        log.log(level, "%s: reading %s, %s", corpus.title, release.name, there)
     if len(rows) != (release.n_utterances or len(rows)):
-        said = "%s: found %d of %d clips; `lsmprobe corpora check %s` says what is missing"
-        log.warning(said, corpus.title, len(rows), release.n_utterances, corpus.name)
+        said = "%s: found %s; `lsmprobe corpora check %s` says what is missing"
+        there = counted(len(rows), "clip", of=release.n_utterances)
+        log.warning(said, corpus.title, there, corpus.name)
     return utterance_table(rows)
 
 
@@ -239,8 +240,9 @@ def _with_labels(
             _say_orphans(corpus, labelled, joined)
         elif corpus.needs_label_files:
             raise CorpusError(
-                f"{str(folder)!r} has {len(audio)} clips of {corpus.title} but not its labels; "
-                f"expected {corpus.label_files} below that folder. Copy the whole release there."
+                f"{str(folder)!r} has {counted(len(audio), 'clip')} of {corpus.title} but not its "
+                f"labels; expected {corpus.label_files} below that folder. Copy the whole release "
+                "there."
             )
         else:
             said = "%s: %s is not there, so its columns are missing"
@@ -278,14 +280,15 @@ def _row(corpus: Corpus, clip: Clip, said: Labelled) -> dict[str, Any]:
 
 def _say_orphans(corpus: Corpus, labelled: Sequence[Labelled], joined: Joined) -> None:
     """Rows of labels without audio, and audio without a row, counted and named."""
-    for what, names, n in (
-        ("rows of the labels have no audio", [row.path for row in joined.without_audio], labelled),
-        ("audio files have no label", joined.without_labels, joined.rows_of),
+    rows = [row.path for row in joined.without_audio]
+    files, n_files = joined.without_labels, len(joined.rows_of) + len(joined.without_labels)
+    for what, lacks, names, n_all in (
+        ("row of the labels|rows of the labels", "audio", rows, len(labelled)),
+        ("audio file", "label", files, n_files),
     ):
         if names:
-            n_all = len(n) if n is labelled else len(joined.rows_of) + len(joined.without_labels)
-            said = "%s: %d of %d %s, such as %r"
-            log.warning(said, corpus.title, len(names), n_all, what, names[0])
+            found = counted(len(names), what, "has", of=n_all)
+            log.warning("%s: %s no %s, such as %r", corpus.title, found, lacks, names[0])
 
 
 def _say_what_is_left_out(corpus: Corpus, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -293,16 +296,17 @@ def _say_what_is_left_out(corpus: Corpus, rows: Sequence[Mapping[str, Any]]) -> 
     out = Counter(row["further"][OWN_LABEL] for row in rows if not row["emotion"])
     if out:
         named = ", ".join(f"{label or '(none)'} {n}" for label, n in out.most_common())
-        said = "%s: %d of %d clips are not of %r and left out, by their own label: %s"
-        log.info(said, corpus.title, sum(out.values()), len(rows), corpus.name, named)
+        said = "%s: %s not of %r and left out, by the corpus's own label: %s"
+        found = counted(out.total(), "clip", "is", of=len(rows))
+        log.info(said, corpus.title, found, corpus.name, named)
 
 
 def _say_what_lies_beside(corpus: Corpus, paths: Sequence[str]) -> None:
     for pattern, what in corpus.beside.items():
         names = [path for path in paths if re.search(pattern, path)]
         if names:
-            said = "%s: %d files are not read, such as %r: %s"
-            log.warning(said, corpus.title, len(names), names[0], what)
+            found = counted(len(names), "file", "is")
+            log.warning("%s: %s not read, such as %r: %s", corpus.title, found, names[0], what)
 
 
 def release_in(corpus: Corpus, folder: Path) -> Release:
@@ -332,13 +336,15 @@ def _refuse_another(corpus: Corpus, folder: Path, paths: Sequence[str], n_found:
     other = max(fits, key=lambda title: fits[title])
     if fits[other] > ours:
         raise CorpusError(
-            f"{str(folder)!r} has {n_found} file names of {corpus.title}; this looks like {other} "
-            f"({fits[other]} names). Name a folder that holds {corpus.title} alone."
+            f"{str(folder)!r} has {counted(n_found, 'file name')} of {corpus.title}; this looks "
+            f"like {other} ({counted(fits[other], 'name')}). Name a folder that holds "
+            f"{corpus.title} alone with --data-dir."
         )
     if not n_found:
         raise CorpusError(
-            f"{str(folder)!r} has no clip of {corpus.title} among its {len(paths)} files; expected "
-            f"names like {corpus.example!r}. Unpack the archive there, or name another folder."
+            f"{str(folder)!r} has no clip of {corpus.title} among {counted(len(paths), 'file')}; "
+            f"expected names like {corpus.example!r}. Unpack the archive there, or name another "
+            "folder with --data-dir."
         )
 
 
@@ -347,8 +353,8 @@ def _all_left_out(corpus: Corpus, folder: Path, found: Sequence[re.Match[str]]) 
     rows = [row for row in CORPORA.values() if row.title == corpus.title and row is not corpus]
     have = [row.name for row in rows if any(row.emotion(match) for match in found)]
     return (
-        f"{str(folder)!r} has {len(found)} clips of {corpus.title}, and {corpus.name!r} leaves all "
-        f"of them out (the first: {corpus.key(found[0])!r}). "
+        f"{str(folder)!r} has {counted(len(found), 'clip')} of {corpus.title}, and "
+        f"{corpus.name!r} leaves all of them out (the first: {corpus.key(found[0])!r}). "
         + (f"Ask for {' or '.join(have)}, which has them." if have else "Copy the whole corpus.")
     )
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lsmprobe.errors import CorpusError, nearest
+from lsmprobe.errors import CorpusError, counted, nearest
 
 COLUMNS = (
     "key",
@@ -287,9 +287,9 @@ def _refuse_lists(rows: Sequence[Mapping[str, Any]], column: str) -> None:
     held = [row for row in rows if isinstance(row[column], list | tuple | dict | set | np.ndarray)]
     if held:
         raise CorpusError(
-            f"{len(held)} of {len(rows)} utterances have several values as {column}; the first, "
-            f"{_place(held[0])}: {held[0][column]!r}. Expected one label each: write one into a "
-            f"column of its own and name it with --columns {column}=THEIRS."
+            f"{counted(len(held), 'utterance', 'has', of=len(rows))} several values as {column}; "
+            f"the first, {_place(held[0])}: {held[0][column]!r}. Expected one label each: write "
+            f"one into a column of its own and name it with --columns {column}=THEIRS."
         )
 
 
@@ -302,7 +302,8 @@ def _labelled(rows: Sequence[dict[str, Any]], skip: bool) -> list[dict[str, Any]
     if not without:
         return list(rows)
     named = _shown([f"{_place(row)} (no {' and no '.join(lacking[id(row)])})" for row in without])
-    found = f"{len(without)} of {len(rows)} utterances have no emotion or no speaker: {named}"
+    found = counted(len(without), "utterance", "has", of=len(rows))
+    found += f" no emotion or no speaker: {named}"
     if not skip:
         raise CorpusError(
             f"{found}. Every utterance needs both; --skip-unlabelled leaves them out."
@@ -317,8 +318,9 @@ def _refuse_unknown_splits(rows: Sequence[dict[str, Any]]) -> None:
     odd = [row for row in rows if row["split"] not in (*PARTS, "")]
     if odd:
         raise CorpusError(
-            f"{_place(odd[0])}: the split is {odd[0]['split']!r}, and so in {len(odd)} rows; "
-            f"expected {', '.join(PARTS)} (or dev, valid, val) or nothing."
+            f"{_place(odd[0])}: the split is {odd[0]['split']!r}, and so in "
+            f"{counted(len(odd), 'row')}; expected {', '.join(PARTS)} (or dev, valid, val) or "
+            "nothing."
         )
 
 
@@ -338,8 +340,8 @@ def _say_what_may_be_wrong(rows: Sequence[dict[str, Any]]) -> None:
     strange = [row for row in rows if row["said_gender"] and not row["gender"]]
     if strange:
         words = _shown(sorted({repr(row["said_gender"]) for row in strange}))
-        said = "%d utterances have a gender other than female or male (%s): taken as not known"
-        log.warning(said, len(strange), words)
+        said = "%s a gender other than female or male (%s): taken as not known"
+        log.warning(said, counted(len(strange), "utterance", "has"), words)
     counts = Counter(row["emotion"] for row in rows)
     folded: dict[str, list[str]] = {}
     for emotion in sorted(counts):
@@ -352,15 +354,16 @@ def _say_what_may_be_wrong(rows: Sequence[dict[str, Any]]) -> None:
     several = [emotion for emotion in sorted(counts) if SEVERAL.search(emotion)]
     if several:
         said = (
-            "%d utterances have several emotions in one cell (%s): each such cell is an emotion of "
+            "%s several emotions in one cell (%s): each such cell is an emotion of "
             "its own; --map merges them, --emotions leaves them out"
         )
-        log.warning(said, sum(counts[each] for each in several), _shown([*map(repr, several)]))
+        found = counted(sum(counts[each] for each in several), "utterance", "has")
+        log.warning(said, found, _shown([*map(repr, several)]))
     for column, word, meaning in ODD_WORDS:
         n = sum(1 for row in rows if row[column] == word)
         if n:
-            said = "%d utterances have the %s %r, taken as it stands; %s"
-            log.warning(said, n, column, word, meaning)
+            said = "%s the %s %r, taken as it stands; %s"
+            log.warning(said, counted(n, "utterance", "has"), column, word, meaning)
 
 
 def _further_columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.config import BaselineConfig, CorpusConfig, ExtractConfig, ProbeConfig, TargetFlags
-from lsmprobe.errors import CacheError, LsmprobeError
+from lsmprobe.errors import CacheError, LsmprobeError, counted
 from lsmprobe.experiments.spectrogram_transformer import SIZES, Recipe, train
 from lsmprobe.extraction.stage import extract
 from lsmprobe.machine import choose_device
@@ -77,7 +77,7 @@ def baseline_all(
     corpus = task.corpus
     missing = todo(runs, config.force, only)
     finished = f", {len(runs) - len(missing)} already there" if len(missing) < len(runs) else ""
-    log.info("%s on %s: %d runs%s", config.size, corpus, len(runs), finished)
+    log.info("%s on %s: %s%s", config.size, corpus, counted(len(runs), "run"), finished)
     with progress(
         total=sum(len(run.split.folds) for run in missing) * config.epochs,
         desc=f"{config.size} {corpus}",

@@ -14,7 +14,7 @@ import pandas as pd
 from lsmprobe.arguments import checked
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.config import ProbeConfig
-from lsmprobe.errors import SettingsError
+from lsmprobe.errors import SettingsError, counted
 from lsmprobe.probing.run import Run, name_runs
 from lsmprobe.probing.stage import (
     n_epochs,
@@ -137,7 +137,8 @@ def _planned(
     for n in doubling(len(names)) if sizes is None else sorted(set(sizes)):
         if not 1 <= n <= len(names):
             raise SettingsError(
-                f"sizes: {n} training speakers; {task.corpus} has 1 to {len(names)} in this split."
+                f"sizes: {counted(n, 'training speaker')}; {task.corpus} has 1 to {len(names)} in "
+                "this split."
             )
         if n == len(names):
             by_size[n] = list(full)
@@ -146,7 +147,8 @@ def _planned(
         for seed in sorted({run.seed for run in full}):
             chosen = np.random.default_rng(seed).permutation(names)[:n]
             train = fold.train[np.isin(speakers[fold.train], chosen)]
-            note = f"{n} of {len(names)} training speakers: {', '.join(sorted(chosen))}"
+            found = counted(n, "training speaker", of=len(names))
+            note = f"{found}: {', '.join(sorted(chosen))}"
             parts = Fold(train, fold.validation, fold.test)
             splits[seed] = Split("learning-curve", base.seed, (parts,), (*base.notes, note))
         heads = {(run.head, run.layer): run.settings for run in full}

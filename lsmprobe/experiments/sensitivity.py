@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lsmprobe.config import ProbeConfig, SensitivityConfig
-from lsmprobe.errors import LsmprobeError
+from lsmprobe.errors import LsmprobeError, counted
 from lsmprobe.probing.objectives import OBJECTIVES
 from lsmprobe.probing.run import Run, name_runs
 from lsmprobe.probing.stage import Failed, Job, n_epochs, planned_runs, todo, train_survivors
@@ -96,7 +96,7 @@ def flip_choices(
         task = read_task(config, model, corpus, path)
         flips = planned_flips(config, task)
         jobs = flipped_jobs(flips, force=config.force, only=only)
-        log.info("%s on %s: %d choices flipped", model, corpus, len(flips) - 1)
+        log.info("%s on %s: %s flipped", model, corpus, counted(len(flips) - 1, "choice"))
         failed, failures = _train(jobs, flips, task, progress=progress)
         measure = task.objective.measure
         tables = _scores(flips, failed, measure.score), _conclusions(flips, failed, measure.score)
@@ -181,7 +181,8 @@ def _train(
     """
     runs = {run.path: run for flip in flips for run in flip.heads + flip.curve}
     there = len(runs) - len(waiting)
-    log.info("%s on %s: %d runs, %d already there", task.model, task.corpus, len(runs), there)
+    n_runs = counted(len(runs), "run")
+    log.info("%s on %s: %s, %d already there", task.model, task.corpus, n_runs, there)
     for note in dict.fromkeys(note for run in runs.values() for note in run.split.notes):
         log.warning("%s: %s", task.corpus, note)
     with progress(

@@ -24,7 +24,7 @@ from lsmprobe.cache.plan import settings
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.config import TransferConfig, label_map
 from lsmprobe.corpora.overlap import shared_sentences, spoken, stated_overlaps
-from lsmprobe.errors import CacheError, LsmprobeError, ResultsError, SettingsError, nearest
+from lsmprobe.errors import CacheError, LsmprobeError, ResultsError, SettingsError, counted, nearest
 from lsmprobe.probing.norms import Standardise, frame_statistics, pooled_statistics
 from lsmprobe.probing.run import Run, name_runs
 from lsmprobe.probing.stage import (
@@ -41,7 +41,7 @@ from lsmprobe.progress import Progress, automatic, silent
 from lsmprobe.results.measures import EMOTION, Measure
 from lsmprobe.results.records import is_finished, results_table
 from lsmprobe.results.score_table import score_table
-from lsmprobe.splits.file import Fold, Split, plural
+from lsmprobe.splits.file import Fold, Split
 
 NAMES = ("corpus", "model", "hub_id", "revision", "store")  # the hash of the weights says more
 SHOWN = 3  # sentences that two corpora share
@@ -203,7 +203,8 @@ def planned_pairs(config: TransferConfig) -> tuple[list[Pair], dict[str, Excepti
                 emotions = matched.classes, matched.classes
             pair = Pair(model, source, target, paths, merges, emotions, matched.classes, note)
             if same := one.audio & other.audio:
-                log.warning("skipping %s: %d clips are in both", pair.name, len(same))
+                found = counted(len(same), "clip", "is")
+                log.warning("skipping %s: %s in both", pair.name, found)
             elif matched.lacks:
                 log.warning("skipping %s: %s", pair.name, matched.lacks.format(note=pair.note))
             else:
@@ -226,7 +227,7 @@ def in_common(source: str, one: _Corpus, target: str, other: _Corpus) -> list[st
     texts = spoken(source, one.sentences), spoken(target, other.sentences)
     if same := shared_sentences(*texts):
         shown = ", ".join(map(repr, same[:SHOWN])) + (", ..." if len(same) > SHOWN else "")
-        said.append(f"{plural(len(same), 'sentence')} in both corpora: {shown}")
+        said.append(f"{counted(len(same), 'sentence')} in both corpora: {shown}")
     return said
 
 
@@ -544,6 +545,7 @@ def _scored(
     table = score_table(results).join(told, on="experiment")
     failures = named_failures(of, failed)
     if only is not None and (n_lacking := len(todo(survivors(leg.runs, failed), only=None))):
-        lacking = f"{n_lacking} of {len(leg.runs)} runs have no record; run it again."
+        lacking = counted(n_lacking, "run", "has", of=len(leg.runs))
+        lacking += " no record; run it again."
         failures |= {of: ResultsError(lacking)}
     return table, failures

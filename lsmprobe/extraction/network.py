@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lsmprobe.errors import ModelError, one_line
+from lsmprobe.errors import ModelError, counted, one_line
 from lsmprobe.extraction.checkpoints import (
     MERGE,
     Checkpoint,
@@ -60,8 +60,9 @@ def read_network(checkpoint: Checkpoint, config: Any) -> Any:
     missing = sorted(set(report["missing_keys"]) - {NOT_SAVED})
     if missing:
         raise ModelError(
-            f"the checkpoint of {checkpoint.name} lacks {len(missing)} weights of the model "
-            f"({missing[0]} first), which would be random. Get another copy, or use --random-init."
+            f"the checkpoint of {checkpoint.name} lacks {counted(len(missing), 'weight')} of the "
+            f"model ({missing[0]} first): they would be random. Get another copy, or use "
+            "--random-init."
         )
     return network
 
@@ -92,8 +93,8 @@ def use_attention_adapter_(network: Any, checkpoint: Checkpoint, language: str) 
     own = {name: values.float() for name, values in written.items() if ATTENTION_ADAPTER in name}
     if own.keys() != places:
         raise ModelError(
-            f"{shown(checkpoint, file)} holds {len(own)} weights of attention adapters; expected "
-            f"the {len(places)} of the model."
+            f"{shown(checkpoint, file)} holds {counted(len(own), 'weight')} of attention adapters; "
+            f"expected the {len(places)} of the model."
         )
     with in_one_line(f"{shown(checkpoint, file)} does not fit the model"):
         network.load_state_dict(own, strict=False)
@@ -164,11 +165,13 @@ def refuse_unused(checkpoint: Checkpoint, network: Any, unused: Sequence[str]) -
         if unused:
             own = [without_prefix(network, name) for name in unused]
             tops = sorted({one_line(name.partition(".")[0]) for name in own})
-            said = "%s: %d weights are no part of the encoder and are not used: %s"
-            log.info(said, checkpoint.name, len(unused), ", ".join(tops))
+            said = "%s: %s no part of the encoder and so not used: %s"
+            found = counted(len(unused), "weight", "is")
+            log.info(said, checkpoint.name, found, ", ".join(tops))
         return
     found = (
-        f"{checkpoint.name}: {len(inside)} weights would not be used ({one_line(inside[0])} first)"
+        f"{checkpoint.name}: {counted(len(inside), 'weight')} would not be used "
+        f"({one_line(inside[0])} first)"
     )
     if any(UNMERGED.search(name) for name in inside):
         raise ModelError(f"{found}: an adapter, such as a LoRA, that is not merged. {MERGE}")
@@ -180,7 +183,7 @@ def refuse_unused(checkpoint: Checkpoint, network: Any, unused: Sequence[str]) -
     blocks = {int(block[1]) for name in inside if (block := BLOCK.search(name))}
     if blocks and min(blocks) >= network.config.num_hidden_layers:
         raise ModelError(
-            f"{found}: they have {max(blocks) + 1} blocks, and its config.json says "
+            f"{found}: they have {counted(max(blocks) + 1, 'block')}, and its config.json says "
             f"{network.config.num_hidden_layers}. Correct num_hidden_layers there."
         )
     raise ModelError(

@@ -23,7 +23,7 @@ from lsmprobe.corpora.audio import (
 )
 from lsmprobe.corpora.read import corpus_folder, read_corpus
 from lsmprobe.corpora.toy import write_toy_corpus
-from lsmprobe.errors import AudioError, CorpusError, SettingsError
+from lsmprobe.errors import AudioError, CorpusError, SettingsError, counted
 from lsmprobe.extraction.ahead import DECODERS
 from lsmprobe.extraction.encoder import Encoder
 from lsmprobe.extraction.load import load_encoder
@@ -51,8 +51,8 @@ def planned_utterances(config: ExtractConfig, samples: np.ndarray | None = None)
     if samples is not None:
         if len(samples) != len(table):
             raise CorpusError(
-                f"{config.dataset} has {len(table)} clips, and had {len(samples)} when it was "
-                "planned. Run it again."
+                f"{config.dataset} has {counted(len(table), 'clip')}, and had {len(samples)} when "
+                "it was planned. Run it again."
             )
         return _with_samples(table, samples)
 
@@ -72,18 +72,23 @@ def planned_utterances(config: ExtractConfig, samples: np.ndarray | None = None)
         found = list(pool.map(promised, table.itertuples()))
     unreadable = [what for what in found if isinstance(what, AudioError)]
     if unreadable and not config.skip_unreadable:
-        count = f"{len(unreadable)} of {len(table)} clips cannot be read; the first: "
+        count = f"{counted(len(unreadable), 'clip', of=len(table))} cannot be read; the first: "
         raise CorpusError(f"{count}{unreadable[0]} --skip-unreadable leaves them out.")
     if len(unreadable) == len(table):
-        raise CorpusError(f"none of the {len(table)} clips can be read; the first: {unreadable[0]}")
+        raise CorpusError(
+            f"none of {counted(len(table), 'clip')} can be read; the first: {unreadable[0]}"
+        )
     for error in unreadable:
         log.warning("skipping: %s", error)
     if cut:
         cut.sort()
-        said = "%d parts end up to %g s beyond their file and are cut there; the first: %s"
-        log.warning(said, len(cut), PART_TOLERANCE_S, ", ".join(map(repr, cut[:3])))
+        said = "%s up to %g s beyond the file's end and cut there; the first: %s"
+        log.warning(
+            said, counted(len(cut), "part", "is"), PART_TOLERANCE_S, ", ".join(map(repr, cut[:3]))
+        )
     samples = np.array([0 if isinstance(what, AudioError) else what for what in found])
-    log.info("%s: %d clips, %.3g h", config.dataset, len(table), samples.sum() / SAMPLE_RATE / 3600)
+    hours = samples.sum() / SAMPLE_RATE / 3600
+    log.info("%s: %s, %.3g h", config.dataset, counted(len(table), "clip"), hours)
     return _with_samples(table, samples)
 
 
@@ -177,7 +182,7 @@ def _long_enough(config: ExtractConfig, table: pd.DataFrame, encoder: Encoder) -
     short = (table.samples > 0) & (table.samples < encoder.min_samples)
     if short.any():
         found = (
-            f"{int(short.sum())} of {len(table)} clips are shorter than one frame of "
+            f"{counted(short.sum(), 'clip', 'is', of=len(table))} shorter than one frame of "
             f"{config.model}, {encoder.min_samples} samples at 16 kHz; the first: "
             f"{table.key[short].iloc[0]!r}"
         )

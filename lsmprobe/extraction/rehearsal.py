@@ -12,7 +12,7 @@ import pandas as pd
 from lsmprobe.cache.parts import plan_part
 from lsmprobe.cache.selection import numbers
 from lsmprobe.config import ExtractConfig
-from lsmprobe.errors import CorpusError
+from lsmprobe.errors import CorpusError, counted
 from lsmprobe.extraction.ahead import read_batch
 from lsmprobe.extraction.encoder import Encoder
 from lsmprobe.extraction.exactness import (
@@ -83,8 +83,9 @@ def selftest(config: ExtractConfig) -> str:
         how += f", exactly so in float32; what differs is the rounding of {config.precision}"
     return (
         f"{config.model} on {choose_device(config.device)}, {config.precision}, {versions}: "
-        f"{len(waveforms)} clips alone and batched differ by at most {differences[worst]:.1e} of "
-        f"the layer's root mean square (layer {worst}); this model runs {how}."
+        f"{counted(len(waveforms), 'clip')} alone and batched differ by at most "
+        f"{differences[worst]:.1e} of the layer's root mean square (layer {worst}); this model "
+        f"runs {how}."
     )
 
 
@@ -105,7 +106,7 @@ def precision_told(config: ExtractConfig, encoder: Encoder, table: pd.DataFrame)
     worst = int(np.argmax(deviations))
     times = _times_as_long(encoder, reference, waveforms[:1])
     return (
-        f"{config.precision} moves the states of {len(waveforms)} clips by at most "
+        f"{config.precision} moves the states of {counted(len(waveforms), 'clip')} by at most "
         f"{deviations[worst]:.1e} of the layer's root mean square (layer {worst}) from float32; "
         f"it takes {times:.2g} times as long here"
     )
@@ -127,7 +128,7 @@ def _some_waveforms(config: ExtractConfig, table: pd.DataFrame, count: int) -> l
     audios = read_batch(config, readable, _spread(readable, count))
     waveforms = [audio.waveform for audio in audios if audio]
     if not waveforms:
-        raise CorpusError(f"none of the {len(audios)} clips that were tried can be read.")
+        raise CorpusError(f"none of {counted(len(audios), 'clip')} that were tried can be read.")
     return waveforms
 
 

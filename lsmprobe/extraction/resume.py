@@ -30,7 +30,7 @@ from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.writer import CacheWriter
 from lsmprobe.corpora.audio import audio_hash
 from lsmprobe.corpora.utterances import UNLABELLED
-from lsmprobe.errors import CacheError, one_line
+from lsmprobe.errors import CacheError, counted, one_line
 
 HASHERS = 2  # threads that read audio files
 BUILD_ANEW = " Use another --cache-dir, or --replace to build it again."
@@ -95,7 +95,7 @@ def _take_over(path: Path, beside: Path, plan: CachePlan) -> None:
     except CacheError:  # of which extraction will hear, or which lets it start again
         return
     if n_taken:
-        log.info("%d undamaged clips of %s are taken over", n_taken, path)
+        log.info("taken over from %s: %s, undamaged", path, counted(n_taken, "clip"))
 
 
 def _opens(path: Path) -> bool:
@@ -152,7 +152,7 @@ def _continued(path: Path, plan: CachePlan, takes_new: bool = True) -> list[Plan
     new = list(rows.values())
     if plan.utterances.frames.iloc[new].any():
         files.append(plan_added(plan, new, path))
-        log.info("%d new clips go into %s", len(new), files[-1][0])
+        log.info("into %s: %s", files[-1][0], counted(len(new), "new clip"))
     return files
 
 
@@ -165,9 +165,9 @@ def _refuse_emptied_labels(stored: FeatureCache, plan: CachePlan) -> None:
     unlabelled = set(plan.utterances.attrs.get(UNLABELLED, ()))
     if emptied := sorted(unlabelled & set(stored.planned.key)):
         raise CacheError(
-            f"{stored.path} holds {len(emptied)} clips that have no emotion or no speaker any more "
-            f"({emptied[0]!r} first). Give them a label of their own, such as unclear, and run "
-            "lsmprobe extract again, which keeps the features; then choose the others with "
+            f"{stored.path} holds {counted(len(emptied), 'clip')} without an emotion or a speaker "
+            f"by now ({emptied[0]!r} first). Give them a label of their own, such as unclear, and "
+            "run lsmprobe extract again, which keeps the features; then choose the others with "
             "lsmprobe probe --emotions."
         )
 

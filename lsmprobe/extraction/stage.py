@@ -25,7 +25,7 @@ from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.writer import CacheWriter, Outgoing, outgoing, put_in_place
 from lsmprobe.config import ExtractConfig
 from lsmprobe.corpora.audio import SAMPLE_RATE
-from lsmprobe.errors import CacheError, CorpusError
+from lsmprobe.errors import CacheError, CorpusError, counted
 from lsmprobe.extraction.ahead import DECODERS, AudioBar, OneBehind, batches, made_ahead, read_batch
 from lsmprobe.extraction.plan import planned_cache
 from lsmprobe.extraction.rehearsal import duration, precision_told
@@ -52,7 +52,8 @@ class Summary:
     seconds: float
 
     def __str__(self) -> str:
-        what = f"{self.path}: {self.n_done} of {self.n_utterances} clips, {self.gigabytes:.3f} GB"
+        what = counted(self.n_done, "clip", of=self.n_utterances)
+        what = f"{self.path}: {what}, {self.gigabytes:.3f} GB"
         if self.n_tried:
             speed = self.hours * 3600 / self.seconds
             what += f"; {self.hours:.3f} h of audio in {duration(self.seconds)}"
@@ -163,7 +164,9 @@ def extract(
                         odd[finding.partition(":")[0]].append(table.key[row])
                 bar.add(group)
         if not files.done.any():
-            raise CorpusError(f"none of the {len(table)} clips of {config.dataset} can be read.")
+            raise CorpusError(
+                f"none of {counted(len(table), 'clip')} of {config.dataset} can be read."
+            )
     paths = files.paths
     if paths == [replacement_path(config.cache_path)]:
         put_in_place(paths[0], config.cache_path)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lsmprobe.errors import ResultsError
+from lsmprobe.errors import ResultsError, counted
 from lsmprobe.layers.answers import Answers, curve_of
 from lsmprobe.layers.targets import labels_of
 from lsmprobe.results.records import Load, load_record, with_target
@@ -53,8 +53,8 @@ def recorded_curves(
     ]
     if not found:
         raise ResultsError(
-            f"there is no head on {MIN_LAYERS} layers or more among these {len(results)} runs; "
-            "expected what lsmprobe probe --layer all leaves."
+            f"there is no head on {MIN_LAYERS} layers or more among "
+            f"{counted(len(results), 'run')}; expected what lsmprobe probe --layer all leaves."
         )
     return pd.concat(found, ignore_index=True)
 

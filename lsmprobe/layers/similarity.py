@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from lsmprobe.arguments import checked
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.verify import verify_once
-from lsmprobe.errors import CacheError
+from lsmprobe.errors import CacheError, counted
 from lsmprobe.progress import Progress, automatic
 
 BLOCK = 8192  # rows read at once
@@ -272,8 +272,8 @@ def _same_utterances(
     both = one.merge(two, on=key)
     if len(both) < 4:
         raise CacheError(
-            f"{cache.path} and {other.path} have {len(both)} utterances in common; expected at "
-            "least 4. Similarity compares models on the same corpus."
+            f"{cache.path} and {other.path} have {counted(len(both), 'utterance')} in common; "
+            "expected at least 4. Similarity compares models on the same corpus."
         )
     return both["row_x"].to_numpy(), both["row_y"].to_numpy()
 

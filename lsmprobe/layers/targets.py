@@ -17,7 +17,7 @@ from jaxtyping import Float, Shaped
 
 from lsmprobe.atomic import write_then_rename
 from lsmprobe.corpora.audio import SAMPLE_RATE, read_audio
-from lsmprobe.errors import AudioError, ResultsError, SettingsError, nearest, one_line
+from lsmprobe.errors import AudioError, ResultsError, SettingsError, counted, nearest, one_line
 from lsmprobe.progress import Progress, silent
 
 WORDS = ("emotion", "speaker", "gender", "sentence")
@@ -87,7 +87,8 @@ def find_target(
     numbers = _numbers(name, utterances, acoustics_csv, progress)
     known = np.flatnonzero(np.isfinite(numbers))
     if len(known) < len(numbers):
-        log.warning("%s is not known of %d utterances", name, len(numbers) - len(known))
+        n = len(numbers) - len(known)
+        log.warning("%s is not known of %s", name, counted(n, "utterance"))
     if len(np.unique(numbers[known])) < 2:
         raise SettingsError(
             f"target {name}: it does not differ between the utterances. Leave it out."

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lsmprobe.arguments import checked
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.verify import verify_once
-from lsmprobe.errors import ResultsError
+from lsmprobe.errors import ResultsError, counted
 from lsmprobe.layers.agreement import agreement_p
 from lsmprobe.layers.similarity import blocks_of_layer
 from lsmprobe.layers.targets import OWN_LABELS, labels_of
@@ -390,7 +390,7 @@ def _multilayer_runs(
     own = _with_labels(results[weighing & (results["cache_hash"] == cache.identity_hash)])
     if own.empty:
         raise ResultsError(
-            f"no Multi-Layer run on {cache.path} among these {len(results)} results; run "
+            f"no Multi-Layer run on {cache.path} among {counted(len(results), 'result')}; run "
             "lsmprobe probe --head multilayer on it first."
         )
     verify_once(cache)

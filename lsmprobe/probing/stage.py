@@ -17,7 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lsmprobe.cache.selection import layers_of_model, numbers
 from lsmprobe.config import ProbeConfig
-from lsmprobe.errors import CacheError, LsmprobeError, SettingsError, TrainingError
+from lsmprobe.errors import CacheError, LsmprobeError, SettingsError, TrainingError, counted
 from lsmprobe.machine import choose_device
 from lsmprobe.probing.batches import Features, FrameFeatures, PooledFeatures
 from lsmprobe.probing.heads import Probe
@@ -138,7 +138,7 @@ def plan_grid(
         jobs = [(config, run) for run in todo(runs, config.force, only)]
         cells.append(Cell(model, corpus, path, task.cache.identity_hash, runs, jobs))
         finished = f", {len(runs) - len(jobs)} already there" if len(jobs) < len(runs) else ""
-        log.info("%s: %d runs%s", cells[-1].name, len(runs), finished)
+        log.info("%s: %s%s", cells[-1].name, counted(len(runs), "run"), finished)
     notes = {f"{c.corpus}: {note}": None for c in cells for r in c.runs for note in r.split.notes}
     for note in notes:
         log.warning(note)
@@ -152,7 +152,7 @@ def _probe_cell(config: ProbeConfig, cell: Cell, bar: Any) -> dict[str, Exceptio
         if task.cache.identity_hash != cell.identity_hash:
             raise CacheError(
                 f"{cell.path} was replaced in the meantime; expected the cache that was there at "
-                "the start. Probe again."
+                "the start. Run lsmprobe probe again."
             )
     except Exception as error:
         return _failure(cell.name, error)
@@ -380,7 +380,7 @@ def _heads_and_layers(config: ProbeConfig, task: Task) -> list[tuple[str, int | 
         what = f"{task.model} has layers {numbers(layers)}"
         if config.layer in range(of):
             what = f"{task.cache.path} holds layers {numbers(layers)} of {of}"
-            what += "; extract again with --layers and another --cache-dir"
+            what += "; run lsmprobe extract again with --layers and another --cache-dir"
         raise SettingsError(f"--layer {config.layer}: {what}.")
     if config.layer is None and last != of - 1:
         log.info("%s: the last layer that is stored is %d", task.cache.path, last)

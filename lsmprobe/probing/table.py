@@ -223,7 +223,7 @@ def unreadable(row: Head, cache: Any) -> str | None:
         means = [name for name in PAPER_HEADS if HEADS[name].reads == "means"]
         return (
             f"holds pooled means only, and --head {row.name} reads frames; use --head "
-            f"{' or '.join(means)}, or extract again with --store frames."
+            f"{' or '.join(means)}, or run lsmprobe extract again with --store frames."
         )
     if row.weighs_layers and len(cache.layers) == 1:
         single = [name for name in PAPER_HEADS if not HEADS[name].weighs_layers]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from lsmprobe.errors import SettingsError, nearest
+from lsmprobe.errors import SettingsError, agreeing, counted, nearest
 from lsmprobe.probing.objectives import CLASSIFICATION, OBJECTIVES, Objective
 from lsmprobe.results.measures import EMOTION
 
@@ -129,14 +129,16 @@ def _with_target(
     shown = ",".join(target)
     if empty.mean() >= 0.5:
         raise SettingsError(
-            f"--target: {empty.sum()} of {len(table)} utterances of {corpus} have no {shown}; "
+            f"--target: {counted(empty.sum(), 'utterance', of=len(table))} of {corpus} "
+            f"{agreeing(empty.sum(), 'has')} no {shown}; "
             "expected more than half of them to have it."
         )
     if empty.any() and tell:
         first = ", ".join(table.key[empty][:3])
         log.warning(
-            "%s: %d of %d utterances have no %s and are left out: %s%s",
-            *(corpus, empty.sum(), len(table), shown, first, ", ..." if empty.sum() > 3 else ""),
+            "%s: %s no %s and left out: %s%s",
+            *(corpus, counted(empty.sum(), "utterance", "has", of=len(table)), shown, first),
+            ", ..." if empty.sum() > 3 else "",
         )
     return table[~empty]
 
@@ -158,8 +160,9 @@ def _check_numbers(table: pd.DataFrame, name: str, corpus: str) -> None:
         numbers = pd.to_numeric(table[name], errors="coerce")
         words = table[name][numbers.isna()]
         raise SettingsError(
-            f"--target: in {corpus}, {len(words)} of {len(table)} values of {name!r} are no "
-            f"numbers (the first is {words.iloc[0]!r}); expected numbers alone"
+            f"--target: in {corpus}, {counted(len(words), 'value', of=len(table))} of {name!r} "
+            f"{agreeing(len(words), 'is')} no numbers (the first is {words.iloc[0]!r}); expected "
+            "numbers alone"
             + (", or words alone with --target-kind classes." if len(words) < len(table) else ".")
         )
     if table[name].nunique() < 2:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from lsmprobe.errors import ResultsError
+from lsmprobe.errors import ResultsError, counted
 from lsmprobe.layers.recorded import recorded_curves
 from lsmprobe.layers.weights import layer_weights
 from lsmprobe.probing.table import head_title
@@ -30,7 +30,6 @@ from lsmprobe.report.typeset import (
     Heading,
     Item,
     Table,
-    counted,
     head_and_layer,
     interval,
     listed,
@@ -96,7 +95,7 @@ def summary(
         if len(own):
             said.append(_next_best(next(own.itertuples())))
         said += [
-            f"Alarm {code} in {n} of {counted(row.runs, 'run')} (docs/statistics.md)."
+            f"Alarm {code} in {counted(n, 'run', of=row.runs)} (docs/statistics.md)."
             for code, n in row.alarms.items()
         ]
         yield " ".join(said)
@@ -211,8 +210,8 @@ def _extremes(said: pd.DataFrame) -> str:
     if len(groups) == 1:
         return f"One speaker, {low['name']}."
     return (
-        f"Of {len(groups)} speakers {low['name']} has fewest right answers ({number(low.share)}%), "
-        f"{high['name']} most ({number(high.share)}%)."
+        f"Of {counted(len(groups), 'speaker')} {low['name']} has fewest right answers "
+        f"({number(low.share)}%), {high['name']} most ({number(high.share)}%)."
     )
 
 

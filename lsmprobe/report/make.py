@@ -8,7 +8,7 @@ import pandas as pd
 
 from lsmprobe.atomic import write_then_rename
 from lsmprobe.config import ReportConfig
-from lsmprobe.errors import ResultsError
+from lsmprobe.errors import ResultsError, counted
 from lsmprobe.report.answer import answer_items, answer_sentences
 from lsmprobe.report.page import make_page
 from lsmprobe.report.paper_report import report_items
@@ -23,7 +23,6 @@ from lsmprobe.report.typeset import (
     as_latex,
     as_markdown,
     as_text,
-    counted,
     listed,
 )
 
@@ -46,7 +45,9 @@ def make_report(config: ReportConfig) -> str:
         items += [Heading("Other targets"), *score_items(found.others, load=found.load)]
     if found.left_out:
         named = listed([str(path) for path in found.left_out])
-        items.append(f"Damaged records left out: {len(found.left_out)} ({named}). Probe again.")
+        items.append(
+            f"Damaged records left out: {len(found.left_out)} ({named}). Run lsmprobe probe again."
+        )
     written = write_report(items, out)
     return "\n\n".join([*map(as_text, items), _said(written, out)])
 

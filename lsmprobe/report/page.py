@@ -25,7 +25,7 @@ from lsmprobe.atomic import write_then_rename
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.corpora.listening import as_opus
 from lsmprobe.corpora.table import CORPORA
-from lsmprobe.errors import AudioError, ResultsError
+from lsmprobe.errors import AudioError, ResultsError, agreeing, counted
 from lsmprobe.layers.projection import project_layer
 from lsmprobe.report.outcomes import by_group, with_outcome
 from lsmprobe.report.pieces import Pieces, items_of
@@ -100,7 +100,9 @@ def make_page(
     """
     results = load_results(results_dir)
     if results.empty:
-        raise ResultsError(f"{results_dir} holds no readable record of a run. Probe first.")
+        raise ResultsError(
+            f"{results_dir} holds no readable record of a run. Run lsmprobe probe first."
+        )
     results = choose(results)
     title = f"lsmprobe: {results_dir.resolve().name}"
     text = render(
@@ -137,7 +139,9 @@ def render(
     ]
     opening = _opening(results, table) if len(results) else []
     if len(results) < n_runs:
-        opening.append(f"{n_runs - len(results)} of {n_runs} runs learn other targets.")
+        opening.append(
+            f"{counted(n_runs - len(results), 'run', 'learns', of=n_runs)} other targets."
+        )
     page = Page(title, [*summary, *opening, *clips.said()])
     page.others = [Markup(as_html(item)) for item in others]  # noqa: S704  it escapes every name
     page.curves = _curves(results, table)
@@ -209,7 +213,7 @@ def show(
 def _opening(results: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     """How much is here, and what is best on validation is not told twice."""
     lines = [
-        f"{len(results)} {'run' if len(results) == 1 else 'runs'} of {len(table)} "
+        f"{counted(len(results), 'run')} of {len(table)} "
         f"{'experiment' if len(table) == 1 else 'experiments'}: {_listed(results.model)} on "
         f"{_listed(results.corpus)}."
     ]
@@ -218,7 +222,8 @@ def _opening(results: pd.DataFrame, table: pd.DataFrame) -> list[str]:
         lines.append(f"Random weights: {', '.join(random)}.")
     flagged = int(table.alarms.map(bool).sum())
     if flagged:
-        lines.append(f"{flagged} of {len(table)} experiments have an alarm; their rows say so.")
+        said = counted(flagged, "experiment", "has", of=len(table))
+        lines.append(f"{said} an alarm; the rows say so.")
     return lines
 
 
@@ -546,8 +551,8 @@ class Clips:
         for name, n in sorted(self.corpora.items()):
             licence = CORPORA[name].licence if name in CORPORA else "the corpus's own licence"
             lines.append(
-                f"{n} clips of {name} are inside this page ({licence}): mind it before you pass "
-                "the page on."
+                f"{counted(n, 'clip')} of {name} {agreeing(n, 'is')} inside this page "
+                f"({licence}): mind it before you pass the page on."
             )
         return lines
 
@@ -585,7 +590,9 @@ def _projection(name: str, cache: FeatureCache) -> dict[str, Any]:
         for i, (key, kind) in enumerate(zip(table.key, columns[shown], strict=True))
     ]
     all_of_them = len(cache.utterances)
-    more = f", {len(table)} of {all_of_them} utterances" if len(table) < all_of_them else ""
+    more = (
+        f", {counted(len(table), 'utterance', of=all_of_them)}" if len(table) < all_of_them else ""
+    )
     return {
         "name": f"{name.removesuffix('.h5')}{more}",
         "last": len(layers) - 1,

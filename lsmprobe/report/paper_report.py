@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from lsmprobe.errors import ResultsError
+from lsmprobe.errors import ResultsError, counted
 from lsmprobe.probing.table import head_title
 from lsmprobe.progress import automatic
 from lsmprobe.report.advice import one_voice_advice
@@ -46,7 +46,6 @@ from lsmprobe.report.typeset import (
     Mark,
     Picture,
     Table,
-    counted,
     interval,
     listed,
     named_models,
@@ -407,7 +406,7 @@ def _alarms(cells: pd.DataFrame) -> list[str]:
     """What single rows are to be taken with care for."""
     return [
         f"! {row.model} on {row.corpus}, {head_title(row.head)}: {sentence.rstrip('.')} "
-        f"({n} of {row.runs} runs)."
+        f"({counted(n, 'run', of=row.runs)})."
         for row in cells.itertuples()
         for sentence, n in row.alarms.items()
     ] + [

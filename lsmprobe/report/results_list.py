@@ -2,8 +2,9 @@
 
 import pandas as pd
 
+from lsmprobe.errors import counted
 from lsmprobe.probing.table import head_title
-from lsmprobe.report.typeset import counted, head_and_layer, number, score
+from lsmprobe.report.typeset import head_and_layer, number, score
 from lsmprobe.results.measures import EMOTION, MEASURES
 from lsmprobe.results.records import with_target
 from lsmprobe.results.score_table import KEYS

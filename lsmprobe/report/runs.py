@@ -10,7 +10,7 @@ import pandas as pd
 
 from lsmprobe.config import ReportConfig
 from lsmprobe.corpora.utterances import PARTS
-from lsmprobe.errors import ResultsError, nearest
+from lsmprobe.errors import ResultsError, counted, nearest
 from lsmprobe.layers.curves import load_curves
 from lsmprobe.report.paper import PROTOCOL, by_name_only, not_the_papers
 from lsmprobe.report.score_lines import of_emotions
@@ -50,10 +50,10 @@ def read_runs(config: ReportConfig) -> Runs:
     # Trained on another corpus, or on a part of the training set: no cells of these tables.
     results = results[~results.split.isin([TRANSFER, "learning-curve"])]
     if results.empty:
-        damaged = f" and {len(left_out)} damaged ones" if left_out else ""
+        damaged = f" and {counted(len(left_out), 'damaged one')}" if left_out else ""
         raise ResultsError(
             f"{config.results_dir} holds no readable record of a run{damaged}; expected those of "
-            "lsmprobe probe. Probe first."
+            "lsmprobe probe. Run it first."
         )
     results = asked_for(results, config)
     others = results[~of_emotions(results)]

@@ -4,12 +4,12 @@ from functools import partial
 
 import pandas as pd
 
+from lsmprobe.errors import counted
 from lsmprobe.report.typeset import (
     DASH,
     Item,
     Table,
     as_text,
-    counted,
     interval,
     listed,
     named_models,
@@ -107,6 +107,6 @@ def _notes(table: pd.DataFrame, measure: Measure) -> list[str]:
         if row.interval_note:
             said.setdefault(row.interval_note, []).append(on)
         for code, n in row.alarms.items():
-            text = f"{code} in {n} of {counted(row.runs, 'run')} (docs/statistics.md)."
+            text = f"{code} in {counted(n, 'run', of=row.runs)} (docs/statistics.md)."
             said.setdefault(text, []).append(f"! {on}")
     return notes + [f"{listed(names, '; ')}: {text}" for text, names in said.items()]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lsmprobe.atomic import write_then_rename
-from lsmprobe.errors import ResultsError, nearest
+from lsmprobe.errors import ResultsError, counted, nearest
 from lsmprobe.probing.table import head_title
 from lsmprobe.report.figures import draw_confusion, save_figure
 from lsmprobe.report.recorded_caches import Caches
@@ -20,7 +20,6 @@ from lsmprobe.report.typeset import (
     Table,
     as_markdown,
     as_text,
-    counted,
     head_and_layer,
     interval,
     number,

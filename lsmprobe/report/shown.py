@@ -4,8 +4,9 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
+from lsmprobe.errors import counted
 from lsmprobe.report.figures import save_figure
-from lsmprobe.report.typeset import Picture, Table, counted
+from lsmprobe.report.typeset import Picture, Table
 
 MAX_ROWS = 12  # of a table of the short report; its CSV file has all
 

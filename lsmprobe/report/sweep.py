@@ -5,22 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from lsmprobe.errors import ResultsError
+from lsmprobe.errors import ResultsError, counted
 from lsmprobe.layers.answers import best_layer
 from lsmprobe.layers.recorded import recorded_curves
 from lsmprobe.probing.table import head_title
 from lsmprobe.report.figures import draw_layer_curve
 from lsmprobe.report.shown import drawn, file_name, shortened
-from lsmprobe.report.typeset import (
-    Item,
-    Table,
-    as_text,
-    counted,
-    interval,
-    named_models,
-    number,
-    score,
-)
+from lsmprobe.report.typeset import Item, Table, as_text, interval, named_models, number, score
 
 MAX_CORPORA = 6  # that have figures of their own
 

@@ -7,7 +7,7 @@ import pandas as pd
 from lsmprobe.corpora.check import listed_emotions
 from lsmprobe.corpora.read import corpus_folder, read_corpus, release_in
 from lsmprobe.corpora.table import CORPORA, Corpus
-from lsmprobe.errors import CorpusError
+from lsmprobe.errors import CorpusError, counted
 
 
 def table1() -> pd.DataFrame:
@@ -39,6 +39,6 @@ def _table1_row(corpus: Corpus) -> dict[str, object]:
         return row | {"note": str(error).rstrip(".")}
     note = corpus.beside_the_paper(release)
     if len(utterances) != release.n_utterances:
-        note = f"this copy has {len(utterances)} of {release.n_utterances} clips; {note}"
+        note = f"this copy has {counted(len(utterances), 'clip', of=release.n_utterances)}; {note}"
     here = {"clips": len(utterances), "emotions": listed_emotions(utterances.emotion)}
     return row | here | {"note": note}

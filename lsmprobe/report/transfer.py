@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from lsmprobe.atomic import write_then_rename
-from lsmprobe.errors import SettingsError
+from lsmprobe.errors import SettingsError, counted
 from lsmprobe.probing.table import NORMS
 from lsmprobe.report.figures import draw_transfer, draw_transfer_layers, save_figure
 from lsmprobe.report.shown import file_name
-from lsmprobe.report.typeset import Item, Table, as_text, counted, number
+from lsmprobe.report.typeset import Item, Table, as_text, number
 from lsmprobe.results.measures import CLASSES, EMOTION, MEASURES, Measure
 
 

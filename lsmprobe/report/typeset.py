@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, NamedTuple, SupportsIndex, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import pandas as pd
 
@@ -286,15 +286,6 @@ def p_value(value: float) -> str:
     ('<0.001', '0.040', '-')
     """
     return DASH if pd.isna(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def counted(n: SupportsIndex, what: str) -> str:
-    """A number of things in words.
-
-    >>> counted(1, "run"), counted(2, "run")
-    ('1 run', '2 runs')
-    """
-    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def listed(names: list[str], between: str = ", ") -> str:

@@ -16,7 +16,7 @@ from scipy.stats import permutation_test
 from statsmodels.stats.multitest import multipletests
 
 from lsmprobe.arguments import checked
-from lsmprobe.errors import ResultsError
+from lsmprobe.errors import ResultsError, counted
 from lsmprobe.results.bootstrap import CONFIDENCE, N_RESAMPLES, interval_ends
 from lsmprobe.results.measures import measure_of, target_of
 from lsmprobe.results.records import load_record, with_target
@@ -216,7 +216,7 @@ def too_small(speakers: Shaped[np.ndarray, " utterances"]) -> str:
     n = len(np.unique(speakers))
     if n <= 2:
         return (
-            f"The test set has {n} speaker{'s' * (n > 1)}: no test is made, and no interval says "
+            f"The test set has {counted(n, 'speaker')}: no test is made, and no interval says "
             "anything of other speakers."
         )
     if n < MIN_SPEAKERS:

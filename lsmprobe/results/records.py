@@ -213,13 +213,15 @@ def load_record(path: Path) -> dict[str, Any]:
         record: dict[str, Any] = json.loads(path.read_bytes())
         found = record["format"], record["version"]
     except OSError as error:
-        raise ResultsError(f"{path} cannot be read ({error.strerror}). Probe again.") from error
+        raise ResultsError(
+            f"{path} cannot be read ({error.strerror}). Run lsmprobe probe again."
+        ) from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise _damaged(path, error) from error
     if found != (FORMAT, VERSION):
         raise ResultsError(
             f"{path} has format {found[0]} {found[1]}; expected {FORMAT} {VERSION}. "
-            "Delete it and probe again."
+            "Delete it and run lsmprobe probe again."
         )
     try:
         measure_of(record)
@@ -329,7 +331,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
 def _damaged(path: str | Path, error: Exception) -> ResultsError:
     return ResultsError(
         f"{path} is not a readable record of a run ({type(error).__name__}: {error}); "
-        "delete it and probe again."
+        "delete it and run lsmprobe probe again."
     )
 
 

@@ -5,7 +5,7 @@ from itertools import combinations
 import pandas as pd
 
 from lsmprobe.corpora.check import Clip, listen_to_all, names_alike, nearly_equal
-from lsmprobe.errors import CorpusError
+from lsmprobe.errors import CorpusError, counted
 from lsmprobe.splits.confounds import confounds
 from lsmprobe.splits.file import PARTS
 from lsmprobe.splits.file import Split as Split
@@ -42,7 +42,7 @@ def audit_split(
     faults = [clip.fault for key, clip in keyed if clip.fault and key not in damaged]
     if faults:
         raise CorpusError(
-            f"{len(faults)} of {len(clips)} clips cannot be compared, the first: "
+            f"{counted(len(faults), 'clip', of=len(clips))} cannot be compared, the first: "
             f"{faults[0]} Repair them, or audit a manifest without them."
         )
     heard = utterances.assign(

@@ -13,7 +13,7 @@ from jaxtyping import Int
 
 from lsmprobe.atomic import write_then_rename
 from lsmprobe.corpora.utterances import PARTS as PARTS
-from lsmprobe.errors import SplitError
+from lsmprobe.errors import SplitError, counted
 
 FORMAT, VERSION = "lsmprobe split", 1
 
@@ -138,16 +138,11 @@ def _fold_of_keys(where: str, parts: Any, index: Mapping[str, int]) -> Fold:
     missing = sorted(index.keys() - times.keys())
     if twice:
         holders = " and ".join(part for part, listed in lists.items() if twice[0] in listed)
-        problem = f"{plural(len(twice), 'key')} listed twice, first {twice[0]!r} in {holders}"
+        problem = f"{counted(len(twice), 'key')} listed twice, first {twice[0]!r} in {holders}"
     elif unknown:
-        problem = f"{plural(len(unknown), 'key')} not in this corpus, first {unknown[0]!r}"
+        problem = f"{counted(len(unknown), 'key')} not in this corpus, first {unknown[0]!r}"
     elif missing:
-        problem = f"{plural(len(missing), 'key')} of the corpus not listed, first {missing[0]!r}"
+        problem = f"{counted(len(missing), 'key')} of the corpus not listed, first {missing[0]!r}"
     else:
         return Fold(*(np.sort([index[key] for key in lists[part]]) for part in PARTS))
     raise SplitError(f"{where}: {problem}; expected every key of the corpus once.")
-
-
-def plural(count: int, what: str) -> str:
-    """`1 key`, `2 keys`: a count as messages and notes say it."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"

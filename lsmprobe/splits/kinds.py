@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from lsmprobe.corpora.utterances import SPLIT_WORDS, UNKNOWN_SPEAKER
-from lsmprobe.errors import SplitError, nearest
-from lsmprobe.splits.file import PARTS, load_split, plural
+from lsmprobe.errors import SplitError, counted, nearest
+from lsmprobe.splits.file import PARTS, load_split
 from lsmprobe.splits.file import Fold as Fold
 from lsmprobe.splits.file import Split as Split
 from lsmprobe.splits.search import choose, rank_assignments
@@ -83,7 +83,7 @@ def _refuse_unknown_speakers(spec: str, speakers: np.ndarray) -> None:
     n = int((speakers == UNKNOWN_SPEAKER).sum())
     if n:
         raise SplitError(
-            f"the speaker of {n} of {plural(len(speakers), 'utterance')} is not known, so --split "
+            f"the speaker of {n} of {counted(len(speakers), 'utterance')} is not known, so --split "
             f"{spec} cannot keep voices apart. Use --split given where the corpus brings parts, "
             "a split file of your own, or --split random and say that voices are shared."
         )
@@ -142,7 +142,7 @@ def random_split(
     _check_lengths(voices, labels)
     classes, counts = np.unique(labels, return_counts=True)
     if counts.min() < len(PARTS):
-        found = f"`{classes[counts.argmin()]}` has {plural(int(counts.min()), 'utterance')}"
+        found = f"`{classes[counts.argmin()]}` has {counted(int(counts.min()), 'utterance')}"
         raise SplitError(f"{found}; each of 3 parts needs one. Drop the label or add utterances.")
     # Rounding what all classes up to this one should have keeps the parts' sizes within one.
     upto = np.cumsum(counts)[:, None] * np.array(fractions[1:])
@@ -256,7 +256,7 @@ def fold_split(folds: Sequence[str], speakers: ArrayLike, emotions: ArrayLike) -
         )
     if n_without:
         raise SplitError(
-            f"{n_without} of {plural(len(folds), 'utterance')} have no fold; expected one for "
+            f"{counted(n_without, 'utterance', 'has', of=len(folds))} no fold; expected one for "
             "each. Complete the column fold, or --split kfold:5."
         )
     names = sorted(
@@ -305,7 +305,7 @@ def _part_from(
     fractions = np.array([1 - VALIDATION_SHARE, VALIDATION_SHARE])
     part_of = rank_assignments(counts, fractions, np.array([[True, False]]))[0]
     is_validation = part_of[speaker_of] == 1
-    note = f"{int((part_of == 1).sum())} of {plural(len(names), 'train speaker')} became validation"
+    note = f"{counted((part_of == 1).sum(), 'train speaker', of=len(names))} became validation"
     return rows[~is_validation], rows[is_validation], note
 
 
@@ -352,7 +352,7 @@ def _size_notes(
         gender = "" if genders is None else str(_as_strings(genders)[fold.test[0]])
         who = {"female": "woman", "male": "man"}.get(gender, "speaker")
         facts.append(f"the test set is one {who}")
-    return [f"{n_speakers} speakers: {'; '.join(facts)}"] if facts else []
+    return [f"{counted(n_speakers, 'speaker')}: {'; '.join(facts)}"] if facts else []
 
 
 def _gap_notes(fold: Fold, speaker_of: np.ndarray, emotions: np.ndarray) -> list[str]:
@@ -400,7 +400,7 @@ def _rotation_notes(folds: tuple[Fold, ...], emotions: np.ndarray) -> tuple[str,
         for emotion in _missing(getattr(fold, part), emotions)
     )
     return tuple(
-        f"{part} has no `{emotion}` in {count} of {len(folds)} folds"
+        f"{part} has no `{emotion}` in {counted(count, 'fold', of=len(folds))}"
         for (part, emotion), count in gaps.items()
     )
 
@@ -416,7 +416,7 @@ def _leak_notes(folds: tuple[Fold, ...], speakers: np.ndarray) -> tuple[str, ...
     shared = {speaker for _, speaker in tested & trained if speaker}
     if not shared:
         return ()
-    found = f"{len(shared)} of {plural(len(known), 'test speaker')} also in train"
+    found = f"{counted(len(shared), 'test speaker', of=len(known))} also in train"
     return (f"{found}: the scores leak, they do not tell how new speakers fare",)
 
 
@@ -427,7 +427,7 @@ def _tally(
     voices, labels = _as_strings(speakers), _as_strings(emotions)
     _check_lengths(voices, labels)
     if (voices == "").any():
-        found = f"{plural(int((voices == '').sum()), 'utterance')} of {len(voices)} have no speaker"
+        found = counted((voices == "").sum(), "utterance", "has", of=len(voices)) + " no speaker"
         raise SplitError(f"{found}; splitting by speaker needs all. Name them or --split random.")
     names, speaker_of = np.unique(voices, return_inverse=True)
     classes, class_of = np.unique(labels, return_inverse=True)
@@ -449,7 +449,7 @@ def _check_lengths(speakers: np.ndarray, emotions: np.ndarray) -> None:
 def _check_speakers(found: int, needed: int, what: str) -> None:
     if found < needed:
         raise SplitError(
-            f"found {plural(found, 'speaker')}; {what} of different speakers need {needed}. "
+            f"found {counted(found, 'speaker')}; {what} of different speakers need {needed}. "
             f"Use {'--split loso or ' if found >= 3 else ''}--split random (speakers are shared)."
         )
 
