@@ -70,7 +70,7 @@ def test_audio_of_every_suffix_is_taken_and_other_files_are_counted(tmp_path, ca
     )
     table = read_corpus(f"folder:{tmp_path}", speaker_pattern=r"(?P<speaker>s\d)")
     assert list(table.key) == ["joy/s1_1.wav", "joy/s1_2.m4a", "rage/s1.sph", "rage/s1_1.AAC"]
-    assert "1 files are not audio (.txt 1)" in caplog.text
+    assert "1 file is not audio (.txt 1)" in caplog.text
 
 
 # A manifest
@@ -163,10 +163,10 @@ HEADER = "path,emotion,speaker,gender,start,end,split"
         ("/nowhere/a.wav,joy,s1,,,,", "line 2: there is no file '/nowhere/a.wav'"),
         ("sub/../../a.wav,joy,s1,,,,", "leaves the folder"),
         (f"{'x' * 300}.wav,joy,s1,,,,", "line 2: cannot read"),
-        ("a.wav,,s1,,,,", "1 of 1 utterances have no emotion or no speaker: line 2 (no emotion)"),
+        ("a.wav,,s1,,,,", "1 of 1 utterance has no emotion or no speaker: line 2 (no emotion)"),
         ("a.wav,joy, ,,,,", "line 2 (no speaker). Every utterance needs both; --skip-unlabelled"),
         (",joy,s1,,,,", "line 2: the path is empty"),
-        ("a.wav,joy,s1,,,,eval", "line 2: the split is 'eval', and so in 1 rows; expected train"),
+        ("a.wav,joy,s1,,,,eval", "line 2: the split is 'eval', and so in 1 row; expected train"),
         ("a.wav,2.5,s1,,,,", "the emotions are numbers (2.5); expected names of classes"),
         ("a.wav,joy,s1,,inf,,", "start and end are 'inf' and ''; expected seconds"),
         ("a.wav,joy,s1,,-1,,", "start and end are '-1' and ''; expected seconds"),
@@ -282,7 +282,7 @@ def test_genders_and_parts_of_a_split_as_people_write_them(tmp_path, caplog):
     table = read_lines(tmp_path, text)
     assert list(table.gender) == ["female", "male", "female", ""]
     assert list(table.split) == ["train", "validation", "validation", "test"]
-    assert "1 utterances have a gender other than female or male ('other')" in caplog.text
+    assert "1 utterance has a gender other than female or male ('other')" in caplog.text
 
 
 def test_what_is_read_as_it_stands_but_rarely_meant_so_is_said(tmp_path, caplog):
@@ -292,9 +292,9 @@ def test_what_is_read_as_it_stands_but_rarely_meant_so_is_said(tmp_path, caplog)
     )
     assert list(read_lines(tmp_path, text).emotion) == ["Anger", "anger", "joy;sadness", "xxx"]
     assert "'Anger' (1), 'anger' (1); --map Anger=anger makes them one" in caplog.text
-    assert "1 utterances have several emotions in one cell ('joy;sadness')" in caplog.text
-    assert "1 utterances have the emotion 'xxx'" in caplog.text
-    assert "1 utterances have the speaker 'NA'" in caplog.text
+    assert "1 utterance has several emotions in one cell ('joy;sadness')" in caplog.text
+    assert "1 utterance has the emotion 'xxx'" in caplog.text
+    assert "1 utterance has the speaker 'NA'" in caplog.text
 
 
 def test_what_programs_write_for_nothing_is_nothing(tmp_path, caplog):
@@ -520,7 +520,10 @@ def test_labels_of_a_dataset_that_are_none(dataset, tmp_path, caplog):
             train=[(clip(0), value, "s")],
         )
         message = refused(several, tmp_path / "audio", skip_unlabelled=True)
-        assert f"have several values as emotion; the first, row 0 of 'train': {value!r}" in message
+        assert (
+            f"1 utterance has several values as emotion; the first, row 0 of 'train': {value!r}"
+            in message
+        )
 
 
 @pytest.mark.filterwarnings("ignore")  # datasets' own
@@ -580,6 +583,8 @@ def published(tmp_path):
     database["people"] = people
     people["gender"] = audformat.Column(scheme_id="gender")
     people["gender"].set(["male", "female"])
+    people["age"] = audformat.Column()
+    people["age"].set([31, None])
     database.schemes["speaker"] = audformat.Scheme("int", labels="people")
     database.raters["second"] = audformat.Rater()
     for split in ("train", "test"):
@@ -619,7 +624,7 @@ def test_tables_that_contradict_each_other_are_named(published):
     name = published("emotion", "emotion", ["joy", "rage", "joy", "rage"])
     published("other", "emotion.second", ["joy", "joy", "joy", "rage"])
     message = refused(name)
-    assert "1 utterances more than one emotion; the first, 'wav/b.wav'" in message
+    assert "1 utterance more than one emotion; the first, 'wav/b.wav'" in message
     assert "'rage' in 'emotion.emotion', 'joy' in 'other.emotion.second'" in message
     assert list(read_corpus(name, tables=["other"]).emotion)[:2] == ["joy", "joy"]
     chosen = read_corpus(name, columns={"emotion": "emotion.second"})
@@ -629,9 +634,32 @@ def test_tables_that_contradict_each_other_are_named(published):
 @pytest.mark.filterwarnings("ignore")  # audformat's own
 def test_a_clip_of_a_database_without_a_label(published, caplog):
     name = published("emotion", "emotion", [None, "rage", "joy", "rage"])
-    found = "1 of 4 utterances have no emotion or no speaker: 'wav/a.wav' (no emotion)"
+    found = "1 of 4 utterances has no emotion or no speaker: 'wav/a.wav' (no emotion)"
     assert found in refused(name)
     assert list(read_corpus(name, skip_unlabelled=True).key) == FOUR[1:]
     assert found in caplog.text
     published("again", "emotion", ["joy", "rage", "joy", "rage"])
     assert list(read_corpus(name).key) == FOUR  # another table knows it
+
+
+@pytest.mark.filterwarnings("ignore")  # audformat's own
+def test_what_else_a_database_says_is_kept(published, caplog):
+    """Columns of tables and what the labels' own tables say: of the part, else of its file."""
+    caplog.set_level("INFO")
+    name = published("emotion", "emotion", ["joy", "rage", "joy", "rage"])
+    published("emotion", "confidence", [1, 0.5, 1, None], scheme=None)
+    published("files", "transcript", ["ja", "ja", "nein", "ja"], scheme=None)
+    published("second", "emotion.second", ["rage"] * 2, index=FOUR[:2])
+    published("other", "confidence", [0.25], scheme=None, index=FOUR[:1])
+    table = read_corpus(name, tables=["emotion"])
+    assert list(table.sentence) == ["ja", "ja", "nein", "ja"]
+    assert "the column transcript is read as sentence" in caplog.text
+    assert list(table["emotion.second"]) == ["rage", "rage", "", ""]
+    assert list(table["emotion.confidence"]) == ["1", "0.5", "1", ""]
+    assert list(table["other.confidence"]) == ["0.25", "", "", ""]
+    assert list(table.age) == ["31", "31", "", ""]
+    assert list(table.gender) == ["male", "male", "female", "female"]
+    assert not {"transcript", "own_gender", "own_speaker"} & {*table.columns}
+    spoken = read_corpus(name, tables=["emotion"], columns={"sentence": "age"})
+    assert list(spoken.sentence) == ["31", "31", "", ""] and "transcript" in spoken
+    assert "no column 'words'" in refused(name, tables=["emotion"], columns={"sentence": "words"})
