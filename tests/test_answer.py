@@ -166,7 +166,7 @@ def test_a_sweep_ends_with_its_curve_drawn_and_the_layer_by_validation(tmp_path)
     best = best_layer(recorded_curves(results)).iloc[0]
     assert f"{best.layer} (" in text and f"{best.score:.1f} ± " in text
     two = format_sweeps(results[results.layer < 2], tmp_path)
-    assert "No curve: there is no head on 3 layers or more among these 4 runs" in two
+    assert "No curve: there is no head on 3 layers or more among 4 runs" in two
 
 
 def test_figures_take_what_load_results_returns(folder):
