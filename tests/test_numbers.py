@@ -195,7 +195,7 @@ def table():
         ("valense", "auto", "no column 'valense'"),
         ("same", "auto", "'same' is 1.0 for all 8 utterances"),
         ("mixed", "numbers", "1 of 8 values of 'mixed' is no numbers .the first is 'x'"),
-        ("mixed", "auto", "7 of 8 values of 'mixed' are numbers and 1 are words .the first is 'x'"),
+        ("mixed", "auto", "7 of 8 values of 'mixed' are numbers and 1 is text .the first is 'x'"),
         ("half", "auto", "4 of 8 utterances of c have no half"),
         ("single", "auto", "single 'b' occurs once"),
         ("words,mixed", "auto", "8 of 8 values of 'words' are no numbers"),

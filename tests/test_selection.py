@@ -176,7 +176,7 @@ def test_a_damaged_scale_is_found(tmp_path):
     ],
 )
 def test_an_identity_that_makes_no_sense_is_refused(identity):
-    with pytest.raises(ValueError, match="layers|1 layer at"):
+    with pytest.raises(ValueError, match=r"layers|1 layer at"):
         selection_of(identity, 2)
 
 
