@@ -150,8 +150,9 @@ def _check_words(table: pd.DataFrame, name: str, corpus: str) -> None:
         words = table[name][~are_numbers]
         raise SettingsError(
             f"--target: in {corpus}, {are_numbers.sum()} of {len(table)} values of {name!r} are "
-            f"numbers and {len(words)} {agreeing(len(words), 'is')} text (the first is {words.iloc[0]!r}); expected one "
-            "kind. Correct it with --labels, or take all as classes with --target-kind classes."
+            f"numbers and {len(words)} {agreeing(len(words), 'is')} text (the first is "
+            f"{words.iloc[0]!r}); expected one kind. Correct it with --labels, or "
+            "take all as classes with --target-kind classes."
         )
 
 
