@@ -7,7 +7,7 @@ import pytest
 
 from lsmprobe.corpora.table import CORPORA
 from lsmprobe.extraction.models import SPEECH_MODELS
-from lsmprobe.report.paper import SOURCE, paper_table
+from lsmprobe.report.paper import SOURCE, paper_models, paper_table
 
 PAPER = Path(__file__).parents[2] / "shared" / "paper.txt"
 ALPHABETICAL = sorted(name for name, row in CORPORA.items() if row.paper_n and not row.variant_of)
@@ -72,6 +72,13 @@ def test_names_are_ours():
     for row in paper_table(1).itertuples():
         assert CORPORA[row.corpus].paper_n == row.samples
         assert CORPORA[row.corpus].language == row.language
+
+
+def test_the_papers_models_are_rows_of_the_table_as_it_pins_them():
+    for name, paper in paper_models().items():
+        row = SPEECH_MODELS[name]
+        pinned = (row.hub_id, row.revision, row.sha256 or "")
+        assert (paper["hub_id"], paper["revision"], paper["sha256"]) == pinned
 
 
 def test_table_3_shows_the_head_that_is_best_in_table_2():

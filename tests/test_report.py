@@ -10,7 +10,7 @@ from lsmprobe.cli import main
 from lsmprobe.config import ProbeConfig, ReportConfig
 from lsmprobe.errors import ResultsError
 from lsmprobe.report.make import make_report
-from lsmprobe.report.paper import paper_models
+from lsmprobe.report.paper import not_the_papers, paper_models, taken_for
 from lsmprobe.results.records import record_path, run_id, save_run
 from lsmprobe.results.scores import runs_interval
 
@@ -362,6 +362,23 @@ def test_a_model_of_a_folder_is_the_papers_by_name_only_and_that_is_said(write, 
     write("whisper-small", "emovo", "linear", 0, 70, identity={"hub_id": "me/my-whisper"})
     assert "me/my-whisper repository, the paper's has openai/whisper-small" in " ".join(
         report()[0].split()
+    )
+
+
+def test_a_file_that_is_known_is_the_papers_wherever_it_lay_and_no_other_at_its_revision():
+    row = paper_models()["whisper-small"]
+    here = {"hub_id": None, "files_sha256": {"model.safetensors": row["sha256"]}}
+    assert not_the_papers("whisper-small", here, 13) == taken_for("whisper-small", here) == ""
+    pinned = {"hub_id": row["hub_id"], "revision": row["revision"]}
+    assert taken_for("whisper-small", pinned) == not_the_papers("whisper-small", pinned, 13) == ""
+    other = pinned | {"files_sha256": {"model.safetensors": "0" * 64}}
+    assert "another weights file, the paper's has SHA-256 1d77" in not_the_papers(
+        "whisper-small", other, 13
+    )
+    later = other | {"revision": "1" * 40}
+    assert not_the_papers("whisper-small", later, 13) == ""
+    assert "its revision is 111111111111, known is 973afd24965f" in taken_for(
+        "whisper-small", later
     )
 
 

@@ -34,7 +34,9 @@ class Checkpoint:
     hub_id: str | None = None
     folder: Path | None = None
     commit: str | None = None
-    sha256: Mapping[str, str] = field(default_factory=dict)  # of its files on the hub, by name
+    sha256: Mapping[str, str] = field(
+        default_factory=dict
+    )  # of its files with weights, if from the hub
 
 
 def find_checkpoint(

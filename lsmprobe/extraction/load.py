@@ -16,6 +16,7 @@ from lsmprobe.extraction.backbones import (
     WhisperBackbone,
 )
 from lsmprobe.extraction.checkpoints import (
+    Checkpoint,
     find_checkpoint,
     quiet,
     read_config,
@@ -24,6 +25,7 @@ from lsmprobe.extraction.checkpoints import (
 from lsmprobe.extraction.descriptors import DESCRIPTORS, load_descriptor
 from lsmprobe.extraction.encoder import Encoder
 from lsmprobe.extraction.exactness import batches_exactly
+from lsmprobe.extraction.hub import check, weights_here
 from lsmprobe.extraction.network import (
     adapter_file,
     random_network,
@@ -112,7 +114,7 @@ def load_encoder(
         "whisper_context": whisper_context if config.model_type == "whisper" else None,
         "layer_convention": LAYER_CONVENTION,
         **({"adapter": adapter} if adapter else {}),
-        "files_sha256": dict(checkpoint.sha256),
+        "files_sha256": _files_sha256(checkpoint) if seed is None else {},
         "versions": {name: version(name) for name in ("transformers", "torch")},
     }
     network.to(device)
@@ -127,6 +129,14 @@ def load_encoder(
     encoder.batches_exactly = batches_exactly(encoder)  # in float32, before the cast
     network.to(getattr(torch, precision))
     return encoder
+
+
+def _files_sha256(checkpoint: Checkpoint) -> dict[str, str]:
+    """The SHA-256 of each file with weights, from the hub or in a folder of one's own."""
+    if checkpoint.sha256 or checkpoint.folder is None:
+        return dict(checkpoint.sha256)
+    files = weights_here(checkpoint.folder) or []
+    return {file.name: check(checkpoint.name, file) for file in files}
 
 
 def refuse_adapter(model: str, adapter: str, random_init: int | None) -> None:

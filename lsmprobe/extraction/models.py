@@ -96,6 +96,7 @@ SPEECH_MODELS: dict[str, SpeechModel] = {
             hub_id="facebook/hubert-large-ll60k",
             source="Hsu et al. 2021, arXiv:2106.07447; Apache-2.0",
             revision="ff022d095678a2995f3c49bab18a96a9e553f782",
+            sha256="45a299050945479a68cffe2ab7a63fd08931718ba18f05a42dbb86a5164178e0",
         ),
         SpeechModel(
             name="wavlm-base-plus",
@@ -123,6 +124,7 @@ SPEECH_MODELS: dict[str, SpeechModel] = {
             hub_id="openai/whisper-tiny.en",
             source="Radford et al. 2022, arXiv:2212.04356; Apache-2.0",
             revision="87c7102498dcde7456f24cfd30239ca606ed9063",
+            sha256="db59695928ded6043adaef491a53ef4e12da9611184d77c53baa691a60b958ad",
         ),
         SpeechModel(
             name="whisper-base",

@@ -36,8 +36,11 @@ def paper_table(number: Literal[1, 2, 3]) -> pd.DataFrame:
 
 @cache
 def paper_models() -> dict[str, dict[str, Any]]:
-    """The paper's models by our names: hub_id, n_blocks, dim, group (in the header of Table 3)."""
-    table = _read("paper_models").set_index("model")
+    """The paper's models by our names: a row of `paper_models.csv` each, which says what it holds.
+
+    A `sha256` that nobody states is empty.
+    """
+    table = _read("paper_models").fillna({"sha256": ""}).set_index("model")
     return {str(name): dict(row) for name, row in table.iterrows()}
 
 
@@ -52,8 +55,11 @@ def not_the_papers(model: str, identity: Mapping[str, Any], n_layers: int | None
 
     Args:
         model: as the record names it.
-        identity: of the cache: hub_id, random_init, and dim where it is told.
+        identity: of the cache: hub_id, revision, files_sha256, random_init, and dim where told.
         n_layers: of the cache, layer 0 too.
+
+    A file of weights whose SHA-256 is the known one is the paper's, wherever it was read from. At
+    the known revision it must be that file; another revision may hold the same values.
 
     >>> not_the_papers("whisper-small", {"hub_id": "openai/whisper-small"}, 13)
     ''
@@ -65,15 +71,17 @@ def not_the_papers(model: str, identity: Mapping[str, Any], n_layers: int | None
     row = paper_models()[model]
     found = {
         "weights": ("random", None)[identity.get("random_init") is None],
-        "repository": identity.get("hub_id"),
+        "repository": None if _is_the_file(row, identity) else identity.get("hub_id"),
         "layers": n_layers,
         "dimensions": identity.get("dim"),
+        "weights file": None if _is_the_file(row, identity) in (None, True) else "another",
     }
     expected = {
         "weights": "trained",
         "repository": row["hub_id"],
         "layers": row["n_blocks"] + 1,
         "dimensions": row["dim"],
+        "weights file": f"SHA-256 {row['sha256'][:12]}...",
     }
     return "; ".join(
         f"{value} {what}, the paper's has {expected[what]}"
@@ -82,9 +90,36 @@ def not_the_papers(model: str, identity: Mapping[str, Any], n_layers: int | None
     )
 
 
-def by_name_only(model: str, identity: Mapping[str, Any]) -> bool:
-    """Whether only its name (and its shape) says that this is the paper's model."""
-    return model in paper_models() and identity.get("hub_id") is None
+def _is_the_file(row: Mapping[str, Any], identity: Mapping[str, Any]) -> bool | None:
+    """Whether the weights are the file that is known; None where nothing says it."""
+    held = {*(identity.get("files_sha256") or {}).values()}
+    if row["sha256"] in held:
+        return True
+    is_there = row["hub_id"] == identity.get("hub_id")
+    pinned = is_there and row["revision"] == identity.get("revision")
+    return False if row["sha256"] and held and pinned else None
+
+
+def taken_for(model: str, identity: Mapping[str, Any]) -> str:
+    """What is not certain about a model that is taken for the paper's; empty if nothing is.
+
+    The paper names its models and states no revision.
+
+    >>> pinned = paper_models()["whisper-small"]
+    >>> taken_for("whisper-small", {"hub_id": None, "files_sha256": {"w": pinned["sha256"]}})
+    ''
+    >>> taken_for("whisper-small", {"hub_id": pinned["hub_id"], "revision": "0" * 40})
+    'by its repository; its revision is 000000000000, known is 973afd24965f'
+    """
+    row = paper_models().get(model)
+    if row is None or _is_the_file(row, identity):
+        return ""
+    if identity.get("hub_id") is None:
+        return "by name only: the record tells no repository"
+    found = identity.get("revision")
+    if found in (None, row["revision"]):
+        return ""
+    return f"by its repository; its revision is {found[:12]}, known is {row['revision'][:12]}"
 
 
 def known_facts(models: Collection[str], corpora: Collection[str], block: str) -> list[str]:

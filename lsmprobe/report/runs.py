@@ -12,7 +12,7 @@ from lsmprobe.config import ReportConfig
 from lsmprobe.corpora.utterances import PARTS
 from lsmprobe.errors import ResultsError, counted, nearest
 from lsmprobe.layers.curves import load_curves
-from lsmprobe.report.paper import PROTOCOL, by_name_only, not_the_papers
+from lsmprobe.report.paper import PROTOCOL, not_the_papers, taken_for
 from lsmprobe.report.score_lines import of_emotions
 from lsmprobe.report.tables import CACHE_SETTINGS, unlike_the_paper
 from lsmprobe.results.records import Load, load_record, load_results
@@ -142,13 +142,13 @@ def _details(record: Mapping[str, Any]) -> dict[str, Any]:
     folds, identity = record["folds"], record["cache"]["identity"]
     validation = [fold["history"][fold["best_epoch"] - 1]["validation_score"] for fold in folds]
     model, n_layers = record["model"], record.get("n_layers")
-    differs = not_the_papers(model, identity, n_layers)
+    differs, unsure = not_the_papers(model, identity, n_layers), taken_for(model, identity)
     return {
         "model": f"{model}{NOT_THE_PAPERS}" if differs else model,
         "likeness": f"not compared with the paper's {model}: {differs}"
         if differs
-        else f"taken for the paper's {model} by name only: the record tells no repository"
-        if by_name_only(model, identity)
+        else f"taken for the paper's {model} {unsure}"
+        if unsure
         else "",
         "split_seed": record["split"]["seed"],
         "split_notes": record["split"]["notes"],
