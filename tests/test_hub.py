@@ -3,16 +3,21 @@
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import huggingface_hub
 import pytest
 import transformers
 from local_hub import COMMIT, local_hub
-from small_models import FAMILIES, STABLE_NORM, make_checkpoint
+from small_models import FAMILIES, STABLE_NORM, make_checkpoint, noise
 from tqdm import tqdm
 
+from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.errors import ModelError
 from lsmprobe.extraction import hub
 from lsmprobe.extraction.load import load_encoder
@@ -270,3 +275,81 @@ def test_every_known_hash_is_one():
     for row in SPEECH_MODELS.values():
         assert row.sha256 is None or row.revision != "main"
         assert row.hub_id is None or row.revision != "main"
+
+
+def command(running, home, **environment):
+    """`python extract.py` as a process with a hub and a home; its standard error."""
+    flags = f"--model {MODEL} --dataset {home / 'mine.csv'} --cache-dir {home / 'cache'}"
+    done = subprocess.run(
+        [sys.executable, Path(__file__).parents[1] / "extract.py", *flags.split()],
+        capture_output=True,
+        text=True,
+        cwd=home,
+        timeout=600,
+        env=os.environ
+        | {"HF_ENDPOINT": running.endpoint, "HF_HOME": str(home / "hf"), "HF_HUB_OFFLINE": "0"}
+        | environment,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def home(tmp_path, write_wav):
+    """A corpus of two clips; what lies there is deleted afterwards, since it may be large."""
+    for name, samples in zip("ab", noise(8_000, 6_000), strict=True):
+        write_wav(tmp_path / f"{name}.wav", samples)
+    (tmp_path / "mine.csv").write_text("path,emotion,speaker\na.wav,joy,s\nb.wav,rage,t\n")
+    yield tmp_path
+    shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+def first_and_second(running, home):
+    """The bar of the first command's download; the second one, offline, asks nobody."""
+    said = command(running, home)
+    assert "HTTP" not in said and "127.0.0.1" not in said
+    bars = [line for line in re.split(r"[\r\n]", said) if line.startswith(f"{MODEL}: 100%")]
+    assert len(bars) == 1, said
+    [cache] = (home / "cache").rglob("*.h5")
+    cache.rename(home / "first.h5")
+    running.requests.clear()
+    again = command(running, home, HF_HUB_OFFLINE="1")
+    assert running.requests == [] and "B/s" not in again
+    first, second = FeatureCache(home / "first.h5"), FeatureCache(cache)
+    assert first.identity_hash == second.identity_hash
+    assert first.identity["files_sha256"] == second.identity["files_sha256"]
+    return bars[0], first.identity["files_sha256"]
+
+
+@pytest.mark.slow
+def test_the_first_command_downloads_with_one_bar_and_the_second_works_offline(home, published):
+    with local_hub() as running:
+        running.folders[MODEL] = published
+        bar, _ = first_and_second(running, home)
+    assert re.search(r"\d+k/\d+k \[.*B/s\]", bar), bar
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_real_size_without_safetensors_goes_the_same_way(home):
+    """As wav2vec2-base is published: 380 MB, with the head of its pretraining, random here."""
+    import torch
+
+    folder = home / "repository"
+    config = transformers.Wav2Vec2Config()
+    model = transformers.Wav2Vec2ForPreTraining(config)
+    old = {".parametrizations.weight.original0": ".weight_g"}
+    old |= {".parametrizations.weight.original1": ".weight_v"}
+    config.save_pretrained(folder)
+    transformers.Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    weights = model.state_dict()
+    for name in list(weights):
+        for new, before in old.items():
+            if name.endswith(new):
+                weights[name.removesuffix(new) + before] = weights.pop(name)
+    torch.save(weights, folder / "pytorch_model.bin")
+    assert 379e6 < (folder / "pytorch_model.bin").stat().st_size < 382e6
+    with local_hub() as running:
+        running.folders[MODEL] = folder
+        bar, files = first_and_second(running, home)
+    assert re.search(r"380M/380M \[.*B/s\]", bar), bar
+    assert files == {"pytorch_model.bin": sha256(folder / "pytorch_model.bin")}
