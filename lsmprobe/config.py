@@ -353,9 +353,11 @@ class TargetFlags(Config):
 
     target: str = "emotion"
     """What is learned: a column of the table of utterances, also one that --labels adds; several
-    columns of numbers with commas, such as arousal,valence."""
-    target_kind: Literal["auto", "classes", "numbers"] = "auto"
-    """How the target is read; auto: numbers are numbers (regression), words are classes."""
+    columns with commas, such as arousal,valence."""
+    target_kind: Literal["auto", "classes", "numbers", "shares", "votes"] = "auto"
+    """How the target is read; auto: numbers are numbers (regression), words are classes. Soft
+    labels: shares, a column of shares or counts for each class; votes, a column of words for each
+    rater, or one with anger;anger;fear."""
     regression_loss: Literal["ccc", "mse"] = "ccc"
     """The loss for numbers: one less the concordance correlation, or the mean squared error."""
     labels: Path | None = None
@@ -416,9 +418,9 @@ class ProbeConfig(TargetFlags):
     below 5e-5."""
     class_weights: Literal["balanced", "none"] = "balanced"
     """Weigh the loss inversely to the training counts of the classes, or not."""
-    epoch_choice: Literal["best", "uar", "loss", "last"] = "best"
+    epoch_choice: Literal["best", "uar", "jsd", "loss", "last"] = "best"
     """The epoch that is scored on the test set: best validation score (macro-F1, of numbers CCC),
-    best validation UAR, lowest validation loss, or the last."""
+    best validation UAR, of soft labels lowest JSD, lowest validation loss, or the last."""
     validation_loss: Literal["utterances", "batches"] = "utterances"
     """What the validation loss, which the plateau scheduler watches, is a mean of: of utterances
     (weighted by class), or of the losses of batches, as in the paper's reference for training."""

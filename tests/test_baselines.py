@@ -234,7 +234,12 @@ def test_a_baseline_learns_other_columns_also_those_that_labels_add(tmp_path, to
     table = pd.read_csv(tones)
     labels = tmp_path / "own.csv"
     hertz = table.emotion.map(EMOTIONS)
-    added = {"pitch": hertz.map(math.log2), "group": np.where(hertz > 500, "high", "low")}
+    votes = table.emotion.where(table.index % 2 == 0, table.emotion + "; anger")
+    added = {
+        "votes": votes,
+        "pitch": hertz.map(math.log2),
+        "group": np.where(hertz > 500, "high", "low"),
+    }
     table.rename(columns={"path": "key"})[["key"]].assign(**added).to_csv(labels, index=False)
     asked = {"labels": labels, "runs": 1, "epochs": 1}
     [numbers] = train_baseline(config(tmp_path, tones, target="pitch", **asked)).itertuples()
@@ -243,3 +248,6 @@ def test_a_baseline_learns_other_columns_also_those_that_labels_add(tmp_path, to
     assert said["truth"]["pitch"] == pytest.approx(math.log2(EMOTIONS[said["emotion"]]), abs=1e-5)
     [words] = train_baseline(config(tmp_path, tones, target="group", **asked)).itertuples()
     assert (words.target, words.measure) == ("group", "classes")
+    soft = config(tmp_path, tones, target="votes", target_kind="votes", **asked)
+    [shares] = train_baseline(soft).itertuples()
+    assert shares.measure == "shares" and 0 < shares.jsd < 1

@@ -245,7 +245,7 @@ def test_labels_from_a_file_join_by_key(tmp_path, corpus, run):
         probed(tmp_path, labels=own)
     with pytest.raises(CacheError, match="cannot be read"):
         probed(tmp_path, labels=tmp_path / "nowhere.csv")
-    with pytest.raises(SettingsError, match="--labels does not go with transfer"):
+    with pytest.raises(SettingsError, match="is not a folder, and transfer reads"):
         TransferConfig(labels=own)
 
 

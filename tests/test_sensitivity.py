@@ -21,6 +21,7 @@ from lsmprobe.experiments.sensitivity import (
     flip_choices,
     planned_flips,
 )
+from lsmprobe.probing.objectives import CLASSIFICATION
 from lsmprobe.probing.stage import probe
 from lsmprobe.probing.task import Task, find_caches, read_task
 from lsmprobe.progress import silent
@@ -61,7 +62,10 @@ def test_each_flip_changes_its_own_setting_and_no_other(tmp_path, planted_cache)
     first, *flips = flips_of(config(tmp_path))
     settings = {run.head: run.settings for run in first.heads}
     expected = [
-        (c, v) for c, (_, *others) in CHOICES.items() if c != "regression_loss" for v in others
+        (choice, value)
+        for choice, (_, *others) in CHOICES.items()
+        for value in others
+        if CLASSIFICATION.can_flip(choice, value)
     ]
     assert [f.choice for f in flips] == [c for c, _ in expected] + ["split_seed"]
     for flip, (choice, value) in zip(flips, expected, strict=False):

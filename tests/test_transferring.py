@@ -360,6 +360,21 @@ def test_classes_of_another_column_are_matched_by_name(labelled, config, caplog)
     assert set(default.learned) == {"emotion"} and default.within_f1.notna().all()
 
 
+def test_votes_transfer_as_distributions_over_the_classes_that_both_corpora_have(
+    labelled, config, caplog
+):
+    caplog.set_level("INFO")
+    also = ("; boredom", "")  # in the north, somebody hears boredom in everything
+    asked = labelled(votes=lambda row, n: f"{row.emotion}; {row.emotion}; fear{also[n]}")
+    table = transfer(config(target="votes", target_kind="votes", **asked))
+    assert set(table.classes) == {"anger, fear, sadness"}
+    assert "votes: anger, fear, sadness; left out: boredom | none" in caplog.text
+    assert (table.jsd < 0.6 * table.constant_jsd).all() and across(
+        table
+    ).within_plurality_f1.notna().all()
+    assert "macro-F1 in percent" in format_transfer(table)
+
+
 def test_a_column_that_is_not_alike_in_both_corpora_is_one_line(labelled, config):
     kind = labelled(
         mixed=lambda row, number: (row.speaker, 1 + (row.emotion == "fear"))[number],

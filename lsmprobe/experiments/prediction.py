@@ -28,7 +28,7 @@ from lsmprobe.probing.heads import Probe
 from lsmprobe.probing.objectives import objective_of
 from lsmprobe.probing.record import saved_probe
 from lsmprobe.probing.table import head_of
-from lsmprobe.results.measures import CLASSES, measure_of
+from lsmprobe.results.measures import measure_of
 from lsmprobe.results.records import load_head, load_record
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def predict(
         answers.append(probabilities(run, probes, hidden.cpu().float()))
     chances = np.array(answers).reshape(len(clips), len(run["classes"]))
     names = [i if isinstance(clip, np.ndarray) else str(clip) for i, clip in enumerate(clips)]
-    if measure_of(run).name != CLASSES.name:
+    if not measure_of(run).classes:
         return pd.DataFrame({"clip": names}).join(pd.DataFrame(chances, columns=run["classes"]))
     predicted = [run["classes"][best] for best in chances.argmax(1)]
     table = pd.DataFrame({"clip": names, "predicted": predicted})

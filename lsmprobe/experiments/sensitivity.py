@@ -29,7 +29,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "feature_norm": tuple(NORMS),
     "class_weights": ("balanced", "none"),
     "scheduler": ("plateau", "none", "cosine"),
-    "epoch_choice": ("best", "uar", "last", "loss"),
+    "epoch_choice": ("best", "uar", "jsd", "last", "loss"),
     "validation_loss": ("utterances", "batches"),
     "include_layer_0": (False, True),
     "scalar_weight_decay": (None, 0.0),

@@ -142,7 +142,7 @@ def train(
             optimiser.step()
             summed += loss.detach() * len(batch)
         outputs = predict(network, scale, spectrograms, validation, recipe.batch_size, device)
-        answers = objective.answers(outputs.numpy())
+        answers = objective.answers_to(outputs)
         history.append(
             {
                 "lr": optimiser.param_groups[0]["lr"],

@@ -66,8 +66,8 @@ def transfer(config: TransferConfig, *, progress: Progress = automatic) -> pd.Da
         (95% interval) and interval_over, the other scores, the best constant answer, n_test, runs,
         alarms (code -> runs), and the score within the target. Of classes, in percent: macro_f1,
         uar, accuracy, constant_f1, within_f1; of numbers ccc, pearson, rmse, mae, constant_ccc,
-        within_ccc. Rows whose source is their target are the scores within a corpus, one for each
-        set of classes.
+        within_ccc; of soft labels those of `score_table`. Rows whose source is their target are the
+        scores within a corpus, one for each set of classes.
 
     Raises:
         LsmprobeError: bad input of any kind; finished runs are kept.
@@ -268,11 +268,13 @@ class Matched(NamedTuple):
 
 
 def _match(source: Read, target: Read, columns: Sequence[str], only: Sequence[str] = ()) -> Matched:
-    """Classes by name, columns of numbers by their ranges."""
+    """Classes and votes by name, columns of numbers by their ranges."""
     if source.kind == "numbers":
         ranges = [_ranges(source, target, name) for name in columns]
         note, alike = "; ".join(said for said, _ in ranges), all(alike for _, alike in ranges)
         return Matched(source.names, note, alike=alike)
+    if source.kind == "shares":  # the columns themselves are the classes
+        return Matched(source.names, f"shares of {', '.join(source.names)}")
     kept = only if columns == EMOTION else ()
     shared = shared_classes(source.names, target.names, kept)
     one, other = (sorted(set(each.names) - {*shared}) for each in (source, target))
@@ -530,7 +532,8 @@ def columns_of(measure: Measure) -> list[str]:
     return [
         *("model", "source", "target", "head", "layer", score, "std", "low", "high"),
         *("feature_norm", "target_norm", "learned", "measure", "classes", "random_weights"),
-        *("interval_over", *others, measure.constant, "n_test", "runs", "alarms", "experiment"),
+        *("interval_over", *others, measure.constant, *measure.references.values()),
+        *("n_test", "runs", "alarms", "experiment"),
     ]
 
 

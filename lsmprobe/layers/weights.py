@@ -26,6 +26,7 @@ from lsmprobe.probing.heads import MultiLayerHead, Probe
 from lsmprobe.probing.norms import Standardise, frame_statistics
 from lsmprobe.probing.record import saved_probe
 from lsmprobe.probing.table import Moments
+from lsmprobe.results.measures import CLASSES, measure_of
 from lsmprobe.results.records import load_head, load_record
 from lsmprobe.results.scores import macro_f1
 
@@ -232,8 +233,8 @@ def layer_drops(cache: FeatureCache | str | Path, results: pd.DataFrame) -> pd.D
         layer), without (macro-F1 without this one) and drop; in percent.
 
     Raises:
-        ResultsError: no Multi-Layer run of this cache among the results, a head is missing, or
-            there is a single layer.
+        ResultsError: no Multi-Layer run of this cache among the results, a head is missing, there
+            is a single layer, or a run did not learn classes.
         CacheError: the cache holds pooled means only, or utterances are damaged.
     """
     cache = FeatureCache.of(cache)
@@ -243,8 +244,14 @@ def layer_drops(cache: FeatureCache | str | Path, results: pd.DataFrame) -> pd.D
         classes, layers = record["classes"], record["layers"]
         if len(layers) < 2:
             raise ResultsError(f"{row['model']} has one layer to weigh; none can be left out.")
+        if (measure := measure_of(record)) is not CLASSES:
+            raise ResultsError(
+                f"{row['path']} learned {measure.name}; expected classes, whose macro-F1 drops."
+            )
         tested = np.array([row_of[p["key"]] for p in record["predictions"]])
-        truth = np.array([classes.index(p["emotion"]) for p in record["predictions"]])
+        truth = np.array(
+            [classes.index(p.get("truth", p["emotion"])) for p in record["predictions"]]
+        )
         ends = np.cumsum([fold["n_test"] for fold in record["folds"]])[:-1]
         answers = [
             _answers_without(probe, cache, rows, layers)

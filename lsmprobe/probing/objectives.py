@@ -6,7 +6,7 @@ A new objective is a row: training, the names of runs and records ask it.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
 from lsmprobe.errors import ResultsError, SettingsError, nearest
-from lsmprobe.results.measures import CLASSES, NUMBERS, Evaluation, Measure
+from lsmprobe.results.measures import CLASSES, NUMBERS, SHARES, Evaluation, Measure
 from lsmprobe.results.scores import score_of
 
 Targets = Num[np.ndarray, "utterances ..."]
@@ -45,7 +45,7 @@ class Objective:
     kept: Callable[[Float[Tensor, "utterances outputs"]], Float[Tensor, "utterances outputs"]]
     """What a record keeps of a head's outputs."""
     answers: Callable[[Float[np.ndarray, "utterances outputs"]], Answers]
-    """From outputs, or from what is kept of them."""
+    """From what is kept of outputs."""
     shown: Callable[[np.ndarray, Any, Sequence[str]], dict[str, Any]]
     """From what is kept of one utterance, its answer and the names: its line in a record."""
     truth: Callable[[Any, Sequence[str]], Any]
@@ -57,6 +57,7 @@ class Objective:
     other_scores: Mapping[str, Score] = field(default_factory=dict)
     """By the name that `--epoch-choice` has for them."""
     stacks: bool = False  # its loss is the cross entropy that `LinearStack` has by hand
+    raw: bool = False  # answers can be read off outputs as they are too, which is quicker
     idle: tuple[str, ...] = ()  # fields of `ProbeConfig` that change nothing of what it learns
 
     def evaluate(
@@ -64,6 +65,10 @@ class Objective:
     ) -> Evaluation:
         """Every score of a test set, the interval, the best constant answer, and the alarms."""
         return self.measure.evaluate(targets, answers, speakers, names)
+
+    def answers_to(self, outputs: Float[Tensor, "utterances outputs"]) -> Answers:
+        """The answers that a head's outputs stand for."""
+        return self.answers((outputs if self.raw else self.kept(outputs)).numpy())
 
     @property
     def title(self) -> str:
@@ -143,6 +148,40 @@ class ScaledMSE(nn.Module):
         return ((outputs - targets).square() / self.variance).mean()
 
 
+class SoftCrossEntropy(nn.Module):
+    """The cross entropy with a distribution as the target, a weighted mean over utterances.
+
+    With the targets of a training set an utterance weighs as much as its votes do on average, each
+    inversely to the votes that its class has in all; what is learned of one utterance stays its
+    whole distribution. Of distributions that are certain this is the loss of classes.
+
+    Source: as a loss for raters' votes Ando et al. 2018, ICASSP; Chou and Lee 2019, ICASSP.
+    """
+
+    def __init__(self, targets: Float[Tensor, "train classes"] | None = None) -> None:
+        super().__init__()
+        weights = None
+        if targets is not None:
+            votes = targets.sum(0)
+            share = len(targets) / (targets.shape[1] * votes)
+            weights = torch.where(votes > 0, share, 0.0)
+        self.register_buffer("weights", weights)
+
+    def weights_of(self, targets: Float[Tensor, "batch classes"]) -> Float[Tensor, " batch"]:
+        """How much each utterance weighs."""
+        if isinstance(self.weights, Tensor):
+            return targets @ self.weights
+        return torch.ones_like(targets[:, 0])
+
+    def forward(
+        self, outputs: Float[Tensor, "batch classes"], targets: Float[Tensor, "batch classes"]
+    ) -> Float[Tensor, ""]:
+        """The loss."""
+        weights = self.weights_of(targets)
+        own = -(targets * torch.log_softmax(outputs, 1)).sum(1)
+        return (weights * own).sum() / weights.sum()
+
+
 class Rescale(nn.Module):
     """Outputs around 0 as numbers in the target's unit: times a standard deviation, plus a mean.
 
@@ -172,6 +211,40 @@ def _columns(
     return np.array(columns[list(names)], dtype=np.float32)
 
 
+def _distributions(
+    columns: pd.DataFrame, classes: Sequence[str]
+) -> Float[np.ndarray, "utterances classes"]:
+    """Shares of classes that sum to 1: from a column for each class, or from raters' votes."""
+    if all(map(pd.api.types.is_numeric_dtype, columns.dtypes)):
+        found = np.array(columns[list(classes)], dtype=np.float64)
+    else:
+        found = votes_of(columns, classes)
+    return (found / found.sum(1, keepdims=True)).astype(np.float32)
+
+
+def votes_of(
+    columns: pd.DataFrame, classes: Sequence[str]
+) -> Float[np.ndarray, "utterances classes"]:
+    """How many votes each class has: the words of all columns, several in one with ";" between."""
+    place = {name: at for at, name in enumerate(classes)}
+    counts = np.zeros((len(columns), len(classes)))
+    for row, said in enumerate(columns.itertuples(index=False, name=None)):
+        for word in votes_in(said):
+            if word in place:
+                counts[row, place[word]] += 1
+    return counts
+
+
+def votes_in(said: Sequence[Any]) -> list[str]:
+    """The votes in the columns of one utterance.
+
+    >>> votes_in(["anger", "anger; fear", ""])
+    ['anger', 'anger', 'fear']
+    """
+    words = (word.strip() for each in said for word in str(each).split(";"))
+    return [word for word in words if word]
+
+
 def _named(values: np.ndarray, names: Sequence[str]) -> dict[str, float]:
     return {name: round(float(v), 6) for name, v in zip(names, values, strict=True)}
 
@@ -189,6 +262,7 @@ CLASSIFICATION = Objective(
     truth=lambda target, classes: classes[target],
     other_scores={"uar": partial(score_of, score="uar")},
     stacks=True,
+    raw=True,
     idle=("regression_loss",),
 )
 REGRESSION = Objective(
@@ -204,13 +278,28 @@ REGRESSION = Objective(
     truth=_named,
     scale=lambda targets: Rescale(targets.mean(0), _spread(targets)),
     load_scale=lambda saved: Rescale(saved["mean"], saved["std"]),
+    raw=True,
     idle=("class_weights",),
+)
+DISTRIBUTION = Objective(
+    name="shares",
+    measure=SHARES,
+    score=partial(score_of, score=SHARES.score),
+    targets=_distributions,
+    loss=lambda targets, n_outputs, balanced: SoftCrossEntropy(targets if balanced else None),
+    has_loss=lambda loss, targets: bool(cast(SoftCrossEntropy, loss).weights_of(targets).any()),
+    kept=lambda logits: torch.softmax(logits, 1),
+    answers=lambda chances: chances,
+    shown=lambda chances, answer, classes: _shown_class(chances, chances.argmax(), classes),
+    truth=_named,
+    other_scores={"jsd": lambda truth, answers, n: -score_of(truth, answers, n, "jsd")},
+    idle=("regression_loss",),
 )
 LEAST_SQUARES = replace(
     REGRESSION, name="mse", loss=lambda targets, n_outputs, balanced: ScaledMSE(targets)
 )
 OBJECTIVES: dict[str, Objective] = {
-    row.name: row for row in (CLASSIFICATION, REGRESSION, LEAST_SQUARES)
+    row.name: row for row in (CLASSIFICATION, REGRESSION, LEAST_SQUARES, DISTRIBUTION)
 }
 
 

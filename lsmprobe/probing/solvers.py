@@ -183,7 +183,7 @@ def _solved(
         head.solutions(seen, learned, balanced), start=1
     ):
         head.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-        answers = objective.answers(outputs(of_validation).numpy())
+        answers = objective.answers_to(outputs(of_validation))
         score = objective.score(truth, answers, n_outputs)
         entry = {"tried": tried, "converged": float(converged), "validation_score": score}
         history.append(dict(entry))

@@ -46,7 +46,11 @@ class Head:
     in_paper: bool = False  # what `--head all` means
     common: tuple[str, ...] = EVERY_HEAD  # fields of `ProbeConfig` that decide like rows' numbers
     fit: Callable[..., list[Fit]] | None = None  # what trains it on a fold; None: gradient steps
-    learns: tuple[str, ...] = ("classes", "numbers")  # measures of the targets that it can learn
+    learns: tuple[str, ...] = (
+        "classes",
+        "numbers",
+        "shares",
+    )  # measures of the targets that it can learn
     draws: bool = True  # else every seed gives the same numbers, so that one run is enough
     input_weight: str = ""  # whose last axis is what the head reads, for records without `dim`
 
@@ -140,7 +144,13 @@ HEADS: dict[str, Head] = {
         Head("attentive", "Attentive statistics", _statistics(attentive=True), settings=_WIDTHS),
         _solved("logistic", "Logistic regression", by_name(logistic), learns=("classes",)),
         _solved("svm", "Linear SVM", by_name(linear_svm), learns=("classes",)),
-        _solved("knn", "Nearest neighbours", neighbours, common=SOLVED[:3]),
+        _solved(
+            "knn",
+            "Nearest neighbours",
+            neighbours,
+            learns=("classes", "numbers"),
+            common=SOLVED[:3],
+        ),
         _solved("ridge", "Ridge", by_name(ridge), learns=("numbers",), common=SOLVED[:3]),
     )
 }

@@ -1,13 +1,22 @@
-"""What a head learns: columns of the table of utterances, as classes or as numbers."""
+"""What a head learns: columns of the table of utterances, as classes, numbers or distributions."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from lsmprobe.errors import SettingsError, agreeing, counted, nearest
-from lsmprobe.probing.objectives import CLASSIFICATION, OBJECTIVES, Objective
+from lsmprobe.probing.objectives import (
+    CLASSIFICATION,
+    DISTRIBUTION,
+    OBJECTIVES,
+    Objective,
+    votes_in,
+    votes_of,
+)
+from lsmprobe.results.distributions import NO_LABEL, most_frequent
 from lsmprobe.results.measures import EMOTION
 
 MOST_CLASSES = 100  # more are names of clips or whole texts rather than classes
@@ -41,7 +50,7 @@ class Read(NamedTuple):
 
     table: pd.DataFrame  # the utterances that have it
     kind: str  # of KINDS
-    names: tuple[str, ...]  # its classes, or columns of numbers
+    names: tuple[str, ...]  # its classes, or columns
 
 
 def read_target(
@@ -52,18 +61,18 @@ def read_target(
     kind: str = "auto",
     tell: bool = True,
 ) -> Read:
-    """What a target's columns hold: classes, or numbers.
+    """What a target's columns hold: classes, numbers, shares of classes, or raters' votes.
 
     Args:
         table: of utterances.
-        target: one or more columns of it; several must be numbers.
+        target: one or more columns of it; several are numbers, shares or votes.
         corpus: for messages.
-        kind: classes, numbers, or auto: numbers are numbers, words are classes.
+        kind: a row of `KINDS`, or auto: numbers are numbers, words are classes.
         tell: whether utterances without a target, which are left out, are told of in the log.
 
     Raises:
-        SettingsError: a column is missing, half empty or mixed, or of numbers that do not differ;
-            with counts.
+        SettingsError: a column is missing, half empty or mixed, or holds nothing that differs; with
+            counts.
     """
     for name in target:
         if name not in table.columns:
@@ -72,21 +81,84 @@ def read_target(
                 f"--target: {corpus} has no column {name!r}; {nearest(name, known)} "
                 "Add columns with --labels FILE.csv."
             )
-    table = _with_target(table, target, corpus, tell=tell)
     numeric = [name for name in target if pd.api.types.is_numeric_dtype(table[name])]
-    if kind == "numbers" or (kind == "auto" and (len(target) > 1 or numeric)):
-        for name in target:
-            _check_numbers(table, name, corpus)
-        return Read(table, "numbers", tuple(target))
+    if unasked := kind == "auto":
+        kind = "numbers" if len(target) > 1 or numeric else "classes"
+    table = _with_target(table, target, kind, corpus, tell=tell)
+    if unasked and kind == "classes" and tuple(target) != EMOTION:
+        _check_words(table, target[0], corpus)
+    return KINDS[kind](table, target, corpus)
+
+
+def _read_classes(table: pd.DataFrame, target: Sequence[str], corpus: str) -> Read:
     if len(target) > 1:
         raise SettingsError(
             f"--target names {len(target)} columns as classes; expected one, or numbers."
         )
     [name] = target
-    if kind == "auto" and tuple(target) != EMOTION:
-        _check_words(table, name, corpus)
     table = table.assign(**{name: table[name].map(_as_class)})
     return Read(table, "classes", tuple(sorted(set(table[name]))))
+
+
+def _read_numbers(table: pd.DataFrame, target: Sequence[str], corpus: str) -> Read:
+    for name in target:
+        _check_numbers(table, name, corpus)
+        if table[name].nunique() < 2:
+            raise SettingsError(
+                f"--target: {name!r} is {table[name].iloc[0]} for all {len(table)} utterances of "
+                f"{corpus}; expected numbers that differ."
+            )
+    return Read(table, "numbers", tuple(target))
+
+
+def _read_shares(table: pd.DataFrame, target: Sequence[str], corpus: str) -> Read:
+    """A column for each class: shares, percent, or counts of votes."""
+    if len(target) < 2:
+        raise SettingsError(
+            f"--target names 1 column of shares, {target[0]!r}; expected one for each class, two "
+            "or more. One column of votes is --target-kind votes."
+        )
+    for name in target:
+        _check_numbers(table, name, corpus)
+        if below := int((~table[name].between(0, np.finfo(np.float64).max)).sum()):
+            raise SettingsError(
+                f"--target: in {corpus}, {counted(below, 'value', of=len(table))} of {name!r} "
+                f"{agreeing(below, 'is')} below 0 or infinite; expected shares or counts of votes."
+            )
+        if not table[name].any():
+            raise SettingsError(
+                f"--target: no utterance of {corpus} has a share of {name!r}; leave it out."
+            )
+    values = table[list(target)].to_numpy(np.float64)
+    sums = values.sum(1)
+    if (values % 1).any() and (odd := np.abs(sums / np.median(sums) - 1) > 0.02).any():
+        log.warning(
+            "%s: the shares of %s do not sum to %.3g as most do (%s first); all are divided by "
+            "their sum",
+            *(corpus, counted(odd.sum(), "utterance", of=len(table)), np.median(sums)),
+            table.key[odd].iloc[0],
+        )
+    return Read(table, "shares", tuple(target))
+
+
+def _read_votes(table: pd.DataFrame, target: Sequence[str], corpus: str) -> Read:
+    """A column of words for each rater, or several votes in one with ";" between."""
+    said = {
+        name: table[name].map(lambda each: "" if _is_empty(each) else _as_class(each))
+        for name in target
+    }
+    table = table.assign(**said)
+    rows = table[list(target)].itertuples(index=False, name=None)
+    names = tuple(sorted({word for row in rows for word in votes_in(row)}))
+    return Read(table, "votes", names)
+
+
+KINDS: dict[str, Callable[[pd.DataFrame, Sequence[str], str], Read]] = {
+    "classes": _read_classes,
+    "numbers": _read_numbers,
+    "shares": _read_shares,
+    "votes": _read_votes,
+}
 
 
 def learned(
@@ -106,8 +178,8 @@ def learned(
         corpus: for messages.
         kind: as for `read_target`.
         loss: of numbers, ccc or mse.
-        names: of classes, only these; from a stage that has read the target and has said what is
-            left out. By default all.
+        names: of classes or votes, only these; from a stage that has read the target and has said
+            what is left out. By default all.
 
     Raises:
         SettingsError: as `read_target`; or there are classes that cannot be learned; with counts.
@@ -115,17 +187,55 @@ def learned(
     found = read_target(table, target, corpus=corpus, kind=kind, tell=not names)
     if found.kind == "numbers":
         return Learned(found.table, found.names, OBJECTIVES[loss])
-    [name] = target
-    table = found.table[found.table[name].isin(names)] if names else found.table
-    return Learned(table, _classes(table, name, corpus), CLASSIFICATION)
+    if found.kind == "classes":
+        [name] = target
+        table = found.table[found.table[name].isin(names)] if names else found.table
+        return Learned(table, _classes(table, name, corpus), CLASSIFICATION)
+    kept = tuple(names) or found.names
+    table = found.table
+    if found.kind == "votes":
+        table = table[votes_of(table[list(target)], kept).any(1)]
+    _check_shares(table, target, kept, corpus, tell=not names)
+    return Learned(table, kept, DISTRIBUTION)
+
+
+def _check_shares(
+    table: pd.DataFrame, target: Sequence[str], names: Sequence[str], corpus: str, *, tell: bool
+) -> None:
+    """Refuse distributions that nothing can be learned of, and tell of those without agreement."""
+    shown = ",".join(target)
+    if not 2 <= len(names) <= MOST_CLASSES:
+        raise SettingsError(
+            f"--target: classes in {shown} of {corpus}: {len(names)}; expected 2 to {MOST_CLASSES}."
+        )
+    shares = DISTRIBUTION.targets(table[list(target)], names)
+    labels = most_frequent(shares)
+    n_none = int((labels == NO_LABEL).sum())
+    there = np.unique(labels[labels != NO_LABEL])
+    if len(there) < 2:
+        raise SettingsError(
+            f"--target: {counted(n_none, 'utterance', 'has', of=len(table))} no single most "
+            f"frequent label in {shown} ({corpus}), and the others have "
+            f"{counted(len(there), 'label')}; expected two or more to tell apart."
+        )
+    if n_none and tell:
+        log.info(
+            "%s: %s no single most frequent label in %s: learned, and counted in the JSD, not in "
+            "macro-F1",
+            *(corpus, counted(n_none, "utterance", "has", of=len(table)), shown),
+        )
 
 
 def _with_target(
-    table: pd.DataFrame, target: Sequence[str], corpus: str, *, tell: bool
+    table: pd.DataFrame, target: Sequence[str], kind: str, corpus: str, *, tell: bool
 ) -> pd.DataFrame:
-    """The utterances that have every column; the others are counted and named."""
+    """The utterances that have every column (of votes: any); the others are counted and named."""
     columns = table[list(target)]
-    empty = (columns.isna() | (columns.astype(str) == "")).any(axis=1)
+    empty = columns.isna() | (columns.astype(str) == "")
+    empty = empty.all(axis=1) if kind == "votes" else empty.any(axis=1)
+    if kind == "shares":
+        numeric = all(map(pd.api.types.is_numeric_dtype, columns.dtypes))
+        empty |= (columns == 0).all(axis=1) if numeric else False
     shown = ",".join(target)
     if empty.mean() >= 0.5:
         raise SettingsError(
@@ -136,11 +246,15 @@ def _with_target(
     if empty.any() and tell:
         first = ", ".join(table.key[empty][:3])
         log.warning(
-            "%s: %s no %s and left out: %s%s",
+            "%s: %s no %s; left out: %s%s",
             *(corpus, counted(empty.sum(), "utterance", "has", of=len(table)), shown, first),
             ", ..." if empty.sum() > 3 else "",
         )
     return table[~empty]
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or value != value or value == ""
 
 
 def _check_words(table: pd.DataFrame, name: str, corpus: str) -> None:
@@ -165,11 +279,6 @@ def _check_numbers(table: pd.DataFrame, name: str, corpus: str) -> None:
             f"{agreeing(len(words), 'is')} no numbers (the first is {words.iloc[0]!r}); expected "
             "numbers alone"
             + (", or words alone with --target-kind classes." if len(words) < len(table) else ".")
-        )
-    if table[name].nunique() < 2:
-        raise SettingsError(
-            f"--target: {name!r} is {table[name].iloc[0]} for all {len(table)} utterances of "
-            f"{corpus}; expected numbers that differ."
         )
 
 

@@ -242,7 +242,7 @@ class _Trainer:
         targets: Num[Tensor, "validation ..."],
     ) -> None:
         validation_loss = self._validation_loss(logits, targets)
-        answers = self.objective.answers(logits.numpy())
+        answers = self.objective.answers_to(logits)
         validation_score = self.objective.score(targets.numpy(), answers, self.n_outputs)
         train_loss = self.epoch_loss.item() / self.epoch_utterances
         if not (math.isfinite(train_loss) and math.isfinite(validation_loss or 0.0)):

@@ -52,6 +52,12 @@ def _of_measure(table: pd.DataFrame, results: pd.DataFrame, measure: Measure) ->
     weighing = set(results["head"][results.layer_weights.notna()])
     random = table.model.isin(results.model[results.random_weights])
     shown = partial(number, decimals=measure.decimals)
+    others: dict[str, pd.Series] = {}
+    for name in measure.scores[1:]:
+        title, own = STATISTICS[name].title, partial(number, decimals=measure.decimals_of(name))
+        others[title] = table[name].map(own)
+        if reference := measure.references.get(name):
+            others[f"constant {title}"] = table[reference].map(own)
     rows = pd.DataFrame(
         {
             "model": named_models(table.model, random),
@@ -74,7 +80,7 @@ def _of_measure(table: pd.DataFrame, results: pd.DataFrame, measure: Measure) ->
                 interval(low, high, decimals=measure.decimals)
                 for low, high in zip(table.low, table.high, strict=True)
             ],
-            **{STATISTICS[name].title: table[name].map(shown) for name in measure.scores[1:]},
+            **others,
             "constant": table[measure.constant].map(shown),
             "shuffled": table[measure.shuffled].map(shown),
             "runs": table.runs.map(str),

@@ -35,7 +35,7 @@ from lsmprobe.results.breakdown import (
     worst_group,
 )
 from lsmprobe.results.find import find_runs
-from lsmprobe.results.measures import CLASSES, Measure, measure_of, target_of
+from lsmprobe.results.measures import Measure, measure_of, target_of
 from lsmprobe.results.records import load_record
 from lsmprobe.results.score_table import interval_of_records
 from lsmprobe.results.scores import STATISTICS
@@ -100,7 +100,7 @@ def items_of_runs(
     first, measure = records[0], measure_of(records[0])
     known = (caches or Caches(None)).table(first)
     items: list[Item] = [Heading(_name(first)), _opening(records, measure)]
-    if measure.name == CLASSES.name:
+    if measure.classes:
         items.append(_confusion_item(records))
         if folder is not None:
             path = folder / "confusion.png"
@@ -130,12 +130,14 @@ def _opening(records: Sequence[Record], measure: Measure) -> str:
     constant = float(np.mean([record["scores"][measure.constant] for record in records]))
     keys = {one["key"] for record in records for one in record["predictions"]}
     speakers = {one["speaker"] for record in records for one in record["predictions"]}
+    others = [_beside_constant(records, measure, *pair) for pair in measure.references.items()]
     lines = [
         f"{counted(len(records), 'run')} of experiment {first['experiment']}, split "
         f"{first['split']['kind']}: {measure.title} {score(np.mean(values), spread, decimals)}, "
         f"95% interval {interval(found.low, found.high, decimals=decimals)} (over {found.over}); "
-        f"the best constant answer has {number(constant, decimals=decimals)}. Tested on "
-        f"{counted(len(keys), 'utterance')} of {counted(len(speakers), 'speaker')}."
+        f"the best constant answer has {number(constant, decimals=decimals)}.",
+        *others,
+        f"Tested on {counted(len(keys), 'utterance')} of {counted(len(speakers), 'speaker')}.",
     ]
     if first["cache"]["identity"].get("random_init") is not None:
         lines.append("The model's weights are random.")
@@ -145,17 +147,33 @@ def _opening(records: Sequence[Record], measure: Measure) -> str:
     return " ".join(lines)
 
 
+def _beside_constant(records: Sequence[Record], measure: Measure, score: str, column: str) -> str:
+    """A further score that has an interval and a best constant answer of its own."""
+    value, constant = (
+        float(np.mean([record["scores"][name] for record in records])) for name in (score, column)
+    )
+    found = interval_of_records(records, score=score)
+    decimals = measure.decimals_of(score)
+    return (
+        f"{STATISTICS[score].title} {number(value, decimals=decimals)}, 95% interval "
+        f"{interval(found.low, found.high, decimals=decimals)}; the best constant answer has "
+        f"{number(constant, decimals=decimals)}."
+    )
+
+
 def _confusion_item(records: Sequence[Record]) -> Table:
     counts = confusion_of(records)
+    n_none = sum(len(record["predictions"]) for record in records) - int(counts.to_numpy().sum())
+    none = f"; {counted(n_none, 'answer')} to utterances without one label left out"
     rows = counts.map(str).rename_axis(None, axis=1).reset_index(names="true class")
     data = counts.rename_axis(None, axis=1).reset_index()
     over = "" if len(records) == 1 else f", summed over {len(records)} runs"
-    caption = f"Confusion matrix: utterances of a class by the answer{over}."
+    caption = f"Confusion matrix: utterances of a class by the answer{over}{none * (n_none > 0)}."
     return Table("confusion", caption, rows, 1, [], data)
 
 
 def _output_item(records: Sequence[Record], measure: Measure) -> Table:
-    data, what = scores_by_output(records), "class" if measure.name == CLASSES.name else "target"
+    data, what = scores_by_output(records), measure.output
     titles = {name: each.title for name, each in measure.output_scores(0).items()}
     rows = pd.DataFrame({what: data.name, "utterances": data.n.map(lambda n: f"{n:g}")})
     for name, title in titles.items():
@@ -173,7 +191,7 @@ def _group_item(
     )
     for name in measure.group_scores:
         title = STATISTICS[name].title
-        rows = rows.assign(**_shown(data, name, title, measure.decimals))
+        rows = rows.assign(**_shown(data, name, title, measure.decimals_of(name)))
     first = measure.group_scores[0]
     notes = [_spread_note(records)]
     if (worst := worst_group(data, first)) is not None:
@@ -238,17 +256,12 @@ def _error_item(records: Sequence[Record], measure: Measure, known: pd.DataFrame
     if "path" in known:
         data["clip"] = data.key.map(known.path)
     rows = pd.DataFrame({"utterance": data.key, "speaker": data.speaker})
-    if measure.name == CLASSES.name:
-        rows["true class"] = data.get("truth", data.emotion)
-        rows["answered"] = data.predicted
-        rows["confidence"] = [number(value, decimals=2) for value in data.wrong_by]
-        rows["runs wrong"] = [f"{n} of {len(records)}" for n in data.runs]
-        caption = "The most confident errors."
-    else:
-        for name in records[0]["classes"]:
-            rows[name] = [number(value, decimals=3) for value in data[name]]
-            rows[f"answered {name}"] = [number(v, decimals=3) for v in data[f"predicted_{name}"]]
-        rows["error"] = [number(value, decimals=3) for value in data.wrong_by]
-        caption = "The largest errors."
+    for title, (column, decimals) in measure.error_columns(data, records[0]["classes"]).items():
+        if column == "runs":
+            rows[title] = [f"{n} of {len(records)}" for n in data.runs]
+        elif decimals is None:
+            rows[title] = data[column].replace("", DASH)
+        else:
+            rows[title] = [number(value, decimals=decimals) for value in data[column]]
     rows["clip"] = data["clip"].fillna(DASH) if "clip" in data else DASH
-    return Table("errors", caption, rows, 2, [], data)
+    return Table("errors", measure.errors, rows, 2, [], data)

@@ -61,6 +61,29 @@ def run_alarms(
     return alarms
 
 
+def divergence_alarms(
+    *, score: float, high: float, constant: float, shuffled_95: float
+) -> list[Alarm]:
+    """What is suspicious about a mean divergence from distributions, in bits; lower is better.
+
+    - `not-below-constant`: the divergence is not below what the run's own answers reach when they
+      are shuffled against the truth, or its interval does not rule out the best constant answer.
+
+    Args:
+        score: of the run.
+        high: the high end of its 95% interval.
+        constant: the divergence of the one distribution that is nearest to this test set.
+        shuffled_95: the point that 95% of its shuffled answers do not fall below.
+    """
+    if score >= shuffled_95:
+        text = f"its JSD, {score:.3f}, is within what shuffled answers reach, {shuffled_95:.3f}."
+    elif high >= constant:
+        text = f"its JSD's interval, to {high:.3f}, reaches the best constant, {constant:.3f}."
+    else:
+        return []
+    return [Alarm("not-below-constant", text)]
+
+
 def layer_alarms(
     means: Float[np.ndarray, "utterances dim"],
     stds: Float[np.ndarray, "utterances dim"],

@@ -13,7 +13,7 @@ import pandas as pd
 
 from lsmprobe.errors import ResultsError
 from lsmprobe.results.bootstrap import N_RESAMPLES
-from lsmprobe.results.measures import CLASSES, measure_of, truth_column
+from lsmprobe.results.measures import measure_of, truth_column
 from lsmprobe.results.records import load_record
 from lsmprobe.results.scores import STATISTICS, RunAnswers, Statistic, interval_of_runs, score_of
 
@@ -48,14 +48,15 @@ def answers_of(runs: Runs) -> pd.DataFrame:
     """One row per run and test utterance: what `load_predictions` gives, `seed`, and `wrong_by`.
 
     `wrong_by` is not a number for a right answer. Of classes it is the chance that the wrong class
-    was given, of numbers the absolute error (of several targets the mean, in standard deviations).
+    was given, of numbers the absolute error (of several targets the mean, in standard deviations),
+    of soft labels the Jensen-Shannon divergence in bits.
     """
     tables = []
     for record in records_of(runs):
         measure = measure_of(record)
         table = measure.predictions(record)
         table.insert(0, "seed", record["seed"])
-        if measure.name == CLASSES.name:
+        if measure.classes:
             chances = table[[f"p_{name}" for name in record["classes"]]]
             table = table.assign(sure=chances.max(axis=1))
         tables.append(table.assign(wrong_by=measure.wrong_by(table, record["classes"])))
@@ -65,6 +66,8 @@ def answers_of(runs: Runs) -> pd.DataFrame:
 def confusion_of(runs: Runs) -> pd.DataFrame:
     """How often each class (a row) was answered with each class (a column), summed over runs.
 
+    Of soft labels, the most frequent label of utterances that have one.
+
     Args:
         runs: of one experiment: rows of what `load_results` returned, or records.
 
@@ -72,7 +75,7 @@ def confusion_of(runs: Runs) -> pd.DataFrame:
         ResultsError: the runs are of numbers, or of several experiments.
     """
     records = records_of(runs)
-    if measure_of(records[0]).name != CLASSES.name:
+    if not measure_of(records[0]).classes:
         raise ResultsError("numbers have no confusion matrix; expected a target of classes.")
     return confusion(answers_of(records), list(records[0]["classes"]))
 
@@ -84,6 +87,7 @@ def confusion(predictions: pd.DataFrame, classes: list[str] | None = None) -> pd
         predictions: what `load_predictions` returned, of one run or of several, concatenated.
         classes: their order; by default those that occur, by name.
     """
+    predictions = predictions[predictions[truth_column(predictions)] != ""]
     truth = predictions[truth_column(predictions)]
     names = classes or sorted({*truth, *predictions["predicted"]})
     counts = pd.crosstab(truth, predictions["predicted"])
@@ -112,8 +116,7 @@ def scores_by_output(runs: Runs, *, intervals: bool = True) -> pd.DataFrame:
     tested = [measure.tested(record) for record in records]
     rows = []
     for number, name in enumerate(names):
-        of_classes = measure.name == CLASSES.name
-        counts = [(r.labels == number).sum() if of_classes else len(r.labels) for r in tested]
+        counts = [measure.n_of_output(run.labels, number) for run in tested]
         row: dict[str, Any] = {"name": name, "n": float(np.mean(counts))}
         for score, statistic in measure.output_scores(number).items():
             row |= _scored(

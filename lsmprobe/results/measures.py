@@ -4,7 +4,7 @@ An objective names its measure (probing/objectives.py); records, tables and comp
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,16 @@ import pandas as pd
 from jaxtyping import Num
 
 from lsmprobe.errors import ResultsError, nearest
-from lsmprobe.results.alarms import Alarm, run_alarms
+from lsmprobe.results.alarms import Alarm, divergence_alarms, run_alarms
+from lsmprobe.results.distributions import best_constant, jensen_shannon, most_frequent
 from lsmprobe.results.scores import (
     STATISTICS,
     RunAnswers,
+    Shuffled,
     Statistic,
     bootstrap_interval,
     class_statistics,
+    label_statistics,
     score_of,
     scores,
     shuffled_answers,
@@ -46,7 +49,7 @@ class Measure:
     decimals: int  # that a table shows
     constant: str  # column: what the best constant answer scores
     shuffled: str  # column: what the run's own answers score, shuffled; NAME_95 its 95% point
-    unit: str  # for captions
+    unit: str  # for captions, before what is the same of all rows
     score_unit: str  # of the score that decides; empty where it has none
     evaluate: Callable[[Answers, Answers, np.ndarray, Sequence[str]], Evaluation]
     """From truth, answers, speakers and the names of the outputs: every score, the interval of the
@@ -61,6 +64,16 @@ class Measure:
     wrong_by: Callable[[pd.DataFrame, Sequence[str]], np.ndarray]
     """From what `predictions` gives and the names of the outputs: how wrong each answer is; not a
     number for one that is right."""
+    error_columns: Callable[[pd.DataFrame, Sequence[str]], dict[str, tuple[str, int | None]]]
+    """From the same: title -> (column, decimals; None: text), of a table of the worst answers,
+    which has `wrong_by` and `runs` too."""
+    errors: str  # the title of that table
+    output: str = "target"  # what an output is of
+    n_of_output: Callable[[Answers, int], int] = lambda truth, number: len(truth)
+    """From the truth and the number of an output: the utterances that it is scored on."""
+    classes: bool = False  # an answer names a class, with probabilities `p_CLASS`
+    references: Mapping[str, str] = field(default_factory=dict)
+    """Score -> column: what the best constant answer has of a score beyond the first."""
 
     @property
     def score(self) -> str:
@@ -95,7 +108,13 @@ class Measure:
             self.constant: (self.constant,),
             self.shuffled: ("shuffled", "mean"),
             f"{self.shuffled}_95": ("shuffled", "point_95"),
+            **{column: (column,) for column in self.references.values()},
         }
+
+    def decimals_of(self, score: str) -> int:
+        """The decimals that a table shows of one of its scores."""
+        own = STATISTICS[score].decimals if score in STATISTICS else None
+        return self.decimals if own is None else own
 
 
 def target_of(record: Mapping[str, Any]) -> tuple[str, ...]:
@@ -218,6 +237,92 @@ def _distance(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
     return np.mean(errors, axis=0)
 
 
+def _errors_of_numbers(
+    table: pd.DataFrame, names: Sequence[str]
+) -> dict[str, tuple[str, int | None]]:
+    own: dict[str, tuple[str, int | None]] = {}
+    for name in names:
+        own |= {name: (name, 3), f"answered {name}": (f"predicted_{name}", 3)}
+    return {**own, "error": ("wrong_by", 3)}
+
+
+def _evaluate_shares(
+    truth: Answers, answers: Answers, speakers: np.ndarray, classes: Sequence[str]
+) -> Evaluation:
+    row, n_classes = MEASURES["shares"], len(classes)
+    scored = {name: score_of(truth, answers, n_classes, name) for name in row.scores}
+    intervals = {
+        name: bootstrap_interval(truth, answers, speakers, n_classes, score=name)
+        for name in row.scores
+    }
+    constant = np.tile(best_constant(truth), (len(truth), 1))
+    constant_jsd = score_of(truth, constant, n_classes, "jsd")
+    dealt = shuffled_answers(truth, answers, n_classes, score="jsd", n_shuffles=500)
+    found: dict[str, Any] = {"constant_plurality_f1": 0.0, "confusion": None}
+    shuffled, alarms = Shuffled(0.0, 0.0), []
+    labels = most_frequent(truth)
+    agreed = labels >= 0
+    if agreed.any():
+        said, guesses = labels[agreed], answers.argmax(1)[agreed]
+        own = scores(said, guesses, n_classes)
+        found["constant_plurality_f1"] = own["constant_f1"]
+        found |= {"per_class_f1": own["per_class_f1"], "confusion": own["confusion"]}
+        shuffled = shuffled_answers(said, guesses, n_classes)
+        alarms = run_alarms(
+            said,
+            guesses,
+            n_classes,
+            score=scored[row.score],
+            low=intervals[row.score].low,
+            constant=own["constant_f1"],
+            shuffled_95=shuffled.point_95,
+        )
+    alarms += divergence_alarms(
+        score=scored["jsd"],
+        high=intervals["jsd"].high,
+        constant=constant_jsd,
+        shuffled_95=dealt.point_95,
+    )
+    found |= {
+        **scored,
+        "constant_jsd": constant_jsd,
+        "n_agreed": int(agreed.sum()),
+        "shuffled": asdict(shuffled),
+        "shuffled_jsd": asdict(dealt),
+        "interval": asdict(intervals[row.score]),
+        "intervals": {name: asdict(each) for name, each in intervals.items()},
+    }
+    return Evaluation(found, alarms)
+
+
+def _shares_of(table: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
+    return np.array([[each[name] for name in classes] for each in table["truth"]], np.float64)
+
+
+def _tested_shares(record: Mapping[str, Any]) -> RunAnswers:
+    table = _sorted(record)
+    answers = np.array(table["probabilities"].tolist(), dtype=np.float64)
+    truth = _shares_of(table, record["classes"])
+    return RunAnswers(truth, answers, table["speaker"].to_numpy())
+
+
+def _predicted_shares(record: Mapping[str, Any]) -> pd.DataFrame:
+    classes = list(record["classes"])
+    table = pd.DataFrame(record["predictions"], dtype=object)
+    truth = _shares_of(table, classes)
+    chances = np.array(table.pop("probabilities").tolist(), dtype=np.float64)
+    named = np.array([*classes, ""], dtype=object)  # nothing where several have most votes
+    table["truth"] = named[most_frequent(truth)]
+    shares = pd.DataFrame(truth, columns=[f"share_{name}" for name in classes])
+    return table.join(shares).join(pd.DataFrame(chances, columns=[f"p_{n}" for n in classes]))
+
+
+def _divergence(table: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
+    """The Jensen-Shannon divergence of the answer from what raters said, in bits."""
+    pair = ([f"{kind}_{name}" for name in classes] for kind in ("share", "p"))
+    return jensen_shannon(*(table[columns].to_numpy(np.float64) for columns in pair))
+
+
 CLASSES = Measure(
     name="classes",
     scores=("macro_f1", "uar", "accuracy"),
@@ -232,6 +337,16 @@ CLASSES = Measure(
     group_scores=("accuracy", "uar"),
     output_scores=class_statistics,
     wrong_by=_confidence_of_errors,
+    error_columns=lambda table, classes: {
+        "true class": (truth_column(table), None),
+        "answered": ("predicted", None),
+        "confidence": ("wrong_by", 2),
+        "runs wrong": ("runs", None),
+    },
+    errors="The most confident errors.",
+    output="class",
+    n_of_output=lambda truth, number: int((truth == number).sum()),
+    classes=True,
 )
 NUMBERS = Measure(
     name="numbers",
@@ -247,8 +362,36 @@ NUMBERS = Measure(
     group_scores=("ccc", "rmse"),
     output_scores=target_statistics,
     wrong_by=_distance,
+    error_columns=_errors_of_numbers,
+    errors="The largest errors.",
 )
-MEASURES: dict[str, Measure] = {row.name: row for row in (CLASSES, NUMBERS)}
+SHARES = Measure(
+    name="shares",
+    scores=("plurality_f1", "plurality_accuracy", "jsd"),
+    decimals=1,
+    constant="constant_plurality_f1",
+    shuffled="shuffled_plurality_f1",
+    unit="percent, of the most frequent label where there is one; JSD in bits, 0 to 1, lower is "
+    "better, of all utterances",
+    score_unit="percent",
+    evaluate=_evaluate_shares,
+    tested=_tested_shares,
+    predictions=_predicted_shares,
+    group_scores=("plurality_accuracy", "jsd"),
+    output_scores=label_statistics,
+    wrong_by=_divergence,
+    error_columns=lambda table, classes: {
+        "most frequent": ("truth", None),
+        "answered": ("predicted", None),
+        "JSD": ("wrong_by", 3),
+    },
+    errors="The largest divergences.",
+    output="class",
+    n_of_output=lambda truth, number: int((most_frequent(truth) == number).sum()),
+    classes=True,
+    references={"jsd": "constant_jsd"},
+)
+MEASURES: dict[str, Measure] = {row.name: row for row in (CLASSES, NUMBERS, SHARES)}
 
 
 def measure_of(record: Mapping[str, Any]) -> Measure:

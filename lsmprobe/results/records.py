@@ -250,7 +250,9 @@ def load_predictions(path: str | Path) -> pd.DataFrame:
     Returns:
         One row per utterance, in the split's order: key, speaker, emotion. Of classes: predicted,
         and one column `p_EMOTION` per class with its probability; `truth` where the target is
-        another column than the emotion. Of numbers: each target and predicted_TARGET.
+        another column than the emotion. Of numbers: each target and predicted_TARGET. Of soft
+        labels as of classes, with `truth` the most frequent label (empty where several have most
+        votes), and one column `share_CLASS` per class with what raters said.
 
     Raises:
         ResultsError: as `load_record`.

@@ -34,7 +34,8 @@ def score_table(results: pd.DataFrame, *, load: Load = load_record) -> pd.DataFr
         low and high of the 95% interval, what that is over (interval_over) and what it cannot show
         (interval_note), uar, accuracy, macro-F1 of the best constant answer (constant_f1) and of
         shuffled answers (shuffled_f1, and shuffled_f1_95, which 95% of them do not exceed), runs,
-        alarms (code -> number of runs). Of numbers likewise, with ccc, pearson, rmse, mae.
+        alarms (code -> number of runs). Of numbers likewise, with ccc, pearson, rmse, mae; of
+        soft labels with plurality_f1, plurality_accuracy, jsd (bits), and constant_jsd.
     """
     results = with_target(results)
     if "alarms" not in results:
@@ -50,6 +51,7 @@ def _of_measure(results: pd.DataFrame, measure: Measure, load: Load) -> pd.DataF
     """The rows of one measure."""
     first, *others = measure.scores
     levels = [measure.constant, measure.shuffled, f"{measure.shuffled}_95"]
+    levels += measure.references.values()
     results = results.assign(**{name: np.nan for name in levels if name not in results})
     groups = results.groupby(KEYS, sort=True, dropna=False)
     means = {name: (name, "mean") for name in (*others, *levels)}
@@ -92,10 +94,19 @@ def interval_of_experiment(runs: pd.DataFrame, *, load: Load = load_record) -> I
     return interval_of_records(records)
 
 
-def interval_of_records(records: Sequence[Mapping[str, Any]]) -> Interval:
-    """The 95% interval of the mean score of some runs; each a record as `load_record` gives."""
+def interval_of_records(
+    records: Sequence[Mapping[str, Any]], *, score: str | None = None
+) -> Interval:
+    """The 95% interval of the mean score of some runs; each a record as `load_record` gives.
+
+    Args:
+        records: of the runs.
+        score: by default the one that decides.
+    """
     measure, n_outputs = measure_of(records[0]), len(records[0]["classes"])
-    return interval_of_runs([measure.tested(r) for r in records], n_outputs, score=measure.score)
+    return interval_of_runs(
+        [measure.tested(r) for r in records], n_outputs, score=score or measure.score
+    )
 
 
 def few_runs(n_runs: int, std: float, low: float, high: float) -> str:

@@ -2,8 +2,8 @@
 
 Every score is read off sums over utterances, so that thousands of resamples cost one pass: those of
 classes, in percent, off the confusion matrix (true class x predicted class), those of numbers off
-the sums of agreement.py. `STATISTICS` is the table of them; the tests hold each to an independent
-implementation.
+the sums of agreement.py, those of distributions off the labels and divergences of distributions.py.
+`STATISTICS` is the table of them; the tests hold each to an independent implementation.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypedDict
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num, Shaped
 
-from lsmprobe.results import agreement
+from lsmprobe.results import agreement, distributions
 from lsmprobe.results.bootstrap import (
     CONFIDENCE,
     N_RESAMPLES,
@@ -60,7 +60,8 @@ class Interval:
 class Shuffled:
     """What a run scores by guessing, in percent: its own answers shuffled against the truth.
 
-    The mean over many shufflings, and the point that 95% of them do not exceed.
+    The mean over many shufflings, and the point that 95% of them do not exceed (of a divergence, do
+    not fall below).
     """
 
     mean: float
@@ -265,6 +266,8 @@ def resampled_scores(
     The resamples are those of `bootstrap_interval`: drawn once, for all runs.
     """
     statistic = _statistic(score)
+    labels = statistic.compact(labels)
+    predictions = np.stack([statistic.compact_answers(run) for run in predictions])
     # Utterances with the same label and the same predictions are one kind; kinds are drawn.
     said = np.concatenate([_rows(labels), *map(_rows, predictions)])
     _, first, kind_of = np.unique(said, axis=1, return_index=True, return_inverse=True)
@@ -310,7 +313,8 @@ def shuffled_answers(
         orders = (rng.permutation(len(labels)) for _ in range(n_shuffles))
         dealt = np.stack([statistic.total(labels, predictions[o], n_outputs) for o in orders])
     values = statistic.of(dealt)
-    return Shuffled(float(values.mean()), float(np.quantile(values, 0.95)))
+    end = 0.05 if statistic.lower_is_better else 0.95
+    return Shuffled(float(values.mean()), float(np.quantile(values, end)))
 
 
 def random_tables(
@@ -382,7 +386,7 @@ def _accuracy(
     confusion: Num[np.ndarray, "*matrices classes classes"],
 ) -> Float[np.ndarray, "*matrices"]:
     right = np.diagonal(confusion, axis1=-2, axis2=-1).sum(axis=-1)
-    return 100 * right / confusion.sum(axis=(-2, -1))
+    return 100 * right / np.maximum(confusion.sum(axis=(-2, -1)), 1)
 
 
 @dataclass(frozen=True)
@@ -395,6 +399,12 @@ class Statistic:
     of: Callable[..., Float[np.ndarray, "*draws"]]
     """The score of each draw's sums; as a second argument, if any, the sums of the whole data."""
     counts_cells: bool = False  # its parts are the cells of a confusion matrix
+    compact: Callable[[Truth], Truth] = lambda values: values
+    """From labels, what `parts` needs of them: where that is little, many utterances are of one
+    kind, and resampling them is quick."""
+    compact_answers: Callable[[Truth], Truth] = lambda values: values  # likewise
+    decimals: int | None = None  # that a table shows, if not those of its measure
+    lower_is_better: bool = False
 
     def total(self, labels: Truth, predictions: Truth, n_outputs: int) -> Num[np.ndarray, " parts"]:
         """The sums over all utterances."""
@@ -413,6 +423,36 @@ def _cells(
     return cells
 
 
+def _labels_of(values: Truth) -> Int[np.ndarray, " utterances"]:
+    """The most frequent label of distributions; labels stay as they are."""
+    return distributions.most_frequent(values) if values.ndim == 2 else values
+
+
+def _answers_of(values: Truth) -> Int[np.ndarray, " utterances"]:
+    """The class with the largest probability; answers that are classes stay as they are."""
+    return values.argmax(1) if values.ndim == 2 else values
+
+
+def _cells_of_labels(
+    labels: Truth, predictions: Truth, n_classes: int
+) -> Int[np.ndarray, "utterances cells"]:
+    """As `_cells`, for distributions; nothing for an utterance without a most frequent label."""
+    truth = _labels_of(labels)
+    cells = _cells(np.maximum(truth, 0), _answers_of(predictions), n_classes)
+    return cells * (truth >= 0)[:, None]
+
+
+def _divergences(
+    labels: Truth, predictions: Truth, _: int
+) -> Float[np.ndarray, "utterances parts"]:
+    found = distributions.jensen_shannon(labels, predictions)
+    return np.stack([np.ones_like(found), found], axis=1)
+
+
+def _mean_part(sums: Num[np.ndarray, "*draws parts"]) -> Float[np.ndarray, "*draws"]:
+    return sums[..., 1] / sums[..., 0]
+
+
 def _square(sums: Num[np.ndarray, "*draws cells"]) -> Num[np.ndarray, "*draws classes classes"]:
     n_classes = round(sums.shape[-1] ** 0.5)
     return sums.reshape(*sums.shape[:-1], n_classes, n_classes)
@@ -426,7 +466,8 @@ def _macro_f1_of_draws(
     if whole is None:
         return macro_f1_of(confusion)
     missed = (_occurring(_square(whole)) & ~_occurring(confusion)).sum(axis=-1)
-    return _per_class_f1(confusion).sum(axis=-1) / (confusion.shape[-1] - missed)
+    # Of soft labels a draw may have no utterance with a label at all, and so no class: that is 0.
+    return _per_class_f1(confusion).sum(axis=-1) / np.maximum(confusion.shape[-1] - missed, 1)
 
 
 def _of_confusion(
@@ -494,6 +535,20 @@ def class_statistics(number: int) -> dict[str, Statistic]:
     }
 
 
+def label_statistics(number: int) -> dict[str, Statistic]:
+    """As `class_statistics`, for the most frequent label of distributions."""
+    return {
+        name: replace(
+            row,
+            parts=_cells_of_labels,
+            counts_cells=False,
+            compact=_labels_of,
+            compact_answers=_answers_of,
+        )
+        for name, row in class_statistics(number).items()
+    }
+
+
 def target_statistics(number: int) -> dict[str, Statistic]:
     """CCC, Pearson, RMSE and MAE of one of several targets."""
 
@@ -514,4 +569,21 @@ STATISTICS: dict[str, Statistic] = {
     "pearson": Statistic("Pearson", _moments, partial(_of_sums, agreement.pearson)),
     "rmse": Statistic("RMSE", _errors, partial(_of_sums, agreement.rmse)),
     "mae": Statistic("MAE", _errors, partial(_of_sums, agreement.mae)),
+    "plurality_f1": Statistic(
+        "macro-F1",
+        _cells_of_labels,
+        _macro_f1_of_draws,
+        compact=_labels_of,
+        compact_answers=_answers_of,
+    ),
+    "plurality_accuracy": Statistic(
+        "accuracy",
+        _cells_of_labels,
+        partial(_of_confusion, _accuracy),
+        compact=_labels_of,
+        compact_answers=_answers_of,
+    ),
+    "jsd": Statistic(
+        "JSD", _divergences, partial(_of_sums, _mean_part), decimals=3, lower_is_better=True
+    ),
 }
