@@ -285,14 +285,15 @@ def test_prune_finds_what_was_left_over_and_nothing_else(tmp_path):
     with CacheWriter.open(replacement_path(folder / "whole.h5"), plan_of(dim=6)):
         pass
     left = [".c.h5.0123abcd.tmp", ".gone.h5.0123abcd.tmp", ".whole.h5.lock"]
-    left += [".c.part-09-of-10.h5.verified", ".gone.h5.verified"]
+    left += [".c.part-09-of-10.h5.verified", ".gone.h5.verified", ".c.labels.csv.0123abcd.tmp"]
     for name in (*left, ".whole.h5.verified"):
         (folder / name).write_bytes(b"")
     parts = [part_path(path, number, 3).name for number in range(3)]
     found = prunable_in(tmp_path)
     assert sorted(file.name for file in found) == sorted([*left, *parts])
     assert found[folder / parts[0]] == "its clips are in c.h5"
-    assert sorted(f.name for f in prunable(path, named=True)) == sorted([left[0], left[3], *parts])
+    of_c = [left[0], left[3], left[5]]
+    assert sorted(f.name for f in prunable(path, named=True)) == sorted([*of_c, *parts])
     assert found[folder / left[4]] == "says that gone.h5 was verified, which is gone"
     named = prunable(folder / "begun.h5", named=True)
     assert named == {folder / "begun.h5": "unfinished: 0 of 6 clips done"}

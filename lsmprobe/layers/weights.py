@@ -31,6 +31,7 @@ from lsmprobe.results.records import load_head, load_record
 from lsmprobe.results.scores import macro_f1
 
 EXPERIMENT = ["model", "random_weights", "corpus", "labels", "split", "feature_norm", "experiment"]
+NAMED_BY = ["model", "corpus", "split", "feature_norm"]  # what a figure or table calls weights by
 SAME = ["model", "random_weights", "corpus", "labels"]  # what weights and a curve must share
 ONE_OF = ["target", "head", "feature_norm", "split", "metric"]  # what a curve must be one of
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ def layer_weights(
         log.warning(
             "%s on %s (%s, %s): the learned weights differ more between runs than between layers; "
             "they show no pattern",
-            *experiment[["model", "corpus", "split", "feature_norm"]].iloc[0],
+            *experiment[NAMED_BY].iloc[0],
         )
     return weights
 

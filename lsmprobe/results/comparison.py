@@ -19,7 +19,7 @@ from lsmprobe.arguments import checked
 from lsmprobe.errors import ResultsError, counted
 from lsmprobe.results.bootstrap import CONFIDENCE, N_RESAMPLES, interval_ends
 from lsmprobe.results.measures import measure_of, target_of
-from lsmprobe.results.records import load_record, with_target
+from lsmprobe.results.records import NAMED_BY, load_record, with_target
 from lsmprobe.results.scores import (
     STATISTICS,
     RunAnswers,
@@ -166,10 +166,9 @@ def compare_runs(
         ResultsError: there is nothing to compare, two runs of one side have the same seed, or as
             `compare_records`.
     """
-    keys = ["model", "corpus", "target", "measure", "split", "feature_norm", "head", "layer"]
     results = with_target(results)
     depth = ["layer"] if between in ("model", "head") else []
-    same = [key for key in keys if key not in (between, *depth)]
+    same = [key for key in NAMED_BY if key not in (between, *depth)]
     rows = []
     for about, runs in results.groupby(same, sort=False, dropna=False):
         if runs.duplicated([between, "seed"]).any():

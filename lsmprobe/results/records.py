@@ -27,6 +27,8 @@ from lsmprobe.errors import ResultsError
 from lsmprobe.results.measures import CLASSES, EMOTION, MEASURES, Measure, measure_of, target_of
 
 FORMAT = "lsmprobe-run"
+NAMED_BY = ("model", "corpus", "target", "measure", "split", "feature_norm", "head", "layer")
+"""What a table calls an experiment by; what it is, its hash says."""
 VERSION = 1
 log = logging.getLogger(__name__)
 _FOLD_VALUES = ("best_epoch", "history", "layer_weights", "seconds", "shared_pools")

@@ -11,14 +11,11 @@ import pandas as pd
 
 from lsmprobe.errors import ResultsError
 from lsmprobe.results.measures import MEASURES, Measure, measure_of
-from lsmprobe.results.records import Load, load_record, with_target
+from lsmprobe.results.records import NAMED_BY, Load, load_record, with_target
 from lsmprobe.results.scores import Interval, interval_of_runs
 
 # Runs are averaged only where they are of one experiment, whatever else they share.
-KEYS = [
-    *("model", "corpus", "target", "measure", "split", "feature_norm", "head", "layer"),
-    "experiment",
-]
+KEYS = [*NAMED_BY, "experiment"]
 
 
 def score_table(results: pd.DataFrame, *, load: Load = load_record) -> pd.DataFrame:
@@ -68,6 +65,7 @@ def _of_measure(results: pd.DataFrame, measure: Measure, load: Load) -> pd.DataF
     table["interval_note"] = [
         few_runs(int(row.runs), row.std, row.low, row.high) for row in table.itertuples()
     ]
+    table["experiment"] = table.pop("experiment")  # a hash, behind what is read
     return table
 
 
