@@ -241,6 +241,20 @@ def test_archives_by_their_address_are_kept_as_a_record_s_are(zenodo, tmp_path):
         download_links(links, tmp_path)
 
 
+def test_a_file_that_is_no_archive_is_taken_as_it_comes(zenodo, tmp_path):
+    zenodo.files = {"metadata.csv": b"id|emotion\n", "run.exe": b"MZ"}
+    links = {name: f"{zenodo.url}/records/17/files/{name}" for name in zenodo.files}
+    labels = {"metadata.csv": links["metadata.csv"]}
+    assert download_links(labels, tmp_path) == [tmp_path / "metadata.csv"]
+    assert (tmp_path / "metadata.csv").read_bytes() == b"id|emotion\n"
+    zenodo.asked.clear()
+    download_links(labels, tmp_path)
+    assert not zenodo.asked
+    with pytest.raises(CorpusError, match=r"a file 'run.exe'; expected NAME\.zip"):
+        download_links(links, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"metadata.csv", "downloads.sha256"}
+
+
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
 def test_a_damaged_tar_is_damaged_however_it_is_packed(mode, tmp_path):
     archive = tmp_path / f"a.tar{mode.replace(':', '.')[1:]}"

@@ -539,4 +539,7 @@ def test_a_collection_overlaps_with_its_parts_and_a_part_of_it_with_that_corpus_
         assert [fact.what for fact in facts] == ["audio"] * (one != "x"), one
     assert stated_overlaps("CAMEO-crema_d", "cafe") == []
     assert stated_overlaps("emodb", "emovo") == []
+    assert [fact.what for fact in stated_overlaps("emofilm-en", "emofilm-it")] == ["text"]
+    assert stated_overlaps("emofilm-it", "emofilm-it") == []
+    assert "CMU ARCTIC" in stated_overlaps("emovdb")[0].text
     assert {fact.corpora[0] for fact in stated_overlaps("oreau")} == {"cameo"}

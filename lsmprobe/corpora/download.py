@@ -30,6 +30,7 @@ TIMEOUT_S = 60
 MAX_FILES = 100_000  # in an archive
 MAX_BYTES = 20 * 2**30  # in an archive, unpacked
 SUFFIX = r"\.(zip|tgz|tar(\.(gz|bz2|xz))?)$"  # of an archive that can be unpacked
+PLAIN = r"\.(csv|yaml|flac)$"  # of a file that is taken as it comes: labels, or one long recording
 CHECKSUMS = "downloads.sha256"  # `sha256sum -c` reads it
 DAMAGE = (  # what reading an archive raises; of bzip2 it may be an OSError without a number, too
     zipfile.BadZipFile,
@@ -78,7 +79,10 @@ def download_record(
 
 
 def download_links(links: Mapping[str, str], folder: str | Path) -> list[Path]:
-    """As `download_record`, by name and address of each archive, where no checksum is stated."""
+    """As `download_record`, by name and address of each file, where no checksum is stated.
+
+    A file that is no archive (`PLAIN`) is put into the folder as it comes.
+    """
     folder = Path(folder)
     with _disk_faults(folder):
         return [_download(address, name, None, folder) for name, address in links.items()]
@@ -106,7 +110,7 @@ def _files(record: str, server: str) -> list[tuple[str, str | None]]:
 
 
 def _download(address: str, name: str, md5: str | None, folder: Path) -> Path:
-    if not (re.match(r"\w[^/\\]*$", name) and re.search(SUFFIX, name)):
+    if not (re.match(r"\w[^/\\]*$", name) and re.search(f"{SUFFIX}|{PLAIN}", name)):
         raise CorpusError(
             f"{address} names a file {name!r}; expected NAME.zip, NAME.tgz or NAME.tar.gz."
         )
@@ -123,7 +127,10 @@ def _download(address: str, name: str, md5: str | None, folder: Path) -> Path:
         _fetch(address, md5, archive)
         line = f"{pooch.file_hash(archive)}  {name}\n"
         is_new = _is_new(line, name, folder / CHECKSUMS)
-        unpack(archive, target)
+        if re.search(SUFFIX, name):
+            unpack(archive, target)
+        else:
+            archive.rename(target)
         if is_new:
             with (folder / CHECKSUMS).open("a", encoding="utf-8") as file:
                 file.write(line)

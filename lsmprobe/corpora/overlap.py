@@ -49,6 +49,22 @@ STATED = (
         "score across the two is not one on new text",
         "the two corpora's lists of sentences",
     ),
+    *(
+        Overlap(
+            (f"emofilm{one}", f"emofilm{other}"),
+            "text",
+            "the three languages of EmoFilm are the same scenes, dubbed: what is said, and the "
+            "scene's emotion, is the same in both",
+            "Parada-Cabaleiro et al. 2018, doi:10.5281/zenodo.1326428",
+        )
+        for one, other in (("it", "es"), ("it", "en"), ("es", "en"))
+    ),
+    Overlap(
+        ("emovdb", "cmuarctic"),
+        "text",
+        "EmoV-DB's sentences are those of CMU ARCTIC, in every voice and style",
+        "github.com/numediart/EmoV-DB, README.md",
+    ),
 )
 
 

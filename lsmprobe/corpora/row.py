@@ -88,7 +88,7 @@ class Corpus:
     zenodo: str = ""  # the record to download, where licence and an open link allow it
     archives: str = r"\.zip$"  # a regular expression: which of the record's files
     links: Mapping[str, str] = field(default_factory=dict)
-    """Archives that lie elsewhere: name of an archive -> address."""
+    """Archives and single files that lie elsewhere: name of one -> address."""
     paper_n: int = 0  # utterances in the paper's Table 1; 0 if the corpus is not in it
     paper_emotions: tuple[str, ...] = ()  # in Table 1, where they are not those of `labels`
     paper_note: str = ""  # why Table 1 has that number, where it is not the corpus's

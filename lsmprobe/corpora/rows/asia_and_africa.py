@@ -50,7 +50,7 @@ _ESD = Corpus(
     ),
     licence="research only; a signed licence is asked for",
     obtain="ask as github.com/HLTSingapore/Emotional-Speech-Data says",
-    source="Zhou et al. 2022, doi:10.1016/j.specom.2021.11.006 (not checked)",
+    source="Zhou et al. 2022, doi:10.1016/j.specom.2021.11.006",
 )
 
 ROWS = (
@@ -133,7 +133,7 @@ ROWS = (
         ),
         licence="research only; the audio is of television series",
         obtain="ask as github.com/AIM3-RUC/RUCM3ED says",
-        source="Zhao et al. 2022, doi:10.18653/v1/2022.acl-long.391 (not checked)",
+        source="Zhao et al. 2022, doi:10.18653/v1/2022.acl-long.391",
     ),
     Corpus(
         name="mer2023",
@@ -164,7 +164,7 @@ ROWS = (
         ),
         licence="by its form, academic",
         obtain="ask at merchallenge.cn",
-        source="Lian et al. 2023, arXiv:2304.08981 (not checked)",
+        source="Lian et al. 2023, arXiv:2304.08981",
     ),
     Corpus(
         name="urdu",
@@ -232,8 +232,9 @@ ROWS = (
             "the label is a level of emotion (low, normal, high), no emotion",
             "a folder is a word, not a label; 0/49-m-23-6-1-201.wav lies in another word's folder",
         ),
-        licence="see its repository",
-        obtain="git clone github.com/40uf411/Basic-Arabic-Vocal-Emotions-Dataset",
+        licence="not stated",
+        obtain="git clone github.com/40uf411/Basic-Arabic-Vocal-Emotions-Dataset, which states no "
+        "licence: ask its author before you pass it on",
         source="40uf411 2021, Basic Arabic Vocal Emotions Dataset",
     ),
     Corpus(
@@ -306,6 +307,6 @@ ROWS = (
         sample_rates=frozenset({16_000}),
         licence="not stated",
         obtain="git clone github.com/Ethio2021/ASED_V1",
-        source="Retta et al. 2022, arXiv:2201.02710 (not checked)",
+        source="Retta et al. 2022, arXiv:2201.02710",
     ),
 )

@@ -199,7 +199,7 @@ _IEMOCAP = Corpus(
     ),
     licence="by its release form, no redistribution",
     obtain="ask at sail.usc.edu/iemocap, with the release form",
-    source="Busso et al. 2008, doi:10.1007/s10579-008-9076-6 (not checked)",
+    source="Busso et al. 2008, doi:10.1007/s10579-008-9076-6",
 )
 
 _IMPROV_LETTERS = {"A": "anger", "H": "happiness", "N": "neutrality", "S": "sadness"}
@@ -291,7 +291,8 @@ ROWS = (
             "OAF_food_fear.wav has 96 kHz, the others 24414 Hz",
         ),
         licence="CC BY-NC-ND 4.0",
-        obtain="download from tspace.library.utoronto.ca/handle/1807/24487",
+        obtain="download from tspace.library.utoronto.ca/handle/1807/24487; no open link to all of "
+        "it with a checksum is known",
         source="Pichora-Fuller and Dupuis 2020, doi:10.5683/SP2/E8H2MF",
     ),
     Corpus(
@@ -383,9 +384,9 @@ ROWS = (
         n_utterances=1800,
         n_speakers=6,
         traps=("S is sadness, not surprise",),
-        licence="see its record",
-        obtain="download from zenodo.org/records/3813437",
-        source="Morgan 2019, doi:10.5281/zenodo.3813437 (not checked)",
+        licence="not known here; its record says it",
+        obtain="download from zenodo.org/records/3813437, after reading which licence it states",
+        source="Morgan 2019, doi:10.5281/zenodo.3813437",
     ),
     Corpus(
         name="emns",
@@ -425,6 +426,10 @@ ROWS = (
             "the cleaned set has 1181 clips, the raw one 1205 or 1206 (only stated)",
         ),
         licence="Apache 2.0 or CC BY 4.0; sources disagree",
+        links={
+            name: f"https://www.openslr.org/resources/136/{name}"
+            for name in ("metadata.csv", "cleaned_webm.tar.xz")
+        },
         obtain="download from openslr.org/136",
         source="Noriy et al. 2023, arXiv:2305.13137",
     ),
@@ -463,7 +468,7 @@ ROWS = (
         ),
         licence="not stated; free for research",
         obtain="download from enterface.net/enterface05",
-        source="Martin et al. 2006, doi:10.1109/ICDEW.2006.145 (not checked)",
+        source="Martin et al. 2006, doi:10.1109/ICDEW.2006.145",
     ),
     Corpus(
         name="meld",
@@ -518,7 +523,7 @@ ROWS = (
         ),
         licence="GPL-3 for the labels; the audio is of a television series",
         obtain="download MELD.Raw.tar.gz, and the labels from github.com/declare-lab/MELD",
-        source="Poria et al. 2019, doi:10.18653/v1/P19-1050 (not checked)",
+        source="Poria et al. 2019, doi:10.18653/v1/P19-1050",
     ),
     _IEMOCAP,
     replace(
@@ -555,7 +560,7 @@ ROWS = (
         ),
         licence="agreement with UT Dallas",
         obtain="ask at lab-msp.com",
-        source="Busso et al. 2017, doi:10.1109/TAFFC.2016.2515617 (not checked)",
+        source="Busso et al. 2017, doi:10.1109/TAFFC.2016.2515617",
     ),
     _PODCAST,
     replace(

@@ -73,7 +73,8 @@ ROWS = (
             "single words",
         ),
         licence="CC BY 4.0",
-        obtain="download from data.mendeley.com/datasets/cy34mh68j9",
+        links={"MESD.zip": "https://data.mendeley.com/public-api/zip/cy34mh68j9/download/5"},
+        obtain="download from data.mendeley.com/datasets/cy34mh68j9/5",
         source="Duville et al. 2021, doi:10.17632/cy34mh68j9.5",
     ),
     Corpus(
@@ -225,7 +226,7 @@ ROWS = (
         archives=r"^thorsten-emotional_v02\.tgz$",
         licence="CC0 1.0",
         obtain="download thorsten-emotional_v02.tgz from zenodo.org/records/5525023",
-        source="Müller and Kreutz 2021, doi:10.5281/zenodo.5525023 (not checked)",
+        source="Müller and Kreutz 2021, doi:10.5281/zenodo.5525023",
     ),
     Corpus(
         name="pavoque",
@@ -255,8 +256,14 @@ ROWS = (
             "7334 rows remain",
             "a file is one style, so what is constant in a recording session gives the label away",
         ),
+        links={
+            f"pavoque-{style}.{kind}": f"https://github.com/marytts/pavoque-data/{place}/"
+            f"pavoque-{style}.{kind}"
+            for kind, place in (("yaml", "raw/HEAD"), ("flac", "releases/download/v0.2"))
+            for style in ("angry", "happy", "neutral", "poker", "sad", "outtakes")
+        },
         licence="CC BY-NC-SA 4.0",
-        obtain="download from github.com/marytts/pavoque-data",
-        source="Steiner et al. 2013 (not checked)",
+        obtain="download from github.com/marytts/pavoque-data, its six YAML files and release v0.2",
+        source="Steiner et al. 2013, dfki.de/web/forschung/projekte-publikationen/publikation/7175",
     ),
 )
