@@ -410,7 +410,13 @@ def test_an_unknown_corpus_names_its_neighbours():
 
 def test_a_missing_folder_names_every_place(tmp_path):
     message = refused("cafe", tmp_path / "nowhere")
-    for place in ("nowhere", "$LSMPROBE_DATA/cafe", "data/cafe", "zenodo.org/records/1478765"):
+    for place in (
+        "nowhere",
+        "--data-dir",
+        "$LSMPROBE_DATA/cafe",
+        "data/cafe",
+        "zenodo.org/records/1478765",
+    ):
         assert place in message
 
 

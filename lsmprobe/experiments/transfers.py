@@ -213,7 +213,7 @@ def planned_pairs(config: TransferConfig) -> tuple[list[Pair], dict[str, Excepti
     if not (pairs or failures):
         raise CacheError(
             "no pair of corpora can be made of these caches, as the lines above say; expected two "
-            f"that share two {_what(columns)} or more, and no audio."
+            f"that share {counted(2, _what(columns))} or more, and no audio."
             + (" Merge labels with --map." if columns == EMOTION else "")
         )
     for told in dict.fromkeys(pair.note for pair in pairs):
@@ -283,16 +283,15 @@ def _match(source: Read, target: Read, columns: Sequence[str], only: Sequence[st
     note = f"{what}{', '.join(shared)}; left out: {rest}"
     if len(shared) > 1:
         return Matched(shared, note)
-    count = f"{len(shared)} {_what(columns, len(shared))}"
+    count = counted(len(shared), _what(columns))
     hint = merge_hint(one, other) if columns == EMOTION else ""
     return Matched(shared, note, f"they share {count}; {{note}}{hint}")
 
 
-def _what(columns: Sequence[str], n: int = 2) -> str:
-    """What is matched by name, for messages."""
-    if columns == EMOTION:
-        return "emotion" if n == 1 else "emotions"
-    return f"value{'s' * (n != 1)} of {','.join(columns)}"
+def _what(columns: Sequence[str]) -> str:
+    """What is matched by name, as `counted` takes it."""
+    of = f" of {','.join(columns)}"
+    return "emotion" if columns == EMOTION else f"value{of}|values{of}"
 
 
 def _ranges(source: Read, target: Read, name: str) -> tuple[str, bool]:

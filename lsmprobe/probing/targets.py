@@ -263,10 +263,10 @@ def _check_words(table: pd.DataFrame, name: str, corpus: str) -> None:
     if 0.5 <= are_numbers.mean() < 1:
         words = table[name][~are_numbers]
         raise SettingsError(
-            f"--target: in {corpus}, {are_numbers.sum()} of {len(table)} values of {name!r} are "
-            f"numbers and {len(words)} {agreeing(len(words), 'is')} text (the first is "
-            f"{words.iloc[0]!r}); expected one kind. Correct it with --labels, or "
-            "take all as classes with --target-kind classes."
+            f"--target: in {corpus}, {counted(are_numbers.sum(), 'value', of=len(table))} of "
+            f"{name!r} {agreeing(are_numbers.sum(), 'is')} numbers and {len(words)} "
+            f"{agreeing(len(words), 'is')} text (the first is {words.iloc[0]!r}); expected one "
+            "kind. Correct it with --labels, or take all as classes with --target-kind classes."
         )
 
 

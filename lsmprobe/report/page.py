@@ -214,8 +214,8 @@ def show(
 def _opening(results: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     """How much is here, and what is best on validation is not told twice."""
     lines = [
-        f"{counted(len(results), 'run')} of {len(table)} "
-        f"{'experiment' if len(table) == 1 else 'experiments'}: {_listed(results.model)} on "
+        f"{counted(len(results), 'run')} of "
+        f"{counted(len(table), 'experiment')}: {_listed(results.model)} on "
         f"{_listed(results.corpus)}."
     ]
     random = sorted(set(results.model[results.random_weights]))
