@@ -186,6 +186,18 @@ def test_a_drop_is_the_score_lost_without_the_layer(tmp_path, planted_cache):
     assert drops.without[2] == pytest.approx(expected)
 
 
+def test_a_drop_is_of_the_classes_that_a_run_learned(tmp_path, planted_cache):
+    cache = FeatureCache(planted_cache())
+    table = cache.utterances
+    own = table[["key"]].assign(half=np.where(table.emotion < "h", "a", "b"), n=table.frames)
+    own.to_csv(tmp_path / "own.csv", index=False)
+    asked = {"labels": tmp_path / "own.csv", "epochs": 1, "split": "speaker"}
+    results = probed(tmp_path, target="half", **asked)
+    assert layer_drops(cache, results).macro_f1[0] == pytest.approx(results.macro_f1[0])
+    with pytest.raises(ResultsError, match="learned numbers; expected classes"):
+        layer_drops(cache, probed(tmp_path, target="n", **asked))
+
+
 def test_weights_probes_and_leaving_out_find_the_planted_layer_alike(tmp_path, planted_cache):
     cache = FeatureCache(planted_cache(layer=2))
     settings = {"feature_norm": "zscore", "split": "kfold:5"}

@@ -11,6 +11,7 @@ import pandas as pd
 from lsmprobe.errors import ResultsError, counted
 from lsmprobe.layers.answers import Answers, curve_of
 from lsmprobe.layers.targets import labels_of
+from lsmprobe.results.measures import CLASSES
 from lsmprobe.results.records import Load, load_record, with_target
 from lsmprobe.results.scores import ScoreName, Shuffled
 
@@ -51,6 +52,12 @@ def recorded_curves(
         for (*_, alike), own in sweeps(results)
         if len(answers := recorded_answers(own, load=load)) >= MIN_LAYERS
     ]
+    others = [m for m in with_target(results)["measure"].unique() if m != CLASSES.name]
+    if not found and results["macro_f1"].isna().all() and others:
+        raise ResultsError(
+            f"curves are drawn of classes, and these runs learned {' and '.join(others)}; the "
+            "table of scores compares their layers."
+        )
     if not found:
         raise ResultsError(
             f"there is no head on {MIN_LAYERS} layers or more among "

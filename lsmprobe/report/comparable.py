@@ -21,6 +21,7 @@ from lsmprobe.report.typeset import head_and_layer, named_models
 from lsmprobe.results.comparison import add_holm, compare_records
 from lsmprobe.results.records import Load
 
+NO_CLASSES = "no run among these answers with classes; expected some of lsmprobe probe."
 MAX_OTHERS = 4  # that the best of a corpus is compared with
 FREE = ("feature_norm",)  # settings in which experiments of one recipe may differ
 
@@ -37,7 +38,9 @@ class Comparable(NamedTuple):
 
     @classmethod
     def of(cls, runs: Runs) -> "Comparable":
-        """Raises ResultsError where no run answers with classes."""
+        """Raises ResultsError where no run tells emotions apart."""
+        if runs.table.empty:
+            raise ResultsError(NO_CLASSES)
         plain = [name.removesuffix(NOT_THE_PAPERS) for name in runs.table.model]
         runs = runs._replace(table=runs.table.assign(papers=runs.table.model, model=plain))
         every = experiments_of(runs.table)
@@ -66,9 +69,7 @@ def experiments_of(runs: pd.DataFrame) -> pd.DataFrame:
     """
     runs = runs[runs.macro_f1.notna()]
     if runs.empty:
-        raise ResultsError(
-            "no run among these answers with classes; expected some of lsmprobe probe."
-        )
+        raise ResultsError(NO_CLASSES)
     keys = ["model", "corpus", "target", "head", "experiment"]
     table = pd.DataFrame(
         _experiment(own.drop_duplicates("seed"))
