@@ -247,7 +247,8 @@ def layer_drops(cache: FeatureCache | str | Path, results: pd.DataFrame) -> pd.D
             raise ResultsError(f"{row['model']} has one layer to weigh; none can be left out.")
         if (measure := measure_of(record)) is not CLASSES:
             raise ResultsError(
-                f"{row['model']}: the run learned {measure.name}; expected classes, whose macro-F1 drops."
+                f"{row['model']}: the run learned {measure.name}; expected classes, whose macro-F1 "
+                "drops."
             )
         tested = np.array([row_of[p["key"]] for p in record["predictions"]])
         truth = np.array(
