@@ -209,6 +209,7 @@ def test_equal_codes_take_equally_long_to_say(name, rng):
     assert explained > 2 * max(shuffled)
 
 
+@pytest.mark.slow
 def test_demos_has_seven_emotions_and_an_eighth(tmp_path):
     tree(tmp_path, paths_of("demos"))
     assert len(read_corpus("demos", tmp_path)) == 8568

@@ -216,6 +216,7 @@ def test_degenerate_layers_are_named_above_the_panel():
     assert draw_health(health(("", text))).get_title() == text
 
 
+@pytest.mark.slow
 def test_every_name_has_a_look_of_its_own():
     ax = draw_projection(points(40))
     looks = {

@@ -247,6 +247,7 @@ def test_a_score_that_is_none_is_refused_before_anything_is_trained(planted_cach
 # ---------------------------------------------------------------------- what else a layer knows
 
 
+@pytest.mark.slow
 def test_every_target_is_found_in_the_layer_that_holds_it(knowing_cache):
     cache = knowing_cache()
     names = ["speaker", "gender", "sentence", "emotion", "duration"]
@@ -286,6 +287,7 @@ def test_the_random_control_beside_the_cache_is_probed_too(knowing_cache):
     assert set(alone.model) == {"knowing"}
 
 
+@pytest.mark.slow
 def test_a_target_that_the_corpus_lacks_is_left_out_unless_it_was_asked_for(planted_cache, caplog):
     cache = FeatureCache(planted_cache())  # knows no gender, no sentence, and its audio is nowhere
     with pytest.raises(SettingsError, match="target gender"):

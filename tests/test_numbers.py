@@ -137,6 +137,7 @@ def measured(tmp_path, planted_cache):
     )
 
 
+@pytest.mark.slow
 def test_the_curve_of_a_number_peaks_at_the_layer_that_holds_it(measured):
     results = probe(replace(measured, target="valence,arousal"))
     curve = results.groupby("layer").ccc.mean()
@@ -154,6 +155,7 @@ def test_the_curve_of_a_number_peaks_at_the_layer_that_holds_it(measured):
     assert list(table)[3:] == ["valence", "predicted_valence", "arousal", "predicted_arousal"]
 
 
+@pytest.mark.slow
 def test_words_of_another_column_are_classes_and_emotions_keep_their_runs(measured):
     config = replace(measured, layer=3, runs=1)
     [group] = probe(replace(config, target="group")).itertuples()

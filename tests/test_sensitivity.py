@@ -179,6 +179,7 @@ def scaled_cache(tmp_path):
     write_cache(tmp_path / "cache" / "scaled" / "made.h5", table, states, dtype="float32")
 
 
+@pytest.mark.slow
 def test_where_scale_decides_the_normalisation_turns_the_best_layer_around(tmp_path, only):
     scaled_cache(tmp_path)
     only("feature_norm", "class_weights")
@@ -249,6 +250,7 @@ def test_a_flip_that_breaks_down_is_named_and_stops_nothing_else(
     assert "seed 1, --class-weights none" in " ".join(text.split())
 
 
+@pytest.mark.slow
 def test_differences_are_over_the_seeds_that_did_not_fail(
     tmp_path, planted_cache, only, break_down
 ):
@@ -263,6 +265,7 @@ def test_differences_are_over_the_seeds_that_did_not_fail(
     assert (row.runs, row.difference, row.over) == (1, expected.difference, expected.over)
 
 
+@pytest.mark.slow
 def test_the_files_hold_the_numbers_in_full(tmp_path, planted_cache, only):
     planted_cache()
     only("feature_norm")

@@ -308,6 +308,7 @@ def test_two_experiments_of_one_cell_stand_apart_by_what_differs():
     assert len(set(unknown.block)) == 2
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(

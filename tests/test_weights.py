@@ -198,6 +198,7 @@ def test_a_drop_is_of_the_classes_that_a_run_learned(tmp_path, planted_cache):
         layer_drops(cache, probed(tmp_path, target="n", **asked))
 
 
+@pytest.mark.slow
 def test_weights_probes_and_leaving_out_find_the_planted_layer_alike(tmp_path, planted_cache):
     cache = FeatureCache(planted_cache(layer=2))
     settings = {"feature_norm": "zscore", "split": "kfold:5"}
@@ -246,8 +247,9 @@ def wandering(rng, n_layers):
     return np.cumsum(rng.normal(size=n_layers))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("curve", [smooth, wandering])
-@pytest.mark.parametrize("n_layers", [12, pytest.param(24, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_layers", [12, 24])
 def test_unrelated_smooth_curves_seldom_agree_significantly(rng, curve, n_layers):
     trials, level = 150, 0.05
     p, unordered = [], []

@@ -48,6 +48,7 @@ DAMAGES = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=5)  # make faults damages thousands
 @given(which=st.integers(0, len(STORED) - 1), damages=DAMAGES)
 def test_damage_of_any_kind(caches, tmp_path_factory, which, damages):
