@@ -57,6 +57,10 @@ def _of_measure(table: pd.DataFrame, results: pd.DataFrame, measure: Measure) ->
         title, own = STATISTICS[name].title, partial(number, decimals=measure.decimals_of(name))
         others[title] = table[name].map(own)
         if reference := measure.references.get(name):
+            ends = zip(table[f"{name}_low"], table[f"{name}_high"], strict=True)
+            others[f"{title}, 95% interval"] = pd.Series(
+                [interval(*each, decimals=measure.decimals_of(name)) for each in ends], table.index
+            )
             others[f"constant {title}"] = table[reference].map(own)
     rows = pd.DataFrame(
         {

@@ -73,7 +73,8 @@ class Measure:
     """From the truth and the number of an output: the utterances that it is scored on."""
     classes: bool = False  # an answer names a class, with probabilities `p_CLASS`
     references: Mapping[str, str] = field(default_factory=dict)
-    """Score -> column: what the best constant answer has of a score beyond the first."""
+    """Score -> column: what the best constant answer has of a score beyond the first; tables show
+    that score with its interval."""
 
     @property
     def score(self) -> str:
@@ -109,6 +110,11 @@ class Measure:
             self.shuffled: ("shuffled", "mean"),
             f"{self.shuffled}_95": ("shuffled", "point_95"),
             **{column: (column,) for column in self.references.values()},
+            **{
+                f"{name}_{end}": ("intervals", name, end)
+                for name in self.references
+                for end in ("low", "high")
+            },
         }
 
     def decimals_of(self, score: str) -> int:

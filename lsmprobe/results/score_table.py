@@ -32,7 +32,8 @@ def score_table(results: pd.DataFrame, *, load: Load = load_record) -> pd.DataFr
         (interval_note), uar, accuracy, macro-F1 of the best constant answer (constant_f1) and of
         shuffled answers (shuffled_f1, and shuffled_f1_95, which 95% of them do not exceed), runs,
         alarms (code -> number of runs). Of numbers likewise, with ccc, pearson, rmse, mae; of
-        soft labels with plurality_f1, plurality_accuracy, jsd (bits), and constant_jsd.
+        soft labels with plurality_f1, plurality_accuracy, jsd (bits) with its jsd_low, jsd_high and
+        constant_jsd.
     """
     results = with_target(results)
     if "alarms" not in results:
@@ -62,6 +63,10 @@ def _of_measure(results: pd.DataFrame, measure: Measure, load: Load) -> pd.DataF
     ends = pd.DataFrame(asdict(interval_of_experiment(runs, load=load)) for _, runs in groups)
     for at, name in enumerate(("low", "high", "over"), start=table.columns.get_loc("std") + 1):
         table.insert(at, "interval_over" if name == "over" else name, ends.get(name))
+    for score in measure.references:
+        found = [interval_of_experiment(runs, score=score, load=load) for _, runs in groups]
+        table[f"{score}_low"] = [each.low for each in found]
+        table[f"{score}_high"] = [each.high for each in found]
     table["interval_note"] = [
         few_runs(int(row.runs), row.std, row.low, row.high) for row in table.itertuples()
     ]
@@ -69,7 +74,9 @@ def _of_measure(results: pd.DataFrame, measure: Measure, load: Load) -> pd.DataF
     return table
 
 
-def interval_of_experiment(runs: pd.DataFrame, *, load: Load = load_record) -> Interval:
+def interval_of_experiment(
+    runs: pd.DataFrame, *, score: str | None = None, load: Load = load_record
+) -> Interval:
     """The 95% interval of the mean score of these runs, which differ in their seed alone.
 
     Of one run it is its own; of several it is the multi-bootstrap of their recorded answers. Where
@@ -77,10 +84,11 @@ def interval_of_experiment(runs: pd.DataFrame, *, load: Load = load_record) -> I
 
     Args:
         runs: rows of what `load_results` returned, all of one measure.
+        score: the one that decides, or one of the measure's `references`.
         load: what reads a record.
     """
     first = runs.iloc[0]
-    score = MEASURES[first.get("measure", "classes")].score
+    score = score or MEASURES[first.get("measure", "classes")].score
     low, high = f"{score}_low", f"{score}_high"
     if len(runs) == 1:
         return Interval(first[low], first[high], first["interval_over"])
@@ -89,7 +97,7 @@ def interval_of_experiment(runs: pd.DataFrame, *, load: Load = load_record) -> I
     except (KeyError, ResultsError):
         own = f"mean of the runs' own: {first['interval_over']}"
         return Interval(runs[low].mean(), runs[high].mean(), own)
-    return interval_of_records(records)
+    return interval_of_records(records, score=score)
 
 
 def interval_of_records(
