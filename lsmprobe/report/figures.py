@@ -1,5 +1,6 @@
 """Results as figures: each takes a DataFrame, draws on an Axes and returns it."""
 
+import textwrap
 from collections.abc import Callable, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -26,6 +27,7 @@ COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 COLOURS += ["#882255", "#999999", "#332288"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", ">", "*"]
 MAX_BANDS = 4  # more lines have bars for intervals
+TITLE_WIDTH = 60  # letters in a line of a title
 LEGEND_ROWS = 16  # more names make another column
 BEST_IS_1 = ("CCC", "Pearson")
 METRICS = {"macro_f1": "macro-F1", "uar": "UAR", "accuracy": "accuracy", "r2": "R²"}
@@ -421,7 +423,8 @@ def draw_confusion(predictions: pd.DataFrame, ax: Axes | None = None) -> Axes:
     counts = confusion(predictions)
     shares = 100 * counts.div(counts.sum(axis=1), axis=0)
     shares.index = [f"{name} ({n})" for name, n in counts.sum(axis=1).items()]
-    ax = _percent_map(shares, ax, "answers to a true class")
+    own, ax = ax is None, _percent_map(shares, ax, "answers to a true class")
+    _say_whose(ax, predictions, own=own)
     ax.set_xlabel("answered")
     ax.set_ylabel("true (answers)")
     ax.set_xticks(ax.get_xticks(), counts.columns, rotation=45, ha="right", rotation_mode="anchor")
@@ -442,7 +445,8 @@ def draw_groups(
         ax: where to draw; by default a new figure.
     """
     table = by_group(predictions, column).sort_values("share", ascending=False)
-    ax = ax or _axes(5.4, 1.4 + 0.3 * len(table))
+    own, ax = ax is None, ax or _axes(5.4, 1.6 + 0.3 * len(table))
+    _say_whose(ax, predictions, own=own)
     places = np.arange(len(table))
     ends = table["share"] - table["low"], table["high"] - table["share"]
     ax.errorbar(
@@ -551,6 +555,12 @@ def draw_learning_curve(
     if len(lines) > 1:
         _beside(ax, own)
     return ax
+
+
+def _say_whose(ax: Axes, predictions: pd.DataFrame, *, own: bool) -> None:
+    """Over a figure of its own, which experiment the answers are of, where the table knows it."""
+    if own and (about := predictions.attrs.get("about")):
+        ax.set_title("\n".join(textwrap.wrap(about, TITLE_WIDTH)), fontsize=10)
 
 
 def _axes(width: float = 6.8, height: float = 4.2) -> Axes:

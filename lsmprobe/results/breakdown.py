@@ -14,7 +14,7 @@ import pandas as pd
 from lsmprobe.errors import ResultsError
 from lsmprobe.results.bootstrap import N_RESAMPLES
 from lsmprobe.results.measures import measure_of, truth_column
-from lsmprobe.results.records import load_record
+from lsmprobe.results.records import load_record, predictions_of
 from lsmprobe.results.scores import STATISTICS, RunAnswers, Statistic, interval_of_runs, score_of
 
 SMALL = 5  # utterances: groups with fewer are taken together
@@ -54,7 +54,7 @@ def answers_of(runs: Runs) -> pd.DataFrame:
     tables = []
     for record in records_of(runs):
         measure = measure_of(record)
-        table = measure.predictions(record)
+        table = predictions_of(record)
         table.insert(0, "seed", record["seed"])
         if measure.classes:
             chances = table[[f"p_{name}" for name in record["classes"]]]

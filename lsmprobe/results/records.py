@@ -254,16 +254,28 @@ def load_predictions(path: str | Path) -> pd.DataFrame:
         and one column `p_EMOTION` per class with its probability; `truth` where the target is
         another column than the emotion. Of numbers: each target and predicted_TARGET. Of soft
         labels as of classes, with `truth` the most frequent label (empty where several have most
-        votes), and one column `share_CLASS` per class with what raters said.
+        votes), and one column `share_CLASS` per class with what raters said. Its `attrs["about"]`
+        names the experiment; tables of several of its runs keep that when they are concatenated.
 
     Raises:
         ResultsError: as `load_record`.
     """
     record = load_record(Path(path))
     try:
-        return measure_of(record).predictions(record)
+        return predictions_of(record)
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
+
+
+def predictions_of(record: Mapping[str, Any]) -> pd.DataFrame:
+    """What `load_predictions` gives of a record that was read."""
+    table = measure_of(record).predictions(record)
+    row = _row(record)
+    layer = "" if row["layer"] is None else f" on layer {row['layer']}"
+    model = row["model"] + (" (random weights)" if row["random_weights"] else "")
+    of = (model, row["corpus"], row["target"], row["head"] + layer)
+    table.attrs["about"] = ", ".join([*of, f"split {row['split']}", f"norm {row['feature_norm']}"])
+    return table
 
 
 def load_results(results_dir: str | Path = "results", *, load: Load = load_record) -> pd.DataFrame:
