@@ -19,6 +19,7 @@ from lsmprobe.config import (
     ExtractGridConfig,
     FindResultsConfig,
     GetCorpusConfig,
+    ImportSplitConfig,
     ListCachesConfig,
     ListCorporaConfig,
     ListResultsConfig,
@@ -322,23 +323,49 @@ def audit_command(config: AuditConfig) -> int:
 
 def make_split_command(config: MakeSplitConfig) -> None:
     """Save a split and print its sizes."""
-    from lsmprobe.splits.audit import warnings_of
-    from lsmprobe.splits.file import PARTS, save_split
+    from lsmprobe.splits.file import save_split
     from lsmprobe.splits.kinds import make_split
 
     utterances = _utterances(config)
     split = make_split(config.split, utterances, seed=config.split_seed)
     save_split(config.out, split, utterances.key)
+    _print_split(split, utterances, config.out)
+
+
+def import_split_command(config: ImportSplitConfig) -> None:
+    """Save a published split, and print its sizes and what it shares."""
+    from dataclasses import replace
+
+    from lsmprobe.splits.file import save_split
+    from lsmprobe.splits.kinds import make_split
+    from lsmprobe.splits.published import SOURCES, import_split
+
+    row = SOURCES.get(config.source)
+    named_by_place = config.dataset.startswith(("folder:", "audformat:"))
+    if row is not None and row.reads_corpus and not config.data_dir and not named_by_place:
+        config = replace(config, data_dir=config.folder)
+    utterances = _utterances(config)
+    split = import_split(config.source, config.folder, config.dataset, utterances, fold=config.fold)
+    save_split(config.out, split, utterances.key)
+    print(f"{split.source}:")
+    _print_split(make_split(str(config.out), utterances), utterances, config.out)
+    print(f"lsmprobe splits audit {config.out} {config.dataset} compares the audio as well.")
+
+
+def _print_split(split: Any, utterances: Any, path: Path) -> None:
+    """The sizes of its parts, their emotions, what is to be said of it, and where it is."""
+    from lsmprobe.splits.audit import warnings_of
+    from lsmprobe.splits.file import parts_of
+
     for number, fold in enumerate(split.folds):
-        parts = {part: getattr(fold, part) for part in PARTS}
         sizes = ", ".join(
             f"{part} {counted(len(rows), 'clip')} by "
             f"{counted(utterances.speaker.iloc[rows].nunique(), 'speaker')}"
-            for part, rows in parts.items()
+            for part, rows in parts_of(fold).items()
         )
         print(f"fold {number}: {sizes}" if len(split.folds) > 1 else sizes)
     _print_shares(split, utterances)
-    print(*split.notes, *warnings_of(utterances), config.out, sep="\n")
+    print(*split.notes, *warnings_of(utterances), path, sep="\n")
 
 
 def _print_shares(split: Any, utterances: Any) -> None:
@@ -347,13 +374,13 @@ def _print_shares(split: Any, utterances: Any) -> None:
 
     table = emotion_shares(split, utterances)
     if many := len(split.folds) > 1:
-        table = table[table.part == "test"]
+        table = table[~table.part.isin(["train", "validation"])]
     for (fold, part), rows in table.groupby(["fold", "part"], sort=False):
         shares = ", ".join(f"{row.emotion} {row.percent:.0f}%" for row in rows.itertuples())
         print(f"{f'fold {fold}, ' if many else ''}{part}: {shares}")
 
 
-def _utterances(config: SplitConfig) -> Any:
+def _utterances(config: SplitConfig | ImportSplitConfig) -> Any:
     from lsmprobe.corpora.read import read_corpus
 
     return read_corpus(config.dataset, **config.reading)
@@ -476,10 +503,11 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[type, Run]]]] = {
         {"extract": (SlurmScriptConfig, slurm_script_command)},
     ),
     "splits": (
-        "Splits: make and save one, or ask what train, validation and test share.",
+        "Splits: make one, take over a published one, or ask what train and test share.",
         {
             "audit": (AuditConfig, audit_command),
             "make": (MakeSplitConfig, make_split_command),
+            "import": (ImportSplitConfig, import_split_command),
         },
     ),
     "results": (

@@ -152,7 +152,8 @@ class _Dataset(Config):
 @dataclass(frozen=True)
 class _SplitOfDataset(Config):
     split: str
-    """speaker, random, loso, kfold:K, kfold (the fold column), given, or a JSON file."""
+    """speaker, random, loso, kfold:K, kfold (the fold column), given, or a JSON file; one of
+    several test sets is given/Test1 or FILE/Test1."""
     dataset: str
     """As at extraction: a corpus, a manifest, folder:DIR."""
 
@@ -509,7 +510,7 @@ class TransferConfig(ProbeConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.split not in ("auto", "speaker", "given"):
+        if self.split.partition("/")[0] not in ("auto", "speaker", "given"):
             raise SettingsError(
                 f"--split {self.split} does not go with transfer, which splits every source once; "
                 "expected auto, speaker or given."
@@ -637,7 +638,7 @@ class ReportConfig(Config):
     target: tuple[str, ...] = ()
     """Only runs that learned these targets: emotion, gender, valence, ..."""
     split: tuple[str, ...] = ()
-    """Only runs with these splits: speaker, loso, ..."""
+    """Only runs with these splits: speaker, loso, ...; given/Test1 is one test set of several."""
     feature_norm: tuple[str, ...] = ()
     """Only runs with these feature normalisations: none, zscore, layernorm."""
     protocol: Literal["any", "paper"] = "any"
@@ -716,6 +717,35 @@ class AuditConfig(SplitConfig):
 class MakeSplitConfig(SplitConfig):
     """Make a split, say how it came out, and save it for `lsmprobe probe --split FILE`."""
 
+    out: Path = Path("split.json")
+    """Where it is written."""
+
+
+@dataclass(frozen=True)
+class _SplitSource(Config):
+    source: str
+    """Whose split:
+    emobox, the folds of EmoBox, from a clone of github.com/emo-box/EmoBox;
+    sessions, leave one session out (IEMOCAP, MSP-IMPROV), one training speaker as validation;
+    session-speakers, the same with the second speaker of that session as validation;
+    partitions, the corpus's own (MSP-Podcast, MELD, M3ED, Emozionalmente)."""
+    folder: Path
+    """For emobox the clone, or its folder of the corpus; for the others where the corpus lies."""
+    dataset: str
+    """As at extraction: a corpus, a manifest, folder:DIR."""
+
+
+@dataclass(frozen=True)
+class ImportSplitConfig(CorpusConfig, _SplitSource):
+    """Take over a published split for `lsmprobe probe --split FILE`, and say what it shares.
+
+    Its clips are found in the corpus by the ends of their paths. What only one of the two has is
+    counted and named; clips of the corpus that it does not list are left out of the split.
+    """
+
+    _: KW_ONLY
+    fold: Annotated[int, Within(1, 1000)] | None = None
+    """Only this fold, counted from 1; by default all, each tested once."""
     out: Path = Path("split.json")
     """Where it is written."""
 

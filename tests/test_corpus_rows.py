@@ -21,6 +21,7 @@ from lsmprobe.corpora.read import read_corpus
 from lsmprobe.corpora.row import OWN_GROUPS
 from lsmprobe.corpora.table import CORPORA
 from lsmprobe.errors import CorpusError
+from lsmprobe.splits.kinds import make_split
 
 LISTS = {  # row -> its list
     "baved": "baved",
@@ -503,15 +504,14 @@ def test_msp_improv(walk, tmp_path):
 
 def test_msp_podcast(walk, tmp_path, caplog):
     table = walk("msp-podcast", msp_podcast(tmp_path))
-    assert list(table.split) == ["test", "train", "validation"]
-    assert list(table.speaker) == ["127", "unknown", "9"]
-    assert list(table.partition) == ["Test1", "Train", "Development"]
+    assert list(table.split) == ["Test1", "Test2", "train", "validation"]
+    assert list(table.speaker) == ["127", "128", "unknown", "9"]
+    assert list(table.partition) == ["Test1", "Test2", "Train", "Development"]
+    assert make_split("auto", table).test_sets == ("Test1", "Test2")
     assert "5 rows of labels, as no release known here" in caplog.text
-    second = walk("msp-podcast-test2", [f"Audios/{row[0]}" for row in PODCAST])
-    assert list(second[second.split == "test"].emotion) == ["anger"]
     (tmp_path / "Labels" / "labels_consensus.csv").unlink()
     msp_podcast(tmp_path, "concensus")  # as it was spelled up to release 1.8
-    assert len(walk("msp-podcast", [f"Audios/{row[0]}" for row in PODCAST])) == 3
+    assert len(walk("msp-podcast", [f"Audios/{row[0]}" for row in PODCAST])) == 4
 
 
 def test_emozionalmente(walk, tmp_path):

@@ -37,12 +37,19 @@ UNLABELLED = "unlabelled"  # of a table of utterances: the keys that were left o
 GENDERS = {"f": "female", "m": "male"}
 GENDER_WORDS = GENDERS | {"female": "female", "woman": "female", "male": "male", "man": "male"}
 PARTS = ("train", "validation", "test")  # of a split
+UNUSED = "unused"  # instead of a part: the split leaves the clip out
+TEST_SET = re.compile(r"test(?:\d\w*|[ _.-]\w+)", re.IGNORECASE)  # one of several: Test1, test-new
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("valid", "val", "dev", "devel", "development"), "validation"),
     "validation": "validation",
     **dict.fromkeys(("test", "testing"), "test"),
+    UNUSED: UNUSED,
 }
+SPLIT_WORDS_EXPECTED = (
+    f"{', '.join(PARTS)} (or dev, valid, val), the name of one of several test sets (test1), "
+    f"{UNUSED}"
+)
 NOTHING = {"", "nan", "NaN", "None", "null", "NULL", "<NA>", "#N/A", "N/A", "n/a"}
 """What programs write into a cell that holds nothing."""
 ALIASES = {
@@ -189,6 +196,11 @@ def columns_called(
     return called
 
 
+def is_part(word: str) -> bool:
+    """Whether a word of a column `split` means something: a part, a test set's name, unused."""
+    return word in (*PARTS, UNUSED) or bool(TEST_SET.fullmatch(word))
+
+
 def is_chosen(row: Mapping[str, Any], where: Mapping[str, Sequence[str]]) -> bool:
     """Whether every column that `--where` names has one of its values."""
     return all(as_text(row[column]) in allowed for column, allowed in where.items())
@@ -315,12 +327,11 @@ def _labelled(rows: Sequence[dict[str, Any]], skip: bool) -> list[dict[str, Any]
 
 
 def _refuse_unknown_splits(rows: Sequence[dict[str, Any]]) -> None:
-    odd = [row for row in rows if row["split"] not in (*PARTS, "")]
+    odd = [row for row in rows if row["split"] and not is_part(row["split"])]
     if odd:
         raise CorpusError(
             f"{_place(odd[0])}: the split is {odd[0]['split']!r}, and so in "
-            f"{counted(len(odd), 'row')}; expected {', '.join(PARTS)} (or dev, valid, val) or "
-            "nothing."
+            f"{counted(len(odd), 'row')}; expected {SPLIT_WORDS_EXPECTED} or nothing."
         )
 
 

@@ -5,6 +5,7 @@ A stage: it reads a cache and trains heads on ever more speakers of its training
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from lsmprobe.arguments import checked
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.config import ProbeConfig
 from lsmprobe.errors import SettingsError, counted
-from lsmprobe.probing.run import Run, name_runs
+from lsmprobe.probing.run import Run, name_runs, one_test_set
 from lsmprobe.probing.stage import (
     n_epochs,
     named_failures,
@@ -26,9 +27,10 @@ from lsmprobe.probing.stage import (
 )
 from lsmprobe.probing.task import Task, read_task
 from lsmprobe.progress import Progress, automatic
+from lsmprobe.results.alarms import SHARED_SPEAKERS
 from lsmprobe.results.records import results_table
 from lsmprobe.results.scores import ScoreName
-from lsmprobe.splits.file import Fold, Split
+from lsmprobe.splits.file import Fold
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +96,7 @@ def learning_curve(
     )
     task = read_task(config, cache.model, cache.corpus, cache.path)
     full = planned_runs(config, task)
+    one_test_set(full, "a learning curve")
     base = full[0].split
     if len(base.folds) > 1 or config.resplit:
         raise SettingsError(
@@ -150,7 +153,10 @@ def _planned(
             found = counted(n, "training speaker", of=len(names))
             note = f"{found}: {', '.join(sorted(chosen))}"
             parts = Fold(train, fold.validation, fold.test)
-            splits[seed] = Split("learning-curve", base.seed, (parts,), (*base.notes, note))
+            notes = (*base.notes, note)
+            splits[seed] = replace(
+                base, kind="learning-curve", folds=(parts,), notes=notes, test_set=""
+            )
         heads = {(run.head, run.layer): run.settings for run in full}
         named = [(*which, chosen) for which, chosen in heads.items()]
         by_size[n] = name_runs(task, named, splits, config.results_dir)
@@ -178,4 +184,5 @@ def _rows(task: Task, runs: Sequence[Run], n_speakers: int, score: ScoreName) ->
         **{name: results[name] for name in told},
         constant=constants[score],
         n_test=results["n_test"],
+        shared_speakers=[SHARED_SPEAKERS in codes for codes in results["alarms"]],
     )

@@ -16,11 +16,12 @@ import pandas as pd
 from lsmprobe.config import ProbeConfig, SensitivityConfig
 from lsmprobe.errors import LsmprobeError, counted
 from lsmprobe.probing.objectives import OBJECTIVES
-from lsmprobe.probing.run import Run, name_runs
+from lsmprobe.probing.run import Run, name_runs, one_test_set
 from lsmprobe.probing.stage import Failed, Job, n_epochs, planned_runs, todo, train_survivors
 from lsmprobe.probing.table import NORMS, settings_of
 from lsmprobe.probing.task import Task, find_caches, read_task
 from lsmprobe.progress import Progress, automatic
+from lsmprobe.results.alarms import SHARED_SPEAKERS
 from lsmprobe.results.comparison import add_holm, compare_records
 from lsmprobe.results.measures import CLASSES, EMOTION, NUMBERS, Measure
 from lsmprobe.results.records import is_finished, load_record, results_table
@@ -111,6 +112,7 @@ def planned_flips(config: SensitivityConfig, task: Task) -> list[Flip]:
         LsmprobeError: as `probing.planned_runs`.
     """
     here = planned_runs(config, task)
+    one_test_set(here, "sensitivity")
     flips = [_flip("", "", config, here, task)]
     for choice, values in CHOICES.items():
         for value in values:
@@ -212,7 +214,8 @@ def _scores(flips: Sequence[Flip], failed: Collection[Path], score: str) -> pd.D
     for flip in flips:
         for kind, planned in _by_kind(flip.heads).items():
             head, layer = kind
-            scored = results_table(_finished(planned, failed)).reindex(columns=[score])[score]
+            results = results_table(_finished(planned, failed))
+            scored = results.reindex(columns=[score])[score]
             row = {
                 "choice": flip.choice,
                 "value": flip.value,
@@ -221,13 +224,14 @@ def _scores(flips: Sequence[Flip], failed: Collection[Path], score: str) -> pd.D
                 score: scored.mean(),
                 "std": scored.std(ddof=1),
                 "runs": len(scored),
+                "shared_speakers": any(SHARED_SPEAKERS in codes for codes in results.alarms),
             }
             if planned[0].split_hash != unflipped[kind][0].split_hash:
                 row["note"] = OTHER_TEST_SET
             elif [run.path for run in planned] != [run.path for run in unflipped[kind]]:
                 row |= _difference(planned, unflipped[kind], failed)
             rows.append(row)
-    measured = ["choice", "value", "head", "layer", score, "std", "runs"]
+    measured = ["choice", "value", "head", "layer", score, "std", "runs", "shared_speakers"]
     compared = ["difference", "low", "high", "p", "p_holm", "over", "note"]
     numbers = dict.fromkeys(compared[:5], "float64")
     table = pd.DataFrame(rows, columns=[*measured, *compared]).astype({"layer": "Int64", **numbers})

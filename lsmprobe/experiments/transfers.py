@@ -26,7 +26,7 @@ from lsmprobe.config import TransferConfig, label_map
 from lsmprobe.corpora.overlap import shared_sentences, spoken, stated_overlaps
 from lsmprobe.errors import CacheError, LsmprobeError, ResultsError, SettingsError, counted, nearest
 from lsmprobe.probing.norms import Standardise, frame_statistics, pooled_statistics
-from lsmprobe.probing.run import Run, name_runs
+from lsmprobe.probing.run import Run, name_runs, one_test_set
 from lsmprobe.probing.stage import (
     Failed,
     named_failures,
@@ -472,6 +472,7 @@ def planned_legs(config: TransferConfig, pair: Pair) -> tuple[Leg, Leg]:
             f"{'; '.join(found)}. Extract one of them again."
         )
     planned = planned_runs(there, source), planned_runs(here, target)
+    one_test_set(planned[1], f"the score within {pair.target}")
     kinds = [{(run.head, run.layer) for run in runs} for runs in planned]
     both = set.intersection(*kinds)  # one of the caches may hold pooled means only
     like, within = ([run for run in runs if (run.head, run.layer) in both] for runs in planned)

@@ -24,7 +24,7 @@ from lsmprobe.config import ProbeConfig, Seed
 from lsmprobe.errors import SettingsError, SplitError
 from lsmprobe.layers.answers import Answers, Metric, curve_of, score_of
 from lsmprobe.layers.curves import keep_curve
-from lsmprobe.layers.recorded import recorded_answers
+from lsmprobe.layers.recorded import recorded_answers, shares_speakers
 from lsmprobe.layers.regression import NormName, fit_and_answer
 from lsmprobe.layers.targets import OWN_LABELS, TARGETS, WORDS, Target, find_target, labels_of
 from lsmprobe.probing.stage import probe
@@ -32,6 +32,7 @@ from lsmprobe.progress import Progress, automatic
 from lsmprobe.results.scores import ScoreName
 from lsmprobe.splits.file import Split
 from lsmprobe.splits.kinds import make_split
+from lsmprobe.splits.voices import voices_of
 
 TargetName = Literal[TARGETS]  # type: ignore[valid-type]
 ControlName = Literal["labels", "sentence", "speaker"]
@@ -85,13 +86,15 @@ def probe_layers(
         progress: how progress is shown.
 
     Returns:
-        One row per layer, scores in percent: model, random_weights, corpus, labels, target, head,
+        One row per layer (and test set, if the split has several, which the column split then
+        names), scores in percent: model, random_weights, corpus, labels, target, head,
         feature_norm, split, metric, layer; score, low and high (95% interval), interval_over,
         constant (the best constant answer), shuffled and shuffled_95 (the probe's own answers
         shuffled against the truth: mean, and the point that 95% do not exceed), n_test, runs (1),
         validation (mean over folds); chosen (by validation, in how many folds) of choices, and the
         score of the layers chosen, best_score with its ends; control_task, control (its score),
-        above_shuffled, selectivity; split_seed.
+        above_shuffled, selectivity; shared_speakers (whether test speakers are in train too);
+        split_seed.
 
     Raises:
         LsmprobeError: no such target, a split that cannot be made, missing audio, damage.
@@ -105,17 +108,23 @@ def probe_layers(
     metric: Metric = "r2" if found.is_number else score
     made = target_split(found, cache.utterances, split, seed=split_seed)
     head = "ridge" if found.is_number else "logistic"
-    about = _about(cache, target, head, feature_norm, made.kind, metric)
-    curve = curve_of(about, _regress(cache, found, made, feature_norm, metric, progress))
-    dealt = [
-        _regress(cache, other, made, feature_norm, metric, progress, validate=False)
-        for other in control_targets(found, cache.utterances, made, control, shuffles)
-    ]
-    curve["control_task"] = CONTROLS[control] if dealt else "none"
-    curve["control"] = [
-        np.mean([layers[layer][0].score(metric) for layers in dealt]) if dealt else np.nan
-        for layer in curve["layer"]
-    ]
+    curves = []
+    for own in made.apart():
+        about = _about(cache, target, head, feature_norm, own.name, metric)
+        curve = curve_of(about, _regress(cache, found, own, feature_norm, metric, progress))
+        dealt = [
+            _regress(cache, other, own, feature_norm, metric, progress, validate=False)
+            for other in control_targets(found, cache.utterances, own, control, shuffles)
+        ]
+        curve["control_task"] = CONTROLS[control] if dealt else "none"
+        curve["control"] = [
+            np.mean([layers[layer][0].score(metric) for layers in dealt]) if dealt else np.nan
+            for layer in curve["layer"]
+        ]
+        speakers = cache.utterances["speaker"].to_numpy(str)[found.rows]
+        curve["shared_speakers"] = target != "speaker" and voices_of(own, speakers).shared > 0
+        curves.append(curve)
+    curve = pd.concat(curves, ignore_index=True)
     above = curve["score"] - curve["control"]
     curve["above_shuffled"] = above if control == "labels" else np.nan
     curve["selectivity"] = np.nan if control == "labels" else above
@@ -169,9 +178,13 @@ def sweep_layers(
         **settings,
     )
     results = probe(config)
-    kind, labels = results["split"].iloc[0], labels_of(results["settings"].iloc[0])
-    about = _about(cache, "emotion", config.head, config.feature_norm, kind, score, labels)
-    return curve_of(about, recorded_answers(results))
+    labels = labels_of(results["settings"].iloc[0])
+    curves = []
+    for name, own in results.groupby("split", sort=True):
+        about = _about(cache, "emotion", config.head, config.feature_norm, name, score, labels)
+        curve = curve_of(about, recorded_answers(own))
+        curves.append(curve.assign(shared_speakers=shares_speakers(own)))
+    return pd.concat(curves, ignore_index=True)
 
 
 @checked

@@ -1,7 +1,7 @@
 """Layer curves from records: what `lsmprobe probe --layer all` left behind."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pandas as pd
 from lsmprobe.errors import ResultsError, counted
 from lsmprobe.layers.answers import Answers, curve_of
 from lsmprobe.layers.targets import labels_of
+from lsmprobe.results.alarms import SHARED_SPEAKERS
 from lsmprobe.results.measures import CLASSES
 from lsmprobe.results.records import Load, load_record, with_target
 from lsmprobe.results.scores import ScoreName, Shuffled
@@ -48,7 +49,9 @@ def recorded_curves(
         ResultsError: there is no sweep among them.
     """
     found = [
-        curve_of(_about(own.iloc[0], score), answers).assign(settings=alike)
+        curve_of(_about(own.iloc[0], score), answers).assign(
+            settings=alike, shared_speakers=shares_speakers(own)
+        )
         for (*_, alike), own in sweeps(results)
         if len(answers := recorded_answers(own, load=load)) >= MIN_LAYERS
     ]
@@ -97,6 +100,18 @@ def recorded_answers(
     for row in results[results["seed"].isin(everywhere)].itertuples():
         found.setdefault(int(row.layer), []).append(_answers(load(Path(row.path))))
     return found
+
+
+def shares_speakers(results: pd.DataFrame) -> bool:
+    """Whether a run among these has test speakers who are in train too."""
+    if "alarms" not in results:
+        return False
+    return any(SHARED_SPEAKERS in codes_of(alarms) for alarms in results["alarms"])
+
+
+def codes_of(alarms: Iterable[Any]) -> set[str]:
+    """The codes of a run's alarms, which may stand with their sentences."""
+    return {each if isinstance(each, str) else each[0] for each in alarms}
 
 
 def _answers(record: Mapping[str, Any]) -> Answers:

@@ -14,9 +14,10 @@ from lsmprobe.probing.objectives import objective_of
 from lsmprobe.probing.run import METHOD, Run
 from lsmprobe.probing.table import NORMS, head_of
 from lsmprobe.probing.task import Task
-from lsmprobe.results.alarms import Alarm, layer_alarms
+from lsmprobe.results.alarms import Alarm, layer_alarms, speaker_alarms
 from lsmprobe.results.measures import EMOTION
 from lsmprobe.splits.confounds import confounds
+from lsmprobe.splits.voices import voices_of
 from lsmprobe.version import __version__
 
 
@@ -57,6 +58,12 @@ def run_record(
     alarms = found.alarms + _alarms_of_layers(task, layers)
     if task.target == EMOTION:
         alarms += [Alarm("confounded", str(each)) for each in confounds(task.utterances)]
+    if "speaker" not in task.target:  # a voice can only be known again
+        voices = voices_of(run.split, task.utterances.speaker.to_numpy(str))
+        alarms += speaker_alarms(**voices._asdict())
+    told = {"test_set": run.split.test_set, "source": run.split.source}
+    if run.whole_hash != run.split_hash:
+        told["whole"] = run.whole_hash
     return {
         "model": task.model,
         "corpus": task.corpus,
@@ -74,6 +81,7 @@ def run_record(
             "seed": run.split.seed,
             "hash": run.split_hash,
             "notes": list(run.split.notes),
+            **{name: said for name, said in told.items() if said},
         },
         "cache": {
             "file": f"{task.cache.path.parent.name}/{task.cache.path.name}",

@@ -12,7 +12,7 @@ from typing import Any
 from lsmprobe.errors import SplitError
 from lsmprobe.probing.task import Task
 from lsmprobe.results.records import record_path, run_id
-from lsmprobe.splits.file import Split, save_split, split_hash
+from lsmprobe.splits.file import Split, save_split, split_hash, training_hash
 from lsmprobe.splits.kinds import make_split
 
 METHOD = 3
@@ -29,8 +29,11 @@ class Run:
     head: str
     layer: int | None  # None: the head reads more than one, or none
     seed: int
-    split: Split
+    split: Split  # with one test set
     split_hash: str
+    training: str  # equal for runs of one cache that differ in what they are tested on alone
+    training_hash: str  # of the split's train and validation
+    whole_hash: str  # of the split with all of its test sets, as it was saved
     settings: Mapping[str, Any]
     experiment: str  # the same for runs that differ in their seed alone
     path: Path
@@ -39,7 +42,8 @@ class Run:
     def name(self) -> str:
         """For messages."""
         on = "" if self.layer is None else f" on layer {self.layer}"
-        return f"{self.head}{on}, seed {self.seed}"
+        tested = f", {self.split.test_set}" if self.split.test_set else ""
+        return f"{self.head}{on}, seed {self.seed}{tested}"
 
 
 def name_runs(
@@ -50,7 +54,7 @@ def name_runs(
     *,
     resplit: int | None = None,
 ) -> list[Run]:
-    """Every head with every seed, each named by everything that decides its numbers.
+    """Every head with every seed and test set, each named by everything that decides its numbers.
 
     Args:
         task: what is learned.
@@ -61,7 +65,14 @@ def name_runs(
         resplit: where every seed has a split of its own, the split's seed less the run's.
     """
     distinct = {id(split): split for split in splits.values()}
-    hashes = {key: split_hash(split, task.keys) for key, split in distinct.items()}
+    apart = {
+        key: [(own, split_hash(own, task.keys)) for own in split.apart()]
+        for key, split in distinct.items()
+    }
+    whole = {
+        key: (training_hash(split, task.keys), split_hash(split, task.keys))
+        for key, split in distinct.items()
+    }
     learned = {
         "cache": task.cache.identity_hash,
         **task.learned,
@@ -69,19 +80,60 @@ def name_runs(
     }
     runs = []
     for head, layer, settings in heads:
-        for seed, split in splits.items():
-            digest = hashes[id(split)]
+        tests = [
+            (seed, own, digest, *whole[id(split)])
+            for seed, split in splits.items()
+            for own, digest in apart[id(split)]
+        ]
+        for seed, own, digest, trained, saved in tests:
             experiment = {
                 **learned,
                 "head": head,
                 "layer": layer,
-                "split": digest if resplit is None else [split.kind, resplit],
+                "split": digest if resplit is None else [own.kind, resplit],
                 "settings": dict(settings),
             }
+            if resplit is not None and own.test_set:
+                experiment["test_set"] = own.test_set
             run = run_id({**experiment, "seed": seed, "split": digest})
+            training = run_id({**experiment, "seed": seed, "split": trained, "test_set": ""})
             path = record_path(results_dir, task.model, task.corpus, head, layer, seed, run)
-            runs.append(Run(head, layer, seed, split, digest, settings, run_id(experiment), path))
+            runs.append(
+                Run(
+                    head,
+                    layer,
+                    seed,
+                    own,
+                    split_hash=digest,
+                    training=training,
+                    training_hash=trained,
+                    whole_hash=saved,
+                    settings=settings,
+                    experiment=run_id(experiment),
+                    path=path,
+                )
+            )
     return runs
+
+
+def one_test_set(runs: Sequence[Run], what: str) -> None:
+    """Refuse runs on several test sets where what is done with them needs one.
+
+    Raises:
+        SplitError: there are several.
+    """
+    names = sorted({run.split.test_set for run in runs})
+    if len(names) > 1:
+        kind = runs[0].split.kind
+        raise SplitError(
+            f"{what} needs one test set, and this split has {', '.join(names)}; take one of them: "
+            f"--split {kind}/{names[0]}, or FILE/{names[0]} of a split file."
+        )
+
+
+def saved_split(results_dir: Path, corpus: str, kind: str, digest: str) -> Path:
+    """Where a split that runs were made on lies; `digest` is its hash."""
+    return results_dir / "splits" / f"{corpus}-{kind.replace(':', '')}-{digest[:12]}.json"
 
 
 def make_task_split(spec: str, task: Task, *, seed: int, results_dir: Path) -> Split:
@@ -97,9 +149,7 @@ def make_task_split(spec: str, task: Task, *, seed: int, results_dir: Path) -> S
         SplitError: the corpus cannot be split so, or the split cannot be saved.
     """
     split = make_split(spec, task.balanced, seed=seed)
-    digest = split_hash(split, task.keys)[:12]
-    kind = split.kind.replace(":", "")
-    path = results_dir / "splits" / f"{task.corpus}-{kind}-{digest}.json"
+    path = saved_split(results_dir, task.corpus, split.kind, split_hash(split, task.keys))
     if not path.exists():
         try:
             save_split(path, split, task.keys)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -268,10 +269,13 @@ def n_epochs(jobs: Sequence[Job]) -> int:
 
 
 def reading_alike(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Group the runs that train from one read: the same batches, of means or of frames."""
+    """Group the runs that train from one read: the same batches, of means or of frames.
+
+    Runs on several test sets of one split are in one group.
+    """
     groups: dict[tuple, list[Job]] = {}
     for config, run in jobs:
-        reads = run.split_hash, HEADS[run.head].reads, HEADS[run.head].fit
+        reads = run.training_hash, HEADS[run.head].reads, HEADS[run.head].fit
         rhythm = config.epochs, config.batch_size, config.device
         groups.setdefault((*reads, *rhythm), []).append((config, run))
     return list(groups.values())
@@ -287,10 +291,10 @@ def _train_group(jobs: Sequence[Job], task: Task, *, on_epoch: Callable[[], Any]
         else FrameFeatures(task.read, task.lengths)
     )
     folds: list[list[TrainedFold]] = [[] for _ in jobs]
-    for number, fold in enumerate(first.split.folds):
+    for number in range(len(first.split.folds)):
         kept = [None if config.force else load_fold(run.path, number) for config, run in jobs]
         missing = [job for job, one in zip(jobs, kept, strict=True) if one is None]
-        trained = iter(_train_fold(missing, task, features, number, fold, device, on_epoch))
+        trained = iter(_train_fold(missing, task, features, number, device, on_epoch))
         for (config, run), one, of_run in zip(jobs, kept, folds, strict=True):
             if one is None:
                 one = next(trained)
@@ -326,25 +330,34 @@ def _train_fold(
     task: Task,
     features: Features,
     number: int,
-    fold: Fold,
     device: str,
     on_epoch: Callable[[], Any],
 ) -> list[TrainedFold]:
-    """Train the heads of runs that read alike on one fold."""
+    """Train the heads of runs that read alike on one fold.
+
+    Runs that differ in their test set alone are of one head, which is trained once and answers all.
+    """
     if not jobs:
         return []
     started = time.monotonic()
+    fold = jobs[0][1].split.folds[number]
+    distinct = {run.training: (config, run) for config, run in reversed(jobs)}
+    heads = list(reversed(distinct.values()))
+    place = {run.training: at for at, (_, run) in enumerate(heads)}
+    tested = np.unique(np.concatenate([run.split.folds[number].test for _, run in jobs]))
     train = HEADS[jobs[0][1].head].fit or fit
     fits = train(
-        [_member(config, task, run, number, fold) for config, run in jobs],
+        [_member(config, task, run, number, fold) for config, run in heads],
         features,
         task.labels,
-        (fold.train, fold.validation, fold.test),
+        (fold.train, fold.validation, tested),
         task.n_outputs,
         objective=task.objective,
         device=device,
         on_epoch=on_epoch,
     )
+    for _ in range((len(jobs) - len(heads)) * jobs[0][0].epochs):
+        on_epoch()
     seconds = (time.monotonic() - started) / len(jobs)
     if any(epoch.get("validation_loss", 0.0) is None for one in fits for epoch in one.history):
         log.warning(
@@ -358,11 +371,12 @@ def _train_fold(
             one.history,
             _layer_weights(one.member.probe.head),
             seconds,
-            torch.from_numpy(one.probabilities),
+            torch.from_numpy(one.probabilities[np.isin(tested, run.split.folds[number].test)]),
             {n: t.cpu().contiguous() for n, t in one.member.probe.state_dict().items()},
             one.shared_pools,
         )
-        for one in fits
+        for _, run in jobs
+        for one in [fits[place[run.training]]]
     ]
 
 

@@ -38,6 +38,7 @@ from lsmprobe.report.typeset import (
     p_value,
     score,
 )
+from lsmprobe.results.alarms import explained
 from lsmprobe.results.breakdown import confusion
 from lsmprobe.results.records import load_predictions
 from lsmprobe.results.score_table import interval_of_experiment
@@ -94,10 +95,7 @@ def summary(
         own = differences[(differences.corpus == row.corpus) & (differences.target == row.target)]
         if len(own):
             said.append(_next_best(next(own.itertuples())))
-        said += [
-            f"Alarm {code} in {counted(n, 'run', of=row.runs)} (docs/statistics.md)."
-            for code, n in row.alarms.items()
-        ]
+        said += [f"Alarm {explained(code, n, int(row.runs))}" for code, n in row.alarms.items()]
         yield " ".join(said)
     one_voice = sorted(set(best.corpus[best.test_speakers == 1]))
     if one_voice:
@@ -111,7 +109,8 @@ def summary(
     ]
     if others:
         yield (
-            "Shown is of each corpus the split that tests most speakers. Runs on other splits: "
+            "Shown is of each corpus the split that tests most speakers, if there is one without "
+            "speakers of train. Runs on other splits: "
             f"{listed(others)}; --split shows them."
         )
 

@@ -18,6 +18,7 @@ from lsmprobe.progress import automatic
 from lsmprobe.report.runs import NOT_THE_PAPERS, Runs
 from lsmprobe.report.tables import BASELINE, CACHE_SETTINGS, changes, unlike_the_paper
 from lsmprobe.report.typeset import head_and_layer, named_models
+from lsmprobe.results.alarms import SHARED_SPEAKERS
 from lsmprobe.results.comparison import add_holm, compare_records
 from lsmprobe.results.records import Load
 
@@ -62,7 +63,8 @@ def experiments_of(runs: pd.DataFrame) -> pd.DataFrame:
         macro_f1, std, validation, uar, constant_f1, shuffled_f1, runs; recipe (what is not the
         default, but for split and normalisation), settings, split_hash, test_speakers; alarms (code
         -> number of runs), paths, seeds, rows (of `runs`), and `main`: of its corpus and target the
-        split with most test speakers, and the recipe with most experiments.
+        split with most test speakers, of those that share none with train if there are any, and
+        the recipe with most experiments.
 
     Raises:
         ResultsError: no run answers with classes.
@@ -77,10 +79,13 @@ def experiments_of(runs: pd.DataFrame) -> pd.DataFrame:
     ).astype({"layer": "Int64"})
     main = pd.Series(False, index=table.index)
     for _, own in table.groupby(["corpus", "target"]):
-        splits = own.groupby("split_hash").agg(
-            speakers=("test_speakers", "max"), size=("macro_f1", "size")
+        heard = own.alarms.map(lambda counts: SHARED_SPEAKERS in counts)
+        splits = (
+            own.assign(new=~heard)
+            .groupby("split_hash")
+            .agg(new=("new", "all"), speakers=("test_speakers", "max"), size=("macro_f1", "size"))
         )
-        split = splits.sort_values(["speakers", "size"], kind="stable").index[-1]
+        split = splits.sort_values(["new", "speakers", "size"], kind="stable").index[-1]
         of_split = own[own.split_hash == split]
         recipes = of_split.groupby("recipe").size()
         recipe = min(recipes.index, key=lambda name: (-recipes[name], len(name)))

@@ -28,14 +28,17 @@ from lsmprobe.corpora.table import CORPORA
 from lsmprobe.errors import AudioError, ResultsError, agreeing, counted
 from lsmprobe.layers.projection import project_layer
 from lsmprobe.layers.weights import NAMED_BY
+from lsmprobe.probing.run import saved_split
 from lsmprobe.report.outcomes import by_group, with_outcome
 from lsmprobe.report.pieces import Pieces, items_of
 from lsmprobe.report.recorded_caches import Caches
 from lsmprobe.report.score_lines import of_emotions, score_items
 from lsmprobe.report.typeset import DASH, as_html, interval, number, score
+from lsmprobe.results.alarms import MEANINGS, SHARED_SPEAKERS
 from lsmprobe.results.breakdown import confusion
-from lsmprobe.results.records import load_record, load_results
+from lsmprobe.results.records import load_record, load_results, split_of
 from lsmprobe.results.score_table import KEYS, score_table
+from lsmprobe.splits.kinds import SPECS
 
 SHADES = 5  # of a cell, from nothing to full
 CURVE = {"width": 640, "height": 300, "left": 44, "right": 620, "top": 20, "bottom": 250}  # pixels
@@ -68,6 +71,7 @@ class Page:
     score_heads: list[str] = field(default_factory=list)
     scores_caption: str = ""
     scores: list[list[Cell]] = field(default_factory=list)
+    alarms: list[str] = field(default_factory=list)  # what those of the table mean
     weights: list[dict[str, Any]] = field(default_factory=list)
     weight_layers: list[int] = field(default_factory=list)
     projections: list[dict[str, Any]] = field(default_factory=list)
@@ -147,6 +151,8 @@ def render(
     page.others = [Markup(as_html(item)) for item in others]  # noqa: S704  it escapes every name
     page.curves = _curves(results, table)
     page.score_heads, page.scores, page.filters = _scores(table, runs)
+    codes = sorted({code for counts in table.alarms for code in counts})
+    page.alarms = [f"{code}: {MEANINGS[code]}." for code in codes if code in MEANINGS]
     page.scores_caption = (
         "Percent; mean ± standard deviation over runs (ddof 1). Interval: 95%, bootstrap over "
         f"{' / '.join(sorted(set(table.interval_over.dropna())))}. Constant: the best constant "
@@ -293,7 +299,9 @@ def _curves(results: pd.DataFrame, table: pd.DataFrame) -> list[dict[str, Any]]:
                 drawn[name] = rows.sort_values("layer")
         if drawn:
             caption = f"{corpus}, split {split}, features {norm}: macro-F1 of every layer, mean of "
-            found.append(_curve(f"{caption}the runs, with 95% intervals.", drawn))
+            heard = any(SHARED_SPEAKERS in counts for counts in own.alarms)
+            warning = f" {SHARED_SPEAKERS}: {MEANINGS[SHARED_SPEAKERS]}." if heard else ""
+            found.append(_curve(f"{caption}the runs, with 95% intervals.{warning}", drawn))
     return found
 
 
@@ -483,7 +491,8 @@ def _provenance(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("weights", (identity.get("weights_sha256") or "")[:16] or None),
         ("random weights", identity.get("random_init")),
         ("cache", f"{record['cache']['file']}, {record['cache']['hash'][:12]}"),
-        ("split", f"{record['split']['kind']}, {record['split']['hash'][:12]}"),
+        ("split", f"{split_of(record)}, {record['split']['hash'][:12]}"),
+        ("split from", record["split"].get("source")),
         ("versions", ", ".join(f"{name} {value}" for name, value in versions.items())),
         ("device", record["device"]),
     ]
@@ -496,7 +505,7 @@ def _command(record: Mapping[str, Any], n_runs: int) -> str:
     words.append(f"--head {record['head']}")
     if record["layer"] is not None:
         words.append(f"--layer {record['layer']}")
-    words += [f"--split {record['split']['kind']}", f"--runs {n_runs}"]
+    words += [f"--split {_split_word(record)}", f"--runs {n_runs}"]
     for name, value in record["settings"].items():
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, bool):
@@ -506,6 +515,19 @@ def _command(record: Mapping[str, Any], n_runs: int) -> str:
         elif value is not None:
             words.append(f"{flag} {value}")
     return " ".join(words)
+
+
+KEPT_NOWHERE = ("transfer", "learning-curve")  # splits that a command of its own makes
+
+
+def _split_word(record: Mapping[str, Any]) -> str:
+    """The split as `--split` has it: a kind, or the file in which the runs' own was kept."""
+    split = record["split"]
+    if split["kind"].partition(":")[0] in {*SPECS, *KEPT_NOWHERE}:
+        return split_of(record)
+    whole = split.get("whole", split["hash"])
+    file = saved_split(Path("results"), record["corpus"], split["kind"], whole)
+    return "/".join(filter(None, (str(file), split.get("test_set", ""))))
 
 
 # What lies outside the records: caches and clips

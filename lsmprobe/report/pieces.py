@@ -5,6 +5,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from lsmprobe.probing.table import head_title
+from lsmprobe.report.shown import mark_notes, marked
 from lsmprobe.report.sweep import curve_table
 from lsmprobe.report.typeset import Item, Table, as_html, head_and_layer, interval, number, score
 
@@ -35,6 +36,8 @@ def learning_table(curve: pd.DataFrame) -> Table:
     Args:
         curve: what `learning_curve` returned, or several of them, concatenated.
     """
+    if "shared_speakers" not in curve:
+        curve = curve.assign(shared_speakers=False)
     groups = curve.groupby(LEARNING, sort=False, dropna=False)
     means = groups.agg(
         clips=("clips", "mean"),
@@ -44,6 +47,7 @@ def learning_table(curve: pd.DataFrame) -> Table:
         high=("score", "max"),
         constant=("constant", "mean"),
         runs=("seed", "size"),
+        shared_speakers=("shared_speakers", "any"),
     ).reset_index()
     rows = pd.DataFrame(
         {
@@ -53,14 +57,15 @@ def learning_table(curve: pd.DataFrame) -> Table:
             "norm": means.feature_norm,
             "training speakers": means.speakers.map(str),
             "clips": [number(n, decimals=0) for n in means.clips],
-            "score": list(map(score, means.score, means["std"])),
+            "score": marked(map(score, means.score, means["std"]), means.shared_speakers),
             "least to most": list(map(interval, means.low, means.high)),
             "constant": means.constant.map(number),
             "runs": means.runs.map(str),
         }
     )
     notes = [
+        *mark_notes(means.shared_speakers),
         "Percent, mean ± standard deviation over runs (ddof 1), each with its own order of the "
-        "training speakers; constant: the best constant answer."
+        "training speakers; constant: the best constant answer.",
     ]
     return Table("learning", "Learning curve.", rows, 4, notes, means)

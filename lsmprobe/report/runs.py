@@ -1,6 +1,6 @@
 """The runs that a report is of: read once, and chosen by the flags."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,12 +86,15 @@ def asked_for(results: pd.DataFrame, config: ReportConfig) -> pd.DataFrame:
     wanted = pd.Series(True, index=results.index)
     for flag, column in FILTERS.items():
         names = getattr(config, flag)
-        for name in set(names) - set(results[column]):
+        for name in names:
+            if _meant(column, [name], set(results[column])):
+                continue
             raise ResultsError(
                 f"no run is of --{flag.replace('_', '-')} {name}; "
                 f"{nearest(name, set(results[column]))}"
             )
-        wanted &= results[column].isin(names) if names else True
+        meant = _meant(column, names, set(results[column]))
+        wanted &= results[column].isin(meant) if names else True
     if config.protocol == "paper":
         wanted &= np.array([_is_the_papers(run) for _, run in results.iterrows()], dtype=bool)
         if not wanted.any():
@@ -101,6 +104,16 @@ def asked_for(results: pd.DataFrame, config: ReportConfig) -> pd.DataFrame:
             f"{config.results_dir} has no run of all that was asked for: {_asked(config)}."
         )
     return results[wanted]
+
+
+def _meant(column: str, names: Sequence[str], there: set[str]) -> set[str]:
+    """Which values are asked for; a split stands for all of its test sets.
+
+    >>> sorted(_meant("split", ["given"], {"given/Test1", "given/Test2", "loso"}))
+    ['given/Test1', 'given/Test2']
+    """
+    whole = {each for each in there if column == "split" and each.partition("/")[0] in names}
+    return whole | (there & set(names))
 
 
 def _is_the_papers(run: pd.Series) -> bool:
@@ -126,7 +139,8 @@ def _curves_asked_for(curves: pd.DataFrame, config: ReportConfig) -> pd.DataFram
     wanted = pd.Series(config.protocol != "paper", index=curves.index)
     for flag, column in FILTERS.items():
         if names := getattr(config, flag):
-            wanted &= curves[column].isin(names) if len(curves) else True
+            meant = _meant(column, names, set(curves[column]) if len(curves) else set())
+            wanted &= curves[column].isin(meant) if len(curves) else True
     return curves[wanted.astype(bool)]
 
 

@@ -4,7 +4,6 @@ from functools import partial
 
 import pandas as pd
 
-from lsmprobe.errors import counted
 from lsmprobe.report.typeset import (
     DASH,
     Item,
@@ -16,6 +15,7 @@ from lsmprobe.report.typeset import (
     number,
     score,
 )
+from lsmprobe.results.alarms import explained
 from lsmprobe.results.measures import CLASSES, EMOTION, MEASURES, Measure
 from lsmprobe.results.records import Load, load_record, with_target
 from lsmprobe.results.score_table import KEYS, score_table
@@ -117,6 +117,6 @@ def _notes(table: pd.DataFrame, measure: Measure) -> list[str]:
         if row.interval_note:
             said.setdefault(row.interval_note, []).append(on)
         for code, n in row.alarms.items():
-            text = f"{code} in {counted(n, 'run', of=row.runs)} (docs/statistics.md)."
+            text = explained(code, n, int(row.runs))
             said.setdefault(text, []).append(f"! {on}")
     return notes + [f"{listed(names, '; ')}: {text}" for text, names in said.items()]

@@ -36,7 +36,7 @@ from lsmprobe.results.breakdown import (
 )
 from lsmprobe.results.find import find_runs
 from lsmprobe.results.measures import Measure, measure_of, target_of
-from lsmprobe.results.records import load_record
+from lsmprobe.results.records import load_record, split_of
 from lsmprobe.results.score_table import interval_of_records
 from lsmprobe.results.scores import STATISTICS
 
@@ -133,7 +133,7 @@ def _opening(records: Sequence[Record], measure: Measure) -> str:
     others = [_beside_constant(records, measure, *pair) for pair in measure.references.items()]
     lines = [
         f"{counted(len(records), 'run')} of experiment {first['experiment']}, split "
-        f"{first['split']['kind']}: {measure.title} {score(np.mean(values), spread, decimals)}, "
+        f"{split_of(first)}: {measure.title} {score(np.mean(values), spread, decimals)}, "
         f"95% interval {interval(found.low, found.high, decimals=decimals)} (over {found.over}); "
         f"the best constant answer has {number(constant, decimals=decimals)}.",
         *others,

@@ -10,7 +10,7 @@ import pandas as pd
 from lsmprobe.atomic import write_then_rename
 from lsmprobe.experiments.sensitivity import Sensitivity, flag_of
 from lsmprobe.probing.table import head_title
-from lsmprobe.report.shown import file_name
+from lsmprobe.report.shown import file_name, mark_notes, marked
 from lsmprobe.report.typeset import (
     DASH,
     Item,
@@ -67,7 +67,10 @@ def sensitivity_items(found: Sensitivity) -> list[Item]:
     rows = pd.DataFrame({"choice": flips.choice.map(flag_of), "value": flips.value})
     for head, own in found.scores.groupby("head", sort=False):
         rows[head_and_layer(head_title(str(head)), own.layer.iloc[0])] = list(
-            map(partial(score, decimals=measure.decimals), own[measure.score], own["std"])
+            marked(
+                map(partial(score, decimals=measure.decimals), own[measure.score], own["std"]),
+                own.shared_speakers,
+            )
         )
     for name, (title, value, decimals) in CONCLUSIONS.items():
         if flips[name].notna().any():
@@ -76,6 +79,7 @@ def sensitivity_items(found: Sensitivity) -> list[Item]:
                 for row in flips.to_dict("records")
             ]
     notes = [
+        *mark_notes(found.scores.shared_speakers),
         "Each row flips one choice of the recipe in the first row. "
         f"{measure.title_with_unit}, mean ± standard deviation (ddof 1) over runs; best layer: for "
         f"Linear, with its {measure.title}; heaviest layer: of Multi-Layer, with its weight.",

@@ -1,12 +1,16 @@
 """What the items of the short report share: figures as files, and tables that stay short."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from matplotlib.axes import Axes
 
 from lsmprobe.errors import counted
 from lsmprobe.report.figures import save_figure
 from lsmprobe.report.typeset import Picture, Table
+from lsmprobe.results.alarms import MEANINGS, SHARED_SPEAKERS
 
 MAX_ROWS = 12  # of a table of the short report; its CSV file has all
 
@@ -25,6 +29,25 @@ def file_name(*words: str) -> str:
     'curve-my_corpus_1'
     """
     return "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in w) for w in words)
+
+
+def marked(scores: Iterable[str], flags: Iterable[Any]) -> list[str]:
+    """Scores with `! ` before those whose test speakers are in train too.
+
+    >>> marked(["50.0", "60.0", "70.0"], [True, False, None])
+    ['! 50.0', '60.0', '70.0']
+    """
+    return ["! " * _is_set(flag) + each for each, flag in zip(scores, flags, strict=True)]
+
+
+def mark_notes(flags: Iterable[Any]) -> list[str]:
+    """The sentence below a table with such marks."""
+    return [f"! {MEANINGS[SHARED_SPEAKERS]}."] if any(map(_is_set, flags)) else []
+
+
+def _is_set(flag: Any) -> bool:
+    """A flag of a table; older ones lack it."""
+    return not pd.isna(flag) and bool(flag)
 
 
 def shortened(table: Table) -> Table:

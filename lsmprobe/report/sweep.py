@@ -10,7 +10,7 @@ from lsmprobe.layers.answers import best_layer
 from lsmprobe.layers.recorded import recorded_curves
 from lsmprobe.probing.table import head_title
 from lsmprobe.report.figures import draw_layer_curve
-from lsmprobe.report.shown import drawn, file_name, shortened
+from lsmprobe.report.shown import drawn, file_name, mark_notes, marked, shortened
 from lsmprobe.report.typeset import Item, Table, as_text, interval, named_models, number, score
 
 MAX_CORPORA = 6  # that have figures of their own
@@ -66,6 +66,7 @@ def curve_table(curves: pd.DataFrame, n_figures: int = 0) -> Table:
     )
     ends = curves.groupby(_sweep_keys(curves), sort=True, dropna=False)
     last = [own.sort_values("layer").iloc[-1] for _, own in ends]
+    flags = [row.get("shared_speakers") for row in last]
     rows = pd.DataFrame(
         {
             "corpus": found.corpus,
@@ -75,12 +76,13 @@ def curve_table(curves: pd.DataFrame, n_figures: int = 0) -> Table:
             "norm": found.feature_norm,
             "split": found.split,
             "chosen layer": [_most_chosen(text) for text in found.chosen],
-            "its score": list(map(score, found.score, found["std"])),
+            "its score": marked(map(score, found.score, found["std"]), flags),
             "95% interval": list(map(interval, found.low, found.high)),
             "last layer": [f"{row.layer}: {number(row.score)}" for row in last],
         }
     )
     notes = [
+        *mark_notes(flags),
         "Chosen by validation, each fold of each run for itself; in brackets how many took it. The "
         "score is that of the choosing, on the test set; a curve's highest point would flatter.",
     ]

@@ -9,11 +9,37 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from lsmprobe.errors import counted
+
 # A dimension whose standard deviation is below this share of its mean hardly varies. On EmoDB the
 # median dimension of Whisper tiny.en varies by 8% of its mean or more over clips and by 39% or more
 # over time, whatever the layer; float16 rounds single values by up to 0.05%. So 1% is far below
 # what features do and far above what rounding does.
 HARDLY = 0.01
+
+
+SHARED_SPEAKERS = "shared-speakers"
+MEANINGS = {  # of each code, for the line below a table
+    "one-class": "it gives one answer to everything",
+    "one-answer": "it gives one number to everything",
+    "not-above-constant": "it may be no better than guessing",
+    "flat-over-time": "a layer hardly varies within a clip",
+    "flat-over-clips": "a layer hardly varies over clips",
+    "confounded": "the speaker, gender or sentence nearly tells the emotion",
+    SHARED_SPEAKERS: "test speakers are also in train, so the score does not tell how new speakers "
+    "fare",
+    "unknown-speakers": "not every test speaker is known, so train may have the same voices",
+}
+
+
+def explained(code: str, n: int, runs: int) -> str:
+    """What a line below a table says of an alarm that `n` of the runs have.
+
+    >>> explained("one-class", 1, 3)
+    'one-class in 1 of 3 runs (docs/statistics.md): it gives one answer to everything.'
+    """
+    means = f": {MEANINGS[code]}" if code in MEANINGS else ""
+    return f"{code} in {counted(n, 'run', of=runs)} (docs/statistics.md){means}."
 
 
 class Alarm(NamedTuple):
@@ -82,6 +108,31 @@ def divergence_alarms(
     else:
         return []
     return [Alarm("not-below-constant", text)]
+
+
+def speaker_alarms(*, tested: int, shared: int, unknown: int, utterances: int) -> list[Alarm]:
+    """What the speakers of a test set make of its score.
+
+    - `shared-speakers`: training has heard speakers who are tested, so a score does not tell how
+      new speakers fare.
+    - `unknown-speakers`: nobody knows whether it has.
+
+    Args:
+        tested: known speakers who are tested.
+        shared: of these, who are in train too.
+        unknown: test utterances whose speaker is not known.
+        utterances: that are tested.
+    """
+    alarms = []
+    if shared:
+        found = f"{counted(shared, 'test speaker', 'is', of=tested)} also in train"
+        text = f"{found}: its score does not tell how new speakers fare."
+        alarms.append(Alarm(SHARED_SPEAKERS, text))
+    if unknown:
+        found = f"the speaker of {counted(unknown, 'test utterance', of=utterances)}"
+        text = f"{found} is not known: its score may be of voices that train has heard."
+        alarms.append(Alarm("unknown-speakers", text))
+    return alarms
 
 
 def layer_alarms(

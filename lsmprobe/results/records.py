@@ -75,7 +75,7 @@ _COLUMNS: dict[str, Column] = {
     **{name: column for measure in MEASURES.values() for name, column in _scored(measure).items()},
     "measure": Column("str", lambda record: measure_of(record).name),
     "seed": _same("seed", "Int64"),
-    "split": Column("str", lambda record: record["split"]["kind"]),
+    "split": Column("str", lambda record: split_of(record)),
     "feature_norm": Column("str", lambda record: record["settings"]["feature_norm"]),
     "n_test": Column("Int64", lambda record: len(record["predictions"])),
     "interval_over": Column("str", lambda record: record["scores"]["interval"]["over"]),
@@ -282,7 +282,8 @@ def load_results(results_dir: str | Path = "results", *, load: Load = load_recor
     """Every finished run in a folder, one row each.
 
     Scores of classes are in percent, those of numbers in the unit of their measure; a table has
-    columns for the measures that it has runs of. `target` is what was learned. `layer` is missing
+    columns for the measures that it has runs of. `target` is what was learned. `split` names the
+    test set too, where it is one of several: `given/Test1`. `layer` is missing
     for Multi-Layer, `layer_weights` for the others. Runs of one `experiment` differ in their seed
     alone (and with --resplit in their split); `settings` and `cache_identity` say in what two
     experiments differ. `alarms` are codes, see alarms.py. `validation` is the score on the
@@ -328,6 +329,18 @@ def with_target(results: pd.DataFrame) -> pd.DataFrame:
     """The results with the columns target and measure, which tables of one's own may lack."""
     usual = {"target": ",".join(EMOTION), "measure": CLASSES.name}
     return results.assign(**{n: value for n, value in usual.items() if n not in results})
+
+
+def split_of(record: Mapping[str, Any]) -> str:
+    """The split of a run as tables name it: its kind, and of several test sets which one.
+
+    >>> split_of({"split": {"kind": "loso"}})
+    'loso'
+    >>> split_of({"split": {"kind": "given", "test_set": "Test1"}})
+    'given/Test1'
+    """
+    split = record["split"]
+    return "/".join(filter(None, (split["kind"], split.get("test_set", ""))))
 
 
 def is_finished(path: Path) -> bool:

@@ -5,10 +5,11 @@ from itertools import combinations
 import pandas as pd
 
 from lsmprobe.corpora.check import Clip, listen_to_all, names_alike, nearly_equal
+from lsmprobe.corpora.utterances import UNKNOWN_SPEAKER
 from lsmprobe.errors import CorpusError, counted
 from lsmprobe.splits.confounds import confounds
-from lsmprobe.splits.file import PARTS
 from lsmprobe.splits.file import Split as Split
+from lsmprobe.splits.file import parts_of
 from lsmprobe.splits.kinds import make_split
 
 SHARED = ("speaker", "sentence", "sha256", "recording")
@@ -77,11 +78,13 @@ def audit(split: Split, utterances: pd.DataFrame) -> pd.DataFrame:
         for column in SHARED:
             if column not in utterances:
                 continue
+            unknown = {"", UNKNOWN_SPEAKER} if column == "speaker" else {""}
             held = {
-                part: set(utterances[column].iloc[getattr(fold, part)].dropna()) for part in PARTS
+                part: set(utterances[column].iloc[rows].dropna()) - unknown
+                for part, rows in parts_of(fold).items()
             }
-            for one, other in combinations(PARTS, 2):
-                values = sorted((held[one] & held[other]) - {""})
+            for one, other in combinations(held, 2):
+                values = sorted(held[one] & held[other])
                 rows.append((number, column, f"{one}, {other}", len(values), values))
     return pd.DataFrame(rows, columns=["fold", "column", "parts", "shared", "values"])
 
@@ -90,8 +93,8 @@ def emotion_shares(split: Split, utterances: pd.DataFrame) -> pd.DataFrame:
     """Clips of each emotion in each part: `fold`, `part`, `emotion`, `clips`, `percent` of it."""
     rows = []
     for number, fold in enumerate(split.folds):
-        for part in PARTS:
-            emotions = utterances.emotion.iloc[getattr(fold, part)]
+        for part, own in parts_of(fold).items():
+            emotions = utterances.emotion.iloc[own]
             counts = emotions.value_counts()
             for emotion in sorted(set(utterances.emotion)):
                 n = int(counts.get(emotion, 0))

@@ -14,12 +14,20 @@ import pandas as pd
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from lsmprobe.corpora.utterances import SPLIT_WORDS, UNKNOWN_SPEAKER
+from lsmprobe.corpora.utterances import (
+    SHOWN,
+    SPLIT_WORDS,
+    SPLIT_WORDS_EXPECTED,
+    UNKNOWN_SPEAKER,
+    UNUSED,
+    is_part,
+)
 from lsmprobe.errors import SplitError, counted, nearest
-from lsmprobe.splits.file import PARTS, load_split
+from lsmprobe.splits.file import PARTS, load_split, parts_of
 from lsmprobe.splits.file import Fold as Fold
 from lsmprobe.splits.file import Split as Split
 from lsmprobe.splits.search import choose, rank_assignments
+from lsmprobe.splits.voices import leak_notes
 
 SPECS = ("auto", "speaker", "random", "loso", "kfold:K", "kfold", "given")
 VALIDATION_SHARE = 0.1  # of the training utterances, where a corpus brings no validation part
@@ -32,24 +40,40 @@ def make_split(spec: str, utterances: pd.DataFrame, *, seed: int = 0) -> Split:
     Args:
         spec: `auto` (the corpus's own split, else its own folds, where every utterance has one;
             else `speaker`), `speaker`, `random`, `loso`, `kfold:K`, `kfold` (the column fold),
-            `given`, or the path of a split file.
+            `given`, or the path of a split file. Of several test sets one is chosen by its name
+            after a slash: `given/Test1`.
         utterances: columns key, emotion, speaker; gender, split and fold where the corpus has them.
         seed: which one of the near-best splits; see `speaker_split`.
 
     Raises:
         SplitError: the corpus cannot be split so, or `spec` is none of these.
     """
+    spec, chosen = _test_set_asked(spec)
     split = _asked(spec, utterances, seed)
-    skewed = _share_notes(split, _as_strings(utterances["emotion"]))
-    return replace(split, notes=tuple(dict.fromkeys((*split.notes, *skewed))))
+    emotions = _as_strings(utterances["emotion"])
+    said = [*_unused_notes(split, utterances["key"]), *_share_notes(split, emotions)]
+    split = replace(split, notes=tuple(dict.fromkeys((*split.notes, *said))))
+    if not chosen:
+        return split
+    if chosen not in split.test_sets:
+        known = nearest(chosen, split.test_sets) if split.test_sets else "it has one without a name"
+        raise SplitError(f"--split {spec} has no test set {chosen!r}; {known}")
+    return split.testing(chosen)
+
+
+def _test_set_asked(spec: str) -> tuple[str, str]:
+    """The split and the test set: `given/Test1`, `split.json/Test1`; no name: all there are."""
+    split, slash, test_set = spec.rpartition("/")
+    is_one = split in SPECS or (bool(split) and Path(split).is_file())
+    return (split, test_set) if slash and is_one else (spec, "")
 
 
 def _asked(spec: str, utterances: pd.DataFrame, seed: int) -> Split:
     """The split, without a word on its emotions' shares."""
     speakers, emotions = utterances["speaker"], utterances["emotion"]
     uses_given = spec in ("auto", "given") and "split" in utterances
-    given = _in_our_words(utterances["split"]) if uses_given else [""]
-    own_folds = _fold_names(utterances["fold"]) if "fold" in utterances else [""]
+    given = in_our_words(utterances["split"]) if uses_given else [""]
+    own_folds = fold_names(utterances["fold"]) if "fold" in utterances else [""]
     if spec == "auto":
         spec = "given" if all(given) else "kfold" if all(own_folds) else "speaker"
     if spec in ("speaker", "loso") or spec.startswith("kfold:"):
@@ -74,7 +98,7 @@ def _asked(spec: str, utterances: pd.DataFrame, seed: int) -> Split:
     else:
         known = nearest(spec, SPECS)
         raise SplitError(f"--split {spec} is neither a kind of split nor a file; {known}")
-    leak = _leak_notes(split.folds, _as_strings(speakers))
+    leak = leak_notes(split, _as_strings(speakers))
     return replace(split, notes=tuple(dict.fromkeys((*split.notes, *leak))))
 
 
@@ -156,7 +180,8 @@ def random_split(
         parts[shuffled[:validation]] = 1
         parts[shuffled[validation : validation + test]] = 2
     fold = Fold(*(np.flatnonzero(parts == part) for part in range(len(PARTS))))
-    return Split("random", seed, (fold,), _leak_notes((fold,), voices))
+    split = Split("random", seed, (fold,))
+    return replace(split, notes=leak_notes(split, voices))
 
 
 def leave_one_speaker_out(speakers: ArrayLike, emotions: ArrayLike) -> Split:
@@ -193,18 +218,17 @@ def k_fold_speakers(speakers: ArrayLike, emotions: ArrayLike, k: int, *, seed: i
     )
 
 
-def _in_our_words(splits: Iterable[str]) -> list[str]:
+def in_our_words(splits: Iterable[str]) -> list[str]:
     """The parts as lsmprobe calls them: whoever corrects labels may write dev.
 
     Raises:
         SplitError: a word that is none of them; it would be ignored otherwise.
     """
     parts = [SPLIT_WORDS.get(str(word).casefold(), str(word)) for word in splits]
-    if odd := Counter(part for part in parts if part not in (*PARTS, "")):
+    if odd := Counter(part for part in parts if part and not is_part(part)):
         names = ", ".join(f"{name} {count}" for name, count in sorted(odd.items()))
         raise SplitError(
-            f"the split column holds {names}; expected {', '.join(PARTS)} (or dev, valid, val) or "
-            "nothing."
+            f"the split column holds {names}; expected {SPLIT_WORDS_EXPECTED} or nothing."
         )
     return parts
 
@@ -215,7 +239,8 @@ def given_split(
     """The split that the corpus brings: `train`, `validation` or `test` for every utterance.
 
     Args:
-        splits: one per utterance.
+        splits: one per utterance; the names of several test sets instead of `test`, and `unused`
+            for utterances that are left out.
         speakers: one per utterance; with them, a corpus that brings train and test alone gets a
             tenth of train as validation, whole speakers where there are two.
         emotions: one per utterance.
@@ -223,20 +248,26 @@ def given_split(
     Raises:
         SplitError: another name, an utterance without one, or an empty part.
     """
-    found = Counter(splits)
     column = np.array(splits)
-    if set(found) == {"train", "test"} and speakers is not None and emotions is not None:
-        rows = np.flatnonzero(column == "train")
-        train, validation, note = _part_from(rows, _as_strings(speakers), _as_strings(emotions))
-        fold = Fold(train, validation, np.flatnonzero(column == "test"))
-        return Split("given", 0, (fold,), (f"the corpus brings no validation: {note}",))
-    if set(found) != set(PARTS):
-        names = ", ".join(f"{name or '(empty)'} {count}" for name, count in sorted(found.items()))
+    found = Counter(splits)
+    names = sorted(set(found) - {"train", "validation", UNUSED, ""})
+    if not names or "" in found or "train" not in found or not all(map(is_part, names)):
+        holds = ", ".join(f"{name or '(empty)'} {count}" for name, count in sorted(found.items()))
         expected = "train, validation and test, every utterance in one"
         raise SplitError(
-            f"the split column holds {names}; expected {expected}. Or --split speaker."
+            f"the split column holds {holds}; expected {expected}. Or --split speaker."
         )
-    return Split("given", 0, (Fold(*(np.flatnonzero(column == part) for part in PARTS)),))
+    sets = {name: np.flatnonzero(column == name) for name in names}
+    test = np.sort(np.concatenate([*sets.values()]))
+    train, validation = (np.flatnonzero(column == part) for part in ("train", "validation"))
+    notes: tuple[str, ...] = ()
+    if not len(validation):
+        if speakers is None or emotions is None:
+            raise SplitError("the split column holds no validation; expected some.")
+        train, validation, note = part_from(train, _as_strings(speakers), _as_strings(emotions))
+        notes = (f"the corpus brings no validation: {note}",)
+    fold = Fold(train, validation, test, test_sets={} if names == ["test"] else sets)
+    return Split("given", 0, (fold,), notes)
 
 
 def fold_split(folds: Sequence[str], speakers: ArrayLike, emotions: ArrayLike) -> Split:
@@ -259,9 +290,7 @@ def fold_split(folds: Sequence[str], speakers: ArrayLike, emotions: ArrayLike) -
             f"{counted(n_without, 'utterance', 'has', of=len(folds))} no fold; expected one for "
             "each. Complete the column fold, or --split kfold:5."
         )
-    names = sorted(
-        set(folds), key=lambda name: (len(name), name) if name.isdecimal() else (0, name)
-    )
+    names = in_order(folds)
     if len(names) < 2:
         raise SplitError(f"the column fold holds {names[0]!r} alone; expected two folds or more.")
     fold_of = np.array([names.index(name) for name in folds])
@@ -271,7 +300,7 @@ def fold_split(folds: Sequence[str], speakers: ArrayLike, emotions: ArrayLike) -
     made, notes = [], []
     for test in (0, 1):
         rows = np.flatnonzero(fold_of != test)
-        train, validation, note = _part_from(rows, voices, labels)
+        train, validation, note = part_from(rows, voices, labels)
         made.append(Fold(train, validation, np.flatnonzero(fold_of == test)))
         notes.append(
             f"two folds leave no third for validation: where {names[test]} is test, {note}"
@@ -279,7 +308,12 @@ def fold_split(folds: Sequence[str], speakers: ArrayLike, emotions: ArrayLike) -
     return Split("kfold", 0, tuple(made), (*notes, *_rotation_notes(tuple(made), labels)))
 
 
-def _fold_names(folds: ArrayLike) -> list[str]:
+def in_order(folds: Iterable[str]) -> list[str]:
+    """The names of the folds, sorted; numbers by their size."""
+    return sorted(set(folds), key=lambda name: (len(name), name) if name.isdecimal() else (0, name))
+
+
+def fold_names(folds: ArrayLike) -> list[str]:
     """A name per utterance; empty where there is none. A table may hold numbers: 1.0 is `1`."""
     return [
         ""
@@ -291,17 +325,37 @@ def _fold_names(folds: ArrayLike) -> list[str]:
     ]
 
 
-def _part_from(
-    rows: Int[np.ndarray, " train"], speakers: np.ndarray, emotions: np.ndarray
+def part_from(
+    rows: Int[np.ndarray, " train"],
+    speakers: np.ndarray,
+    emotions: np.ndarray,
+    *,
+    whole_speakers: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, str]:
-    """Training rows divided into train and validation, and which speakers that took."""
-    names, speaker_of, counts = _tally(speakers[rows], emotions[rows])
-    if len(names) < 2:
+    """A tenth of the training rows for validation: whole speakers, where they are known.
+
+    Args:
+        rows: to be divided.
+        speakers: one per utterance of the corpus.
+        emotions: one per utterance of the corpus.
+        whole_speakers: False where test has the speakers of train too; then a tenth of the
+            utterances of each emotion.
+
+    Returns:
+        The rows of train, those of validation, and a note that says which speakers that took.
+    """
+    known = np.isin(speakers[rows], ("", UNKNOWN_SPEAKER), invert=True)
+    names = np.unique(speakers[rows])
+    if len(names) < 2 or not known.all() or not whole_speakers:
         # Test is what it was; only the choice of an epoch hears the voice that is trained on.
         held_out = [own[:: round(1 / VALIDATION_SHARE)] for own in _by_emotion(emotions[rows])]
         is_validation = np.isin(np.arange(len(rows)), np.concatenate(held_out))
-        note = f"validation is a tenth of the utterances of the one train speaker, {names[0]}"
+        note = f"of the one train speaker, {names[0]}" if len(names) < 2 else "of train"
+        if not known.all():
+            note = "of train, where not every speaker is known"
+        note = f"validation is a tenth of the utterances {note}"
         return rows[~is_validation], rows[is_validation], note
+    _, speaker_of, counts = _tally(speakers[rows], emotions[rows])
     fractions = np.array([1 - VALIDATION_SHARE, VALIDATION_SHARE])
     part_of = rank_assignments(counts, fractions, np.array([[True, False]]))[0]
     is_validation = part_of[speaker_of] == 1
@@ -368,17 +422,22 @@ def _gap_notes(fold: Fold, speaker_of: np.ndarray, emotions: np.ndarray) -> list
 
 
 def _share_notes(split: Split, emotions: np.ndarray) -> list[str]:
-    """Where the emotions of a part are not as in the corpus, by more than `MOST_SHARE_OFF`.
+    """Where the emotions of a part are not as in the whole, by more than `MOST_SHARE_OFF`.
 
-    Of several folds nothing is said, since all are tested and their answers scored together.
+    The whole is what the split uses. Of several folds nothing is said, since all are tested and
+    their answers scored together.
     """
     if len(split.folds) > 1:
         return []
     notes = []
-    classes, counts = np.unique(emotions, return_counts=True)
-    wanted = counts / len(emotions)
-    for part in PARTS:
-        there = emotions[getattr(split.folds[0], part)]
+    [fold] = split.folds
+    used = emotions[np.concatenate([getattr(fold, part) for part in PARTS])]
+    classes, counts = np.unique(used, return_counts=True)
+    wanted = counts / len(used)
+    for part, rows in parts_of(fold).items():
+        if part in fold.test_sets:
+            part = f"{part}: the test set"  # the sentence goes with its scores alone
+        there = emotions[rows]
         shares = np.array([(there == emotion).mean() for emotion in classes])
         off = np.abs(shares - wanted)
         if off.max() > MOST_SHARE_OFF:
@@ -389,6 +448,17 @@ def _share_notes(split: Split, emotions: np.ndarray) -> list[str]:
                 f"`{classes[worst]}`, of the corpus {100 * wanted[worst]:.0f}%"
             )
     return notes
+
+
+def _unused_notes(split: Split, keys: pd.Series) -> list[str]:
+    """The utterances that no fold trains on, validates on or tests."""
+    used = np.concatenate([getattr(fold, part) for fold in split.folds for part in PARTS])
+    unused = np.setdiff1d(np.arange(len(keys)), used)
+    if not len(unused):
+        return []
+    shown = ", ".join(keys.iloc[unused[:SHOWN]])
+    count = counted(len(unused), "utterance", of=len(keys))
+    return [f"{count} in no part and left out, such as {shown}"]
 
 
 def _rotation_notes(folds: tuple[Fold, ...], emotions: np.ndarray) -> tuple[str, ...]:
@@ -407,17 +477,6 @@ def _rotation_notes(folds: tuple[Fold, ...], emotions: np.ndarray) -> tuple[str,
 
 def _missing(part: np.ndarray, emotions: np.ndarray) -> list[str]:
     return np.setdiff1d(emotions, emotions[part]).tolist()
-
-
-def _leak_notes(folds: tuple[Fold, ...], speakers: np.ndarray) -> tuple[str, ...]:
-    tested = {(n, speaker) for n, fold in enumerate(folds) for speaker in speakers[fold.test]}
-    trained = {(n, speaker) for n, fold in enumerate(folds) for speaker in speakers[fold.train]}
-    known = {speaker for _, speaker in tested if speaker}
-    shared = {speaker for _, speaker in tested & trained if speaker}
-    if not shared:
-        return ()
-    found = f"{counted(len(shared), 'test speaker', of=len(known))} also in train"
-    return (f"{found}: the scores leak, they do not tell how new speakers fare",)
 
 
 def _tally(
