@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 import textwrap
@@ -19,6 +20,10 @@ SOURCES = {
     for path in sorted(PACKAGE.rglob("[!_]*.py"))
 }
 WITH_EXAMPLES = [name for name, path in SOURCES.items() if ">>>" in path.read_text()]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 ERRORS = {name for name, kind in vars(errors).items() if inspect.isclass(kind)}
 
 
@@ -105,3 +110,32 @@ def test_the_table_of_modules_is_what_the_docstrings_say(monkeypatch):
     import modules
 
     assert modules.page() == modules.PAGE.read_text("utf-8"), "run `python docs/modules.py`"
+
+
+def prose(page):
+    """A page of Markdown without its blocks of code."""
+    return re.sub(r"^```.*?^```[ ]*$", "", page.read_text("utf-8"), flags=re.M | re.S)
+
+
+def anchors(page):
+    """What a heading is called by in a link, as GitHub does it; a repeated one gets a number."""
+    found = []
+    for heading in re.findall(r"^#+ (.*)$", prose(page), re.M):
+        text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
+        found.append(re.sub(r"[^\w\- ]", "", text).strip().replace(" ", "-"))
+    return {
+        name if not (before := found[:place].count(name)) else f"{name}-{before}"
+        for place, name in enumerate(found)
+    }
+
+
+def test_every_relative_link_and_anchor_of_the_pages_resolves():
+    broken = []
+    for page in PAGES:
+        links = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", prose(page)))
+        for link in (link for link in links if not re.match(r"[a-z]+:", link)):
+            path, _, anchor = link.partition("#")
+            target = (page.parent / path).resolve() if path else page
+            if not target.exists() or (anchor and anchor not in anchors(target)):
+                broken.append(f"{page.relative_to(ROOT)}: {link}")
+    assert broken == []
