@@ -139,3 +139,16 @@ def test_every_relative_link_and_anchor_of_the_pages_resolves():
             if not target.exists() or (anchor and anchor not in anchors(target)):
                 broken.append(f"{page.relative_to(ROOT)}: {link}")
     assert broken == []
+
+
+def test_a_module_that_the_documentation_names_is_there():
+    there = [f"/{path.relative_to(ROOT).as_posix()}" for path in ROOT.glob("*.py")]
+    for folder in ("lsmprobe", "docs", "tests", "benchmarks"):
+        there += [f"/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / folder).rglob("*.py")]
+    missing = [
+        f"{page.name}: {name}"
+        for page in PAGES
+        for name in re.findall(r"`([\w/]+\.py)`", page.read_text("utf-8"))
+        if not any(path.endswith(f"/{name}") for path in there)
+    ]
+    assert missing == []
