@@ -154,6 +154,11 @@ def test_a_curve_shows_score_interval_and_what_guessing_scores():
     assert ax.get_legend() is None
 
 
+def test_levels_that_are_alike_have_one_name():
+    ax = draw_layer_curve(curve(constant=14.2, shuffled=14.3))
+    assert [text.get_text() for text in ax.texts] == ["best constant answer, shuffled answers"]
+
+
 def test_lines_are_named_by_what_differs():
     ax = draw_layer_curve(pd.concat([curve(), curve(feature_norm="none"), curve(model="n")]))
     assert [text.get_text() for text in ax.get_legend().get_texts()] == [

@@ -95,7 +95,7 @@ def summary(
         own = differences[(differences.corpus == row.corpus) & (differences.target == row.target)]
         if len(own):
             said.append(_next_best(next(own.itertuples())))
-        said += [f"Alarm {explained(code, n, int(row.runs))}" for code, n in row.alarms.items()]
+        said += [f"Alarm {explained(code, n, row.runs)}" for code, n in row.alarms.items()]
         yield " ".join(said)
     one_voice = sorted(set(best.corpus[best.test_speakers == 1]))
     if one_voice:

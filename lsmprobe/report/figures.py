@@ -27,6 +27,7 @@ COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 COLOURS += ["#882255", "#999999", "#332288"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", ">", "*"]
 MAX_BANDS = 4  # more lines have bars for intervals
+SAME_LEVEL = 4  # points; the names of nearer levels would cover each other
 TITLE_WIDTH = 60  # letters in a line of a title
 LEGEND_ROWS = 16  # more names make another column
 BEST_IS_1 = ("CCC", "Pearson")
@@ -178,9 +179,13 @@ def draw_layer_curve(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
     levels = curve.groupby("corpus", sort=False)
     for corpus, rows in levels:  # each corpus has its own
         which = f" ({corpus})" if len(levels) > 1 else ""
-        _draw_level(ax, rows["constant"].mean(), f"best constant answer{which}", "--")
-        if rows["metric"].iloc[0] != "r2" and rows["shuffled"].notna().any():
-            _draw_level(ax, rows["shuffled"].mean(), f"shuffled answers{which}", ":")
+        constant, shuffled = rows["constant"].mean(), rows["shuffled"].mean()
+        told = rows["metric"].iloc[0] != "r2" and rows["shuffled"].notna().any()
+        alike = told and abs(constant - shuffled) < SAME_LEVEL  # as of UAR
+        both = ", shuffled answers" if alike else ""
+        _draw_level(ax, constant, f"best constant answer{both}{which}", "--")
+        if told and not alike:
+            _draw_level(ax, shuffled, f"shuffled answers{which}", ":")
     ax.set_ylim(min(0, curve["low"].min()), 102)
     ax.set_ylabel(" or ".join(f"{METRICS[metric]} (%)" for metric in curve["metric"].unique()))
     ax.set_title(title, fontsize=10)

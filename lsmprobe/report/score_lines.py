@@ -117,6 +117,6 @@ def _notes(table: pd.DataFrame, measure: Measure) -> list[str]:
         if row.interval_note:
             said.setdefault(row.interval_note, []).append(on)
         for code, n in row.alarms.items():
-            text = explained(code, n, int(row.runs))
+            text = explained(code, n, row.runs)
             said.setdefault(text, []).append(f"! {on}")
     return notes + [f"{listed(names, '; ')}: {text}" for text, names in said.items()]

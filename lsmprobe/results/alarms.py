@@ -4,7 +4,7 @@ Each is one sentence, short enough for the footnote of a table, with a code that
 An alarm proves nothing; a run or a layer that has one is not a result before somebody has looked.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -23,6 +23,7 @@ MEANINGS = {  # of each code, for the line below a table
     "one-class": "it gives one answer to everything",
     "one-answer": "it gives one number to everything",
     "not-above-constant": "it may be no better than guessing",
+    "not-below-constant": "it may be no better than guessing",
     "flat-over-time": "a layer hardly varies within a clip",
     "flat-over-clips": "a layer hardly varies over clips",
     "confounded": "the speaker, gender or sentence nearly tells the emotion",
@@ -32,7 +33,7 @@ MEANINGS = {  # of each code, for the line below a table
 }
 
 
-def explained(code: str, n: int, runs: int) -> str:
+def explained(code: str, n: SupportsIndex, runs: SupportsIndex) -> str:
     """What a line below a table says of an alarm that `n` of the runs have.
 
     >>> explained("one-class", 1, 3)
