@@ -226,7 +226,7 @@ def test_tables_of_layers_and_learning_curves_are_items_in_a_notebook(folder):
     runs = [(2, 0, 40.0), (2, 1, 50.0), (8, 0, 70.0), (8, 1, 72.0)]
     growth = pd.DataFrame(runs, columns=["speakers", "seed", "score"]).assign(
         **{"model": "<m>", "corpus": "c", "head": "multilayer", "layer": pd.NA},
-        **{"feature_norm": "none", "clips": 10, "constant": 5.0},
+        **{"feature_norm": "none", "clips": 10, "constant": 5.0, "metric": "macro_f1"},
     )
     page = show(growth)._repr_html_()
     assert "45.0 ± 7.1" in page and "71.0 ± 1.4" in page and "Multi-Layer" in page

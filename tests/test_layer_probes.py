@@ -18,6 +18,7 @@ from lsmprobe.layers.probes import layer_answers, probe_layers, sweep_layers, wh
 from lsmprobe.layers.projection import project_layer
 from lsmprobe.layers.similarity import layer_similarity
 from lsmprobe.probing.stage import probe
+from lsmprobe.results.records import load_results
 from lsmprobe.results.score_table import score_table
 from lsmprobe.splits.kinds import make_split
 
@@ -169,7 +170,7 @@ def hand_made(validation, answers):
     layers = {
         layer: [
             Answers(
-                n_classes=2,
+                n_outputs=2,
                 validation=of_layer,
                 truth=[np.array([0, 1])] * 2,
                 answers=[np.array(a) for a in answers[layer]],
@@ -221,7 +222,9 @@ def test_standardised_scores_do_not_depend_on_the_scale_of_any_dim(planted_cache
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"target": "mood"}, "no target 'mood'"),
+        ({"target": "mood"}, "target: made has no column 'mood'"),
+        ({"score": "ccc"}, "score is 'ccc', and emotion is classes; expected macro_f1, uar, acc"),
+        ({"target": "duration", "score": "uar"}, "duration is numbers; expected r2, ccc, pearson"),
         ({"feature_norm": "z-score"}, "feature_norm is 'z-score'; expected one of .*'zscore'"),
         ({"score": "f1"}, "score is 'f1'; expected one of 'macro_f1'"),
         ({"shuffles": -1}, "shuffles is -1; expected 0 to 1000"),
@@ -290,13 +293,13 @@ def test_the_random_control_beside_the_cache_is_probed_too(knowing_cache):
 @pytest.mark.slow
 def test_a_target_that_the_corpus_lacks_is_left_out_unless_it_was_asked_for(planted_cache, caplog):
     cache = FeatureCache(planted_cache())  # knows no gender, no sentence, and its audio is nowhere
-    with pytest.raises(SettingsError, match="target gender"):
+    with pytest.raises(SettingsError, match="160 of 160 utterances of made have no gender"):
         what_layers_know(cache, ["gender"])
     with pytest.raises(AudioError, match="leave these targets out"):
         what_layers_know(cache, ["energy"])
     knowledge = what_layers_know(cache, shuffles=0)
     assert knowledge.target.unique().tolist() == ["emotion", "speaker", "duration"]
-    assert "skipping a target: target gender" in caplog.text
+    assert "skipping a target: target: 160 of 160 utterances of made have no gend" in caplog.text
     assert "skipping a target: energy and pitch are measured on the audio" in caplog.text
 
 
@@ -364,7 +367,7 @@ def test_a_label_dealt_to_every_sentence_is_learned_where_sentences_are_known(kn
 
 
 def test_numbers_are_scored_by_r2_as_scikit_learn_has_it(knowing_cache):
-    curve = probe_layers(knowing_cache(), "duration").set_index("layer")
+    curve = probe_layers(knowing_cache(), "duration", shuffles=1).set_index("layer")
     answers = layer_answers(knowing_cache("again"), "duration")
     own = answers[answers["layer"] == 4]
     assert curve.score[4] == pytest.approx(100 * r2_score(own["truth"], own["answer"]))
@@ -373,3 +376,58 @@ def test_numbers_are_scored_by_r2_as_scikit_learn_has_it(knowing_cache):
     assert curve.shuffled[4] < curve.shuffled_95[4] < 0
     assert curve.low[4] < curve.score[4] < curve.high[4]
     assert best_layer(curve.reset_index()).layer[0] == 4
+    assert curve.control[4] < 10 and curve.above_shuffled[4] > 50  # shuffled numbers teach nothing
+
+
+def rated(cache, **columns):
+    """The path of a table of labels with further columns."""
+    path = cache.path.with_name("own.csv")
+    cache.utterances[["key", "emotion"]].assign(**columns).to_csv(path, index=False)
+    return path
+
+
+def test_a_planted_number_is_found_in_its_layer_whatever_its_column_is_called(knowing_cache, rng):
+    """Layer 4 holds the number of frames; one rating follows it, the other one follows nothing."""
+    cache = knowing_cache()
+    frames = cache.lengths
+    noise, guess = rng.normal(size=(2, len(frames)))
+    labels = rated(cache, arousal=3 + frames / 4 + 0.2 * noise, valence=guess)
+    curve = probe_layers(cache, "arousal", labels=labels, score="ccc").set_index("layer")
+    assert curve.score.idxmax() == 4
+    assert curve.score[4] > 0.7 > 0.3 > curve.score.drop(4).max()
+    assert set(curve.labels) == {"labels: own.csv"} and set(curve.target) == {"arousal"}
+    assert (curve.low <= curve.score).all() and (curve.score <= curve.high).all()
+    both = probe_layers(cache, "arousal,valence", labels=labels).set_index("layer")
+    one, other = (
+        probe_layers(cache, name, labels=labels).set_index("layer")
+        for name in ("arousal", "valence")
+    )
+    np.testing.assert_allclose(both.score, (one.score + other.score) / 2)
+    answers = layer_answers(cache, "arousal,valence", labels=labels)
+    assert {"truth_arousal", "answer_arousal", "truth_valence", "answer_valence"} <= {*answers}
+    names = ["arousal", "emotion"]
+    table = knowledge_table(what_layers_know(cache, names, labels=labels, shuffles=0))
+    np.testing.assert_allclose(table.loc["knowing"].loc[cache.layers, "arousal"], one.score)
+
+
+def test_a_column_of_words_is_probed_like_a_column_of_the_table(knowing_cache):
+    cache = knowing_cache()
+    labels = rated(cache, text=cache.utterances["sentence"].to_numpy())
+    own = probe_layers(cache, "text", labels=labels, control="sentence", shuffles=1)
+    built_in = probe_layers(cache, "sentence", control="sentence", shuffles=1)
+    decisive = ["layer", "score", "low", "high", "constant", "shuffled", "control", "selectivity"]
+    pd.testing.assert_frame_equal(own[decisive], built_in[decisive])
+
+
+def test_a_trained_head_sweeps_the_layers_for_a_column_of_numbers(knowing_cache, tmp_path, rng):
+    cache = knowing_cache()
+    labels = rated(cache, arousal=cache.lengths / 4 + 0.1 * rng.normal(size=len(cache.lengths)))
+    settings = {"target": "arousal", "labels": labels, "results_dir": tmp_path / "results"}
+    curve = sweep_layers(cache, "ridge", split="kfold:3", **settings).set_index("layer")
+    assert set(curve.metric) == {"ccc"} and set(curve.target) == {"arousal"}
+    assert curve.score.idxmax() == 4 and curve.score[4] > 0.7
+    assert set(curve.constant) == {0.0}
+    records = load_results(tmp_path / "results").set_index("layer")
+    np.testing.assert_allclose(curve.score, records.ccc[curve.index], atol=1e-5)  # as kept
+    with pytest.raises(SettingsError, match="score is 'uar', and arousal is numbers"):
+        sweep_layers(cache, "ridge", score="uar", **settings)

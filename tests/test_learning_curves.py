@@ -1,9 +1,12 @@
 """Learning curves: nested speakers, fixed test set, more is better where there is more to learn."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.config import ProbeConfig
 from lsmprobe.errors import SettingsError, TrainingError
 from lsmprobe.experiments.learning_curves import doubling, learning_curve
@@ -105,9 +108,25 @@ def test_guessing_is_the_best_constant_answer(curve_of, score, constant):
     assert set(curve["metric"]) == {score}
 
 
+def test_numbers_have_a_learning_curve_in_their_own_score(curve_of, tmp_path):
+    curve = curve_of(target="seconds", head="ridge", layer=3, sizes=[2, 8], runs=1)
+    assert list(curve["speakers"]) == [2, 8] and set(curve["target"]) == {"seconds"}
+    assert set(curve["metric"]) == {"ccc"} and set(curve["constant"]) == {0.0}
+    assert (curve["ccc_low"] <= curve["score"]).all() and (curve["score"] < 1).all()
+    ax = draw_learning_curve(curve)
+    assert "CCC, mean" in ax.get_ylabel() and ax.get_ylim()[1] == pytest.approx(1.02)
+    errors = curve_of(target="seconds", head="ridge", sizes=[8], runs=1, score="rmse")
+    table = FeatureCache(tmp_path / "cache" / "planted" / "made.h5").utterances.set_index("key")
+    [record] = map(load_record, [Path(load_results(tmp_path / "results")["path"].iloc[-1])])
+    tested = table["seconds"][[p["key"] for p in record["predictions"]]]
+    assert errors["constant"].iloc[0] == pytest.approx(tested.std(ddof=0), rel=1e-5)
+    assert errors["score"].iloc[0] > 0
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
+        ({"score": "ccc"}, "score is 'ccc', and emotion is classes; expected macro_f1, uar"),
         ({"split": "loso"}, "needs one test set, and split loso has 10"),
         ({"split": "kfold:3"}, "has 3; take speaker"),
         ({"resplit": True}, "has one per run"),
@@ -134,7 +153,7 @@ def test_the_figure_has_a_line_a_band_and_the_best_constant_answer(curve_of):
     assert heights.max() == pytest.approx((means + spread).max())
     assert ax.get_xlabel() == "training speakers"
     assert "macro-F1 (%)" in ax.get_ylabel()
-    assert ax.get_title() == "planted, made, linear, layer 3, norm none"
+    assert ax.get_title() == "planted, made, emotion, linear, layer 3, norm none"
     two = pd.concat([curve, curve.assign(head="nonlinear")])
     ax = draw_learning_curve(two, over="clips")
     assert ax.get_xlabel() == "training clips"

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy.stats import pearsonr
+from sklearn.metrics import r2_score
 
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.config import ProbeConfig, ReportConfig
@@ -39,6 +40,7 @@ DEFINITIONS = {
     "pearson": lambda t, a: pearsonr(t, a).statistic,
     "rmse": lambda t, a: np.sqrt(np.mean((t - a) ** 2)),
     "mae": lambda t, a: np.mean(np.abs(t - a)),
+    "r2": lambda t, a: 100 * r2_score(t, a),
 }
 
 
@@ -50,11 +52,23 @@ def said():
     return truth, answers, np.arange(60) % 7
 
 
-@pytest.mark.parametrize("score", NUMBERS.scores)
+@pytest.mark.parametrize("score", DEFINITIONS)
 def test_a_score_is_what_its_definition_says_and_several_targets_are_averaged(said, score):
     truth, answers, _ = said
     own = [DEFINITIONS[score](truth[:, k], answers[:, k]) for k in range(2)]
     assert score_of(truth, answers, 2, score) == pytest.approx(np.mean(own), rel=1e-12)
+
+
+def test_r2_is_100_for_the_truth_and_none_where_the_truth_is_constant(said):
+    truth, answers, _ = said
+    assert score_of(truth, truth, 2, "r2") == 100
+    assert score_of(truth, np.broadcast_to(truth.mean(0), truth.shape), 2, "r2") == 0
+    assert np.isnan(score_of(np.full(5, 0.1), np.arange(5.0), 1, "r2"))
+    shifted = score_of(1e6 + truth, 1e6 + answers, 2, "r2")
+    assert shifted == pytest.approx(score_of(truth, answers, 2, "r2"), rel=1e-6)
+    speakers = np.repeat(["a", "b", "c"], 20)
+    found = bootstrap_interval(truth, truth, speakers, 2, score="r2")
+    assert (found.low, found.high) == pytest.approx((100, 100))
 
 
 def test_ccc_is_1_for_the_truth_alone_and_0_for_a_constant(said):

@@ -29,14 +29,28 @@ def voices(tmp_path, write_wav):
 
 
 def test_a_word_is_a_class_wherever_it_is_known(tmp_path):
-    table = utterance_table(["a", "b", "c"], ["fear", "anger", "fear"], [5, 6, 7])
+    table = utterance_table(["a"] * 5, ["fear", "anger", "fear", "anger", "fear"], [5] * 5)
     emotion = find_target("emotion", table, tmp_path / "a.csv")
     assert emotion.classes == ("anger", "fear")
-    assert emotion.truth.tolist() == [1, 0, 1]
+    assert emotion.truth.tolist() == [1, 0, 1, 0, 1]
     assert not emotion.is_number
-    gender = find_target("gender", table.assign(gender=["male", "", "female"]), tmp_path / "a.csv")
-    assert gender.rows.tolist() == [0, 2]
-    assert gender.truth.tolist() == [1, 0]
+    table = table.assign(gender=["male", "", "female", "female", "male"], grade=[2.0, 1, 1, 2, 3])
+    gender = find_target("gender", table, tmp_path / "a.csv")
+    assert gender.rows.tolist() == [0, 2, 3, 4]
+    assert gender.truth.tolist() == [1, 0, 0, 1]
+    whole = find_target("grade", table[:4], tmp_path / "a.csv", kind="classes")
+    assert (whole.classes, whole.truth.tolist()) == (("1", "2"), [1, 0, 0, 1])
+
+
+def test_several_columns_of_numbers_are_one_target(tmp_path):
+    table = utterance_table(["a"] * 4, ["fear"] * 4, [50, 100, 25, 75])
+    table = table.assign(arousal=[1.0, 2.0, np.nan, 3.0], pitch=[7.0, 8.0, 9.0, 6.0])
+    found = find_target("arousal, duration", table, tmp_path / "a.csv")
+    assert found.name == "arousal,duration"
+    assert found.rows.tolist() == [0, 1, 3]
+    assert found.truth.tolist() == [[1.0, 1.0], [2.0, 2.0], [3.0, 1.5]]
+    own = find_target("pitch", table, tmp_path / "a.csv")  # a column goes before a measurement
+    assert own.truth.tolist() == [7.0, 8.0, 9.0, 6.0]
 
 
 def test_the_duration_is_in_the_table(tmp_path):
@@ -49,16 +63,24 @@ def test_the_duration_is_in_the_table(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gender", "1 value of it .male.; expected two or more"),
-        ("sentence", "0 value of it .all empty."),
-        ("duration", "does not differ"),
-        ("genre", "no target 'genre'; did you mean gender"),
+        ("gender", r"target: toy has 1 gender to tell apart \(male\); expected two or more"),
+        ("sentence", "target: 4 of 4 utterances of toy have no sentence; expected more than half"),
+        (
+            "duration",
+            "target: 'duration' is 0.1 for all 4 utterances of toy; expected numbers that",
+        ),
+        ("genre", "target: toy has no column 'genre'; did you mean gender.* labels=.FILE.csv"),
+        ("pich", "has no column 'pich'; did you mean pitch"),
+        ("half", "target: 2 of 4 utterances of toy have no half; expected more than half"),
+        ("emotion,half", "target names 2|have no emotion,half"),
+        ("duration,duration", "expected a column, or several with commas, each once"),
     ],
 )
-def test_a_target_that_cannot_be_told_apart_is_refused(tmp_path, name, message):
-    table = utterance_table(["a", "b"], ["fear", "anger"], [5, 5], gender="male")
+def test_a_target_that_cannot_be_told_apart_is_refused_with_counts(tmp_path, name, message):
+    table = utterance_table(["a", "b"] * 2, ["fear", "anger"] * 2, [5] * 4, gender="male")
+    table = table.assign(half=[1.0, np.nan, 2.0, np.nan])
     with pytest.raises(SettingsError, match=message):
-        find_target(name, table, tmp_path / "a.csv")
+        find_target(name, table, tmp_path / "a.csv", corpus="toy")
 
 
 def test_a_full_scale_sine_has_minus_three_decibels():
@@ -124,7 +146,7 @@ def test_an_utterance_without_pitch_is_left_out(tmp_path, voices, monkeypatch, c
     pitch = find_target("pitch", voices, tmp_path / "made.csv")
     assert pitch.rows.tolist() == [0, 2]
     np.testing.assert_allclose(pitch.truth, [0, 12])
-    assert "pitch is not known of 1 utterance" in caplog.text
+    assert "1 of 3 utterances has no pitch; left out: 001.wav" in caplog.text
 
 
 def test_a_foreign_table_is_refused(tmp_path, voices):

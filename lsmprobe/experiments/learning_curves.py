@@ -29,7 +29,6 @@ from lsmprobe.probing.task import Task, read_task
 from lsmprobe.progress import Progress, automatic
 from lsmprobe.results.alarms import SHARED_SPEAKERS
 from lsmprobe.results.records import results_table
-from lsmprobe.results.scores import ScoreName
 from lsmprobe.splits.file import Fold
 
 log = logging.getLogger(__name__)
@@ -45,7 +44,7 @@ def learning_curve(
     runs: int = 5,
     split: str = "auto",
     split_seed: int = 0,
-    score: ScoreName = "macro_f1",
+    score: str | None = None,
     results_dir: str | Path = "results",
     progress: Progress = automatic,
     **settings: Any,
@@ -65,21 +64,22 @@ def learning_curve(
         runs: orders of the speakers, with seeds 0, 1, ...
         split: as `--split` of lsmprobe probe, with one test set: not loso or kfold.
         split_seed: as `--split-seed`.
-        score: macro_f1, uar or accuracy.
+        score: of classes macro_f1 (the default), uar or accuracy; of numbers ccc (the default),
+            pearson, rmse or mae.
         results_dir: where records are kept.
         progress: how the epochs are shown.
-        settings: as `ProbeConfig` names them: feature_norm, epochs, seed, ...
+        settings: as `ProbeConfig` names them: target, labels, feature_norm, epochs, seed, ...
 
     Returns:
-        One row per head, layer, size and run, scores in percent: model, corpus, head, layer
-        (missing for Multi-Layer), feature_norm, metric, speakers, clips (those trained on), seed,
-        score, macro_f1_low and macro_f1_high (95% interval), interval_over, constant (the best
-        constant answer's macro-F1; for UAR one over the emotions tested, for accuracy the share of
-        the most frequent one), n_test.
+        One row per head, layer, size and run, scores of classes in percent: model, corpus, target,
+        head, layer (missing for Multi-Layer), feature_norm, metric, speakers, clips (those trained
+        on), seed, score, macro_f1_low and macro_f1_high (95% interval; of numbers ccc_low and
+        ccc_high), interval_over, constant (what the best constant answer scores; for UAR one over
+        the emotions tested), n_test.
 
     Raises:
-        LsmprobeError: a split with several test sets, a size that cannot be, or as `probe`;
-            or every run fails.
+        LsmprobeError: a score that the target has not, a split with several test sets, a size that
+            cannot be, or as `probe`; or every run fails.
     """
     cache = FeatureCache.of(cache)
     config = ProbeConfig(
@@ -95,6 +95,12 @@ def learning_curve(
         **settings,
     )
     task = read_task(config, cache.model, cache.corpus, cache.path)
+    measure = task.objective.measure
+    if score is not None and score not in measure.scores:
+        raise SettingsError(
+            f"score is {score!r}, and {','.join(task.target)} is {measure.name}; expected "
+            f"{', '.join(measure.scores)}."
+        )
     full = planned_runs(config, task)
     one_test_set(full, "a learning curve")
     base = full[0].split
@@ -113,7 +119,7 @@ def learning_curve(
     for what, error in failures.items():
         log.warning("skipping %s: %s", what, error)
     kept = {n: survivors(own, failed) for n, own in by_size.items()}
-    tables = [_rows(task, own, n, score) for n, own in kept.items() if own]
+    tables = [_rows(task, own, n, score or measure.score) for n, own in kept.items() if own]
     if not tables:
         raise next(iter(failures.values()))
     return pd.concat(tables, ignore_index=True)
@@ -163,18 +169,18 @@ def _planned(
     return by_size
 
 
-def _rows(task: Task, runs: Sequence[Run], n_speakers: int, score: ScoreName) -> pd.DataFrame:
+def _rows(task: Task, runs: Sequence[Run], n_speakers: int, score: str) -> pd.DataFrame:
     """One row per run of a size."""
-    results = results_table(run.path for run in runs)
+    results, measure = results_table(run.path for run in runs), task.objective.measure
     [test] = {tuple(run.split.folds[0].test) for run in runs}
-    shares = np.bincount(task.labels[list(test)]) / len(test)
-    constants = {
-        "macro_f1": results["constant_f1"],
-        "uar": 100 / np.count_nonzero(shares),
-        "accuracy": 100 * shares.max(),
-    }
-    same = ["model", "corpus", "head", "layer", "feature_norm"]
-    told = ["macro_f1_low", "macro_f1_high", "interval_over"]
+    recorded = {measure.score: measure.constant, **measure.references}
+    constant = (
+        results[recorded[score]]
+        if score in recorded
+        else measure.constant_answer(task.labels[list(test)], score, task.n_outputs)
+    )
+    same = ["model", "corpus", "target", "head", "layer", "feature_norm"]
+    told = [f"{measure.score}_low", f"{measure.score}_high", "interval_over"]
     return results[same].assign(
         metric=score,
         speakers=n_speakers,
@@ -182,7 +188,7 @@ def _rows(task: Task, runs: Sequence[Run], n_speakers: int, score: ScoreName) ->
         seed=results["seed"],
         score=results[score],
         **{name: results[name] for name in told},
-        constant=constants[score],
+        constant=constant,
         n_test=results["n_test"],
         shared_speakers=[SHARED_SPEAKERS in codes for codes in results["alarms"]],
     )

@@ -2,23 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lsmprobe.errors import ResultsError
-from lsmprobe.layers.regression import r2, r2_interval, shuffled_r2
+from lsmprobe.results.bootstrap import N_RESAMPLES
+from lsmprobe.results.measures import CLASSES, NUMBERS
 from lsmprobe.results.scores import (
-    Interval,
     RunAnswers,
     Shuffled,
     interval_of_runs,
-    scores,
+    score_of,
     shuffled_answers,
 )
 
-Metric = Literal["macro_f1", "uar", "accuracy", "r2"]
 ABOUT = [  # what decides a curve
     *("model", "random_weights", "corpus", "labels", "target", "head", "feature_norm", "split"),
     "metric",
@@ -30,8 +29,8 @@ READ_FIRST = ["model", "corpus", "target", "head", "layer", "score", "low", "hig
 class Answers:
     """What one run on one layer answers on the test utterances; lists have an entry per fold."""
 
-    n_classes: int  # 0: numbers
-    validation: list[float]  # the score on the fold's validation set, percent
+    n_outputs: int  # of classes, or of columns of numbers
+    validation: list[float]  # the score on the fold's validation set
     truth: list[np.ndarray]  # classes as 0 to k - 1, or numbers
     answers: list[np.ndarray]
     speakers: list[np.ndarray]
@@ -42,15 +41,10 @@ class Answers:
         """Those of all folds."""
         return RunAnswers(*map(np.concatenate, (self.truth, self.answers, self.speakers)))
 
-    def score(self, metric: Metric) -> float:
-        """Percent, over the answers of all folds together."""
+    def score(self, metric: str) -> float:
+        """A row of `STATISTICS`, over the answers of all folds together."""
         truth, answers, _ = self.together
-        return score_of(truth, answers, self.n_classes, metric)
-
-
-def score_of(truth: np.ndarray, answers: np.ndarray, n_classes: int, metric: Metric) -> float:
-    """Percent."""
-    return r2(truth, answers) if metric == "r2" else scores(truth, answers, n_classes)[metric]
+        return score_of(truth, answers, self.n_outputs, metric)
 
 
 def curve_of(about: Mapping[str, Any], layers: Mapping[int, list[Answers]]) -> pd.DataFrame:
@@ -132,10 +126,10 @@ def best_layer(curve: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def summary(runs: Sequence[Answers], metric: Metric) -> dict[str, Any]:
+def summary(runs: Sequence[Answers], metric: str) -> dict[str, Any]:
     """Score, interval and what guessing scores, over the answers of all folds together."""
     points = [run.score(metric) for run in runs]
-    found = _interval(runs, metric)
+    found = interval_of_runs([run.together for run in runs], runs[0].n_outputs, score=metric)
     levels = [_levels(run, metric) for run in runs]
     return {
         "score": float(np.mean(points)),
@@ -151,23 +145,20 @@ def summary(runs: Sequence[Answers], metric: Metric) -> dict[str, Any]:
     }
 
 
-def _interval(runs: Sequence[Answers], metric: Metric) -> Interval:
-    together = [run.together for run in runs]
-    if metric != "r2":
-        return interval_of_runs(together, runs[0].n_classes, score=metric)
-    [(truth, answers, speakers)] = together  # a ridge regression has no seed
-    return Interval(*r2_interval(truth, answers, speakers))
-
-
-def _levels(run: Answers, metric: Metric) -> tuple[float, Shuffled]:
+def _levels(run: Answers, metric: str) -> tuple[float, Shuffled]:
     """What the best constant answer scores, and what the run's own answers do when shuffled."""
     if run.levels and metric == "macro_f1":
         return run.levels
     truth, answers, _ = run.together
-    if metric == "r2":
-        return 0.0, shuffled_r2(truth, answers)
-    constant = np.full_like(truth, np.bincount(truth).argmax())
+    of_numbers = not np.issubdtype(truth.dtype, np.integer)
+    measure = NUMBERS if of_numbers else CLASSES
     return (
-        score_of(truth, constant, run.n_classes, metric),
-        shuffled_answers(truth, answers, run.n_classes, score=metric),
+        measure.constant_answer(truth, metric, run.n_outputs),
+        shuffled_answers(
+            truth,
+            answers,
+            run.n_outputs,
+            score=metric,
+            n_shuffles=500 if of_numbers else N_RESAMPLES,
+        ),
     )

@@ -1,6 +1,7 @@
 """Curves of `probe_layers` on disk, so that a report can show what a notebook has computed."""
 
 import hashlib
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -29,7 +30,8 @@ def keep_curve(curve: pd.DataFrame, results_dir: str | Path) -> Path | None:
         return None
     about = curve.loc[curve.index[0], [*ABOUT, "split_seed"]].astype(str)
     digest = hashlib.sha256(repr(about.tolist()).encode()).hexdigest()[:8]
-    name = f"{about.corpus}-{about.target}-{digest}.csv"
+    target = re.sub(r"[^\w,.-]", "_", about.target)[:60]
+    name = f"{about.corpus}-{target}-{digest}.csv"
     path = Path(results_dir) / FOLDER / about.model / name
     try:
         write_then_rename(path, curve.to_csv(index=False).encode())

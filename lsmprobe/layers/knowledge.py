@@ -11,9 +11,16 @@ import pandas as pd
 from lsmprobe.arguments import Within, checked
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.errors import AudioError, SettingsError
-from lsmprobe.layers.probes import ControlName, TargetName, probe_layers, whole_speakers
+from lsmprobe.layers.curves import keep_curve
+from lsmprobe.layers.probes import (
+    ControlName,
+    TargetName,
+    curve_of_target,
+    find_asked,
+    whole_speakers,
+)
 from lsmprobe.layers.regression import NormName
-from lsmprobe.layers.targets import TARGETS
+from lsmprobe.layers.targets import TARGETS, labels_of
 from lsmprobe.progress import Progress, automatic
 from lsmprobe.results.scores import ScoreName
 
@@ -29,6 +36,7 @@ def what_layers_know(
     *,
     feature_norm: NormName = "zscore",
     split: str = "auto",
+    labels: str | Path | None = None,
     score: ScoreName = "macro_f1",
     shuffles: Annotated[int, Within(0, 1000)] = 1,
     control: ControlName = "labels",
@@ -40,11 +48,13 @@ def what_layers_know(
 
     Args:
         cache: whose layers.
-        targets: by default all that this corpus has; what it lacks is named in the log.
+        targets: as in `probe_layers`; by default all that need no column of one's own. What this
+            corpus lacks of these is named in the log.
         feature_norm: as in `probe_layers`.
         split: of all targets but the speaker, which is split at random. `auto` is as `probe_layers`
             has it for targets other than the emotion, so that all are tested on the same speakers.
-        score: as in `probe_layers`.
+        labels: as in `probe_layers`.
+        score: of classes, as in `probe_layers`; numbers have R^2, so that all are in percent.
         shuffles: as in `probe_layers`.
         control: as in `probe_layers`.
         random_weights: probe the control model too, the same architecture with random weights,
@@ -62,24 +72,25 @@ def what_layers_know(
     caches = [cache, *(control_caches(cache) if random_weights else ())]
     tables = []
     for name in TARGETS if targets is None else targets:
-        spec = split if name != "speaker" else "random"
-        if spec == "auto":
-            spec = whole_speakers(cache.utterances)
         try:
-            tables += [
-                probe_layers(
+            for one in caches:
+                utterances, found = find_asked(one, name, "auto", labels, results_dir, progress)
+                spec = split if found.name != "speaker" else "random"
+                curve = curve_of_target(
                     one,
-                    name,
+                    utterances,
+                    found,
+                    told=labels_of({"labels": labels}),
+                    metric="r2" if found.is_number else score,
                     feature_norm=feature_norm,
-                    split=spec,
-                    score=score,
+                    split=whole_speakers(utterances) if spec == "auto" else spec,
+                    split_seed=0,
                     shuffles=shuffles,
                     control=control,
-                    results_dir=results_dir,
                     progress=progress,
                 )
-                for one in caches
-            ]
+                keep_curve(curve, results_dir)
+                tables.append(curve)
         except (SettingsError, AudioError) as error:
             if targets is not None:
                 raise

@@ -1,4 +1,4 @@
-"""The same probe on every layer, for the emotion and for anything else that a corpus tells.
+"""The same probe on every layer, for the emotion and for any other column.
 
 A stage: it reads caches, trains probes on each layer and scores them on held-out utterances.
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -22,20 +22,25 @@ from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.verify import verify_once
 from lsmprobe.config import ProbeConfig, Seed
 from lsmprobe.errors import SettingsError, SplitError
-from lsmprobe.layers.answers import Answers, Metric, curve_of, score_of
+from lsmprobe.layers.answers import Answers, curve_of
 from lsmprobe.layers.curves import keep_curve
 from lsmprobe.layers.recorded import recorded_answers, shares_speakers
 from lsmprobe.layers.regression import NormName, fit_and_answer
-from lsmprobe.layers.targets import OWN_LABELS, TARGETS, WORDS, Target, find_target, labels_of
+from lsmprobe.layers.targets import OWN_LABELS, TARGETS, Target, find_target, labels_of
 from lsmprobe.probing.stage import probe
+from lsmprobe.probing.task import labelled, read_task
 from lsmprobe.progress import Progress, automatic
-from lsmprobe.results.scores import ScoreName
+from lsmprobe.results.measures import CLASSES, NUMBERS
+from lsmprobe.results.scores import score_of
 from lsmprobe.splits.file import Split
 from lsmprobe.splits.kinds import make_split
 from lsmprobe.splits.voices import voices_of
 
 TargetName = Literal[TARGETS]  # type: ignore[valid-type]
 ControlName = Literal["labels", "sentence", "speaker"]
+KindName = Literal["auto", "classes", "numbers"]
+OfClasses = Literal["macro_f1", "uar", "accuracy"]
+OfNumbers = Literal["r2", "ccc", "pearson"]
 CONTROLS = {  # what a control task is called in tables
     "labels": "shuffled labels",
     "sentence": "labels dealt by sentence",
@@ -53,7 +58,9 @@ def probe_layers(
     feature_norm: NormName = "zscore",
     split: str = "auto",
     split_seed: Seed = 0,
-    score: ScoreName = "macro_f1",
+    target_kind: KindName = "auto",
+    labels: str | Path | None = None,
+    score: OfClasses | OfNumbers | None = None,
     shuffles: Annotated[int, Within(0, 1000)] = 0,
     control: ControlName = "labels",
     results_dir: str | Path = "results",
@@ -66,8 +73,10 @@ def probe_layers(
 
     Args:
         cache: whose layers.
-        target: what is predicted: emotion, speaker, gender, sentence (words), duration, energy or
-            pitch (numbers).
+        target: what is predicted, as `--target` of `lsmprobe probe`: any column of the table of
+            utterances, words as classes and numbers as numbers, or several of numbers with commas,
+            whose score is their mean. Of every cache there are emotion, speaker, gender and
+            sentence, and, measured, duration, energy and pitch.
         feature_norm: zscore by default: without it a layer's score depends on the scale of its dims
             as much as on what it holds.
         split: as `--split` of `lsmprobe probe`, and for the emotion `auto` is as there. For the
@@ -75,7 +84,10 @@ def probe_layers(
             For the others every speaker is tested once (`loso`, or `kfold:10` beyond ten speakers),
             so that no single voice decides.
         split_seed: as `--split-seed`.
-        score: of words; numbers have R^2.
+        target_kind: as `--target-kind`.
+        labels: as `--labels`: a CSV file with the columns key and those that it replaces or adds.
+        score: of classes macro_f1 (the default), uar or accuracy; of numbers r2 (the default), ccc
+            or pearson.
         shuffles: how often the probe is also trained and tested on a control task.
         control: which one. `labels` shuffles the values over the utterances, so that nothing can be
             learned: `above_shuffled` is the score less the control's. `sentence` or `speaker` deals
@@ -87,9 +99,10 @@ def probe_layers(
 
     Returns:
         One row per layer (and test set, if the split has several, which the column split then
-        names), scores in percent: model, random_weights, corpus, labels, target, head,
-        feature_norm, split, metric, layer; score, low and high (95% interval), interval_over,
-        constant (the best constant answer), shuffled and shuffled_95 (the probe's own answers
+        names), scores in percent, but for CCC and Pearson, -1 to 1: model, random_weights, corpus,
+        labels, target, head, feature_norm, split, metric, layer; score, low and high (95%
+        interval), interval_over, constant (the best constant answer), shuffled and shuffled_95 (the
+        probe's own answers
         shuffled against the truth: mean, and the point that 95% do not exceed), n_test, runs (1),
         validation (mean over folds); chosen (by validation, in how many folds) of choices, and the
         score of the layers chosen, best_score with its ends; control_task, control (its score),
@@ -97,39 +110,69 @@ def probe_layers(
         split_seed.
 
     Raises:
-        LsmprobeError: no such target, a split that cannot be made, missing audio, damage.
+        LsmprobeError: no such target, one that is constant, missing or half empty, a score that it
+            has not, a split that cannot be made, missing audio, damage.
 
     Source: Alain and Bengio 2016, arXiv:1610.01644; Hewitt and Liang 2019, arXiv:1909.03368, of
     selectivity.
     """
     cache = FeatureCache.of(cache)
-    verify_once(cache)
-    found = find_target(target, cache.utterances, acoustics_csv(cache, results_dir), progress)
-    metric: Metric = "r2" if found.is_number else score
-    made = target_split(found, cache.utterances, split, seed=split_seed)
-    head = "ridge" if found.is_number else "logistic"
+    utterances, found = find_asked(cache, target, target_kind, labels, results_dir, progress)
+    curve = curve_of_target(
+        cache,
+        utterances,
+        found,
+        told=labels_of({"labels": labels}),
+        metric=_own_score(found.name, score, of_numbers=found.is_number),
+        feature_norm=feature_norm,
+        split=split,
+        split_seed=split_seed,
+        shuffles=shuffles,
+        control=control,
+        progress=progress,
+    )
+    keep_curve(curve, results_dir)
+    return curve
+
+
+def curve_of_target(
+    cache: FeatureCache,
+    utterances: pd.DataFrame,
+    target: Target,
+    *,
+    told: str,
+    metric: str,
+    feature_norm: NormName,
+    split: str,
+    split_seed: int,
+    shuffles: int,
+    control: ControlName,
+    progress: Progress,
+) -> pd.DataFrame:
+    """What `probe_layers` returns, of a target that was found; `told` says with which labels."""
+    made = target_split(target, utterances, split, seed=split_seed)
+    head = "ridge" if target.is_number else "logistic"
     curves = []
     for own in made.apart():
-        about = _about(cache, target, head, feature_norm, own.name, metric)
-        curve = curve_of(about, _regress(cache, found, own, feature_norm, metric, progress))
+        about = _about(cache, target.name, head, feature_norm, own.name, metric, told)
+        curve = curve_of(about, _regress(cache, target, own, feature_norm, metric, progress))
         dealt = [
             _regress(cache, other, own, feature_norm, metric, progress, validate=False)
-            for other in control_targets(found, cache.utterances, own, control, shuffles)
+            for other in control_targets(target, utterances, own, control, shuffles)
         ]
         curve["control_task"] = CONTROLS[control] if dealt else "none"
         curve["control"] = [
             np.mean([layers[layer][0].score(metric) for layers in dealt]) if dealt else np.nan
             for layer in curve["layer"]
         ]
-        speakers = cache.utterances["speaker"].to_numpy(str)[found.rows]
-        curve["shared_speakers"] = target != "speaker" and voices_of(own, speakers).shared > 0
+        speakers = utterances["speaker"].to_numpy(str)[target.rows]
+        curve["shared_speakers"] = target.name != "speaker" and voices_of(own, speakers).shared > 0
         curves.append(curve)
     curve = pd.concat(curves, ignore_index=True)
     above = curve["score"] - curve["control"]
     curve["above_shuffled"] = above if control == "labels" else np.nan
     curve["selectivity"] = np.nan if control == "labels" else above
     curve["split_seed"] = split_seed
-    keep_curve(curve, results_dir)
     return curve
 
 
@@ -141,11 +184,11 @@ def sweep_layers(
     feature_norm: NormName = "zscore",
     split: str = "auto",
     split_seed: Seed = 0,
-    score: ScoreName = "macro_f1",
+    score: OfClasses | OfNumbers | None = None,
     results_dir: str | Path = "results",
     **settings: Any,
 ) -> pd.DataFrame:
-    """The score of a trained head on every layer, for the emotion; its runs are kept as records.
+    """The score of a trained head on every layer; its runs are kept as records.
 
     Args:
         cache: whose layers.
@@ -153,9 +196,10 @@ def sweep_layers(
         feature_norm: as in `probe_layers`.
         split: as `--split` of `lsmprobe probe`.
         split_seed: as `--split-seed`.
-        score: which one.
+        score: of classes macro_f1 (the default), uar or accuracy; of numbers ccc (the default, by
+            which heads choose their epoch), pearson or r2.
         results_dir: where records are kept.
-        settings: of the training, as `ProbeConfig` names them: runs, epochs, lr, ...
+        settings: as `ProbeConfig` names them: target, labels, runs, epochs, lr, ...
 
     Returns:
         One row per layer, as `probe_layers` without the columns of the control task; score and
@@ -177,11 +221,19 @@ def sweep_layers(
         results_dir=Path(results_dir),
         **settings,
     )
+    task = read_task(config, cache.model, cache.corpus, cache.path)
+    name, measure = ",".join(task.target), task.objective.measure
+    if measure not in (CLASSES, NUMBERS):
+        raise SettingsError(
+            f"curves over layers are of classes or numbers, and {name} is {measure.name}; compare "
+            "the runs of lsmprobe probe --layer all in their table of scores."
+        )
+    metric = _own_score(name, score, of_numbers=measure is NUMBERS, default=measure.score)
     results = probe(config)
     labels = labels_of(results["settings"].iloc[0])
     curves = []
-    for name, own in results.groupby("split", sort=True):
-        about = _about(cache, "emotion", config.head, config.feature_norm, name, score, labels)
+    for split_name, own in results.groupby("split", sort=True):
+        about = _about(cache, name, config.head, config.feature_norm, split_name, metric, labels)
         curve = curve_of(about, recorded_answers(own))
         curves.append(curve.assign(shared_speakers=shares_speakers(own)))
     return pd.concat(curves, ignore_index=True)
@@ -195,6 +247,8 @@ def layer_answers(
     feature_norm: NormName = "zscore",
     split: str = "auto",
     split_seed: Seed = 0,
+    target_kind: KindName = "auto",
+    labels: str | Path | None = None,
     results_dir: str | Path = "results",
     progress: Progress = automatic,
 ) -> pd.DataFrame:
@@ -208,35 +262,81 @@ def layer_answers(
         feature_norm: as in `probe_layers`.
         split: as in `probe_layers`.
         split_seed: as in `probe_layers`.
+        target_kind: as in `probe_layers`.
+        labels: as in `probe_layers`.
         results_dir: as in `probe_layers`.
         progress: as in `probe_layers`.
 
     Returns:
         One row per layer and test utterance: layer, fold, key, speaker, truth and answer, which are
-        names of classes or numbers in the target's unit.
+        names of classes or numbers in the target's unit; of several columns `truth_NAME` and
+        `answer_NAME` of each.
 
     Raises:
         LsmprobeError: as `probe_layers`.
     """
     cache = FeatureCache.of(cache)
-    verify_once(cache)
-    found = find_target(target, cache.utterances, acoustics_csv(cache, results_dir), progress)
-    made = target_split(found, cache.utterances, split, seed=split_seed)
-    metric: Metric = "r2" if found.is_number else "macro_f1"
+    utterances, found = find_asked(cache, target, target_kind, labels, results_dir, progress)
+    made = target_split(found, utterances, split, seed=split_seed)
+    metric = _own_score(found.name, None, of_numbers=found.is_number)
     layers = _regress(cache, found, made, feature_norm, metric, progress, validate=False)
     fold = np.repeat(range(len(made.folds)), [len(each.test) for each in made.folds])
     tested = found.rows[np.concatenate([each.test for each in made.folds])]
-    about = cache.utterances.iloc[tested][["key", "speaker"]].reset_index(drop=True)
+    about = utterances.iloc[tested][["key", "speaker"]].reset_index(drop=True)
     tables = []
     for layer, [run] in layers.items():
         truth, answers, _ = run.together
         if found.classes:
             truth, answers = (np.array(found.classes)[each] for each in (truth, answers))
-        table = about.assign(truth=truth, answer=answers)
+        table = about.assign(**_named("truth", truth, found), **_named("answer", answers, found))
         table.insert(0, "layer", layer)
         table.insert(1, "fold", fold)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
+
+
+def find_asked(
+    cache: FeatureCache,
+    target: str,
+    kind: str,
+    labels: str | Path | None,
+    results_dir: str | Path,
+    progress: Progress,
+) -> tuple[pd.DataFrame, Target]:
+    """The utterances of a cache with the labels that count, and the target; it is verified.
+
+    Raises:
+        LsmprobeError: as `probe_layers`.
+    """
+    verify_once(cache)
+    columns = tuple(name.strip() for name in target.split(","))
+    utterances = labelled(cache, cache.corpus, Path(labels) if labels else None, columns)
+    kept = acoustics_csv(cache, results_dir)
+    return utterances, find_target(
+        target, utterances, kept, progress, corpus=cache.corpus, kind=kind
+    )
+
+
+def _own_score(target: str, score: str | None, *, of_numbers: bool, default: str = "") -> str:
+    """The score of a curve: the one asked for, or the first of its kind.
+
+    Raises:
+        SettingsError: it is a score of the other kind.
+    """
+    known = get_args(OfNumbers if of_numbers else OfClasses)
+    if score is not None and score not in known:
+        kind = "numbers" if of_numbers else "classes"
+        raise SettingsError(
+            f"score is {score!r}, and {target} is {kind}; expected {', '.join(known)}."
+        )
+    return score or default or known[0]
+
+
+def _named(what: str, values: np.ndarray, target: Target) -> dict[str, np.ndarray]:
+    """Columns of a table of answers."""
+    if values.ndim == 1:
+        return {what: values}
+    return {f"{what}_{name}": values[:, at] for at, name in enumerate(target.columns)}
 
 
 def _about(
@@ -307,7 +407,7 @@ def _dealt(
     names, type_of = np.unique(types, return_inverse=True)
     for _ in range(100):
         dealt = rng.choice(truth, size=len(names))[type_of]
-        if all(len(np.unique(dealt[fold.train])) > 1 for fold in split.folds):
+        if all(len(np.unique(dealt[fold.train], axis=0)) > 1 for fold in split.folds):
             return dealt
     raise SettingsError(
         f"{len(names)} of a kind are too few to deal different values to; expected more. Take "
@@ -329,7 +429,7 @@ def target_split(target: Target, utterances: pd.DataFrame, spec: str, *, seed: i
     """The split that suits a target; its indices count the utterances whose value is known.
 
     Args:
-        target: what is predicted; words take the emotion's place when classes are spread.
+        target: what is predicted; its classes take the emotion's place when these are spread.
         utterances: the table of the cache.
         spec: see `probe_layers`.
         seed: as `--split-seed`.
@@ -338,8 +438,8 @@ def target_split(target: Target, utterances: pd.DataFrame, spec: str, *, seed: i
         SplitError: the utterances cannot be split so, or speakers are to be known unheard.
     """
     table = utterances.iloc[target.rows].reset_index(drop=True)
-    if target.name in WORDS:
-        table["emotion"] = table[target.name]
+    if target.classes:
+        table["emotion"] = np.array(target.classes, dtype=object)[target.truth]
     if spec == "auto" and target.name != "emotion":
         spec = "random" if target.name == "speaker" else whole_speakers(table)
     split = make_split(spec, table, seed=seed)
@@ -349,13 +449,13 @@ def target_split(target: Target, utterances: pd.DataFrame, spec: str, *, seed: i
         for note in split.notes:
             log.warning("%s: %s", target.name, note)
     for fold in split.folds:
-        heard = np.unique(target.truth[fold.train])
+        heard = np.unique(target.truth[fold.train], axis=0)
         if target.name == "speaker" and not np.isin(target.truth[fold.test], heard).any():
             raise SplitError(
                 f"split {spec} tests speakers who are not in training, and nobody can name a voice "
                 'never heard; for target speaker take split="random".'
             )
-        if target.classes and len(heard) < 2:
+        if len(heard) < 2:
             raise SplitError(
                 f"split {spec} leaves one {target.name} in training; expected two or more. Take "
                 "another split."
@@ -368,7 +468,7 @@ def _regress(
     target: Target,
     split: Split,
     feature_norm: NormName,
-    metric: Metric,
+    metric: str,
     progress: Progress,
     *,
     validate: bool = True,
@@ -390,12 +490,12 @@ def _regress(
             fit = partial(fit_and_answer, own, target.truth, feature_norm=feature_norm)
             if validate:
                 truth, answer = target.truth[fold.validation], fit(fold.train, fold.validation)
-                validation.append(score_of(truth, answer, len(target.classes), metric))
+                validation.append(score_of(truth, answer, target.n_outputs, metric))
             answers.append(fit(np.concatenate([fold.train, fold.validation]), fold.test))
         tested = [fold.test for fold in split.folds]
         found[layer] = [
             Answers(
-                n_classes=len(target.classes),
+                n_outputs=target.n_outputs,
                 validation=validation,
                 truth=[target.truth[test] for test in tested],
                 answers=answers,

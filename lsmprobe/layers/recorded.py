@@ -12,7 +12,7 @@ from lsmprobe.errors import ResultsError, counted
 from lsmprobe.layers.answers import Answers, curve_of
 from lsmprobe.layers.targets import labels_of
 from lsmprobe.results.alarms import SHARED_SPEAKERS
-from lsmprobe.results.measures import CLASSES
+from lsmprobe.results.measures import CLASSES, measure_of
 from lsmprobe.results.records import Load, load_record, with_target
 from lsmprobe.results.scores import ScoreName, Shuffled
 
@@ -115,16 +115,19 @@ def codes_of(alarms: Iterable[Any]) -> set[str]:
 
 
 def _answers(record: Mapping[str, Any]) -> Answers:
-    classes, folds = record["classes"], record["folds"]
-    fold_of = np.repeat(range(len(folds)), [fold["n_test"] for fold in folds])
-    tested = [part for _, part in pd.DataFrame(record["predictions"]).groupby(fold_of)]
-    true = "truth" if "truth" in tested[0] else "emotion"
+    folds, measure = record["folds"], measure_of(record)
+    ends = np.cumsum([fold["n_test"] for fold in folds])
+    tested = [
+        measure.tested({**record, "predictions": record["predictions"][end - fold["n_test"] : end]})
+        for fold, end in zip(folds, ends, strict=True)
+    ]
+    truth, answers, speakers = (list(each) for each in zip(*tested, strict=True))
     return Answers(
-        n_classes=len(classes),
+        n_outputs=len(record["classes"]),
         validation=[f["history"][f["best_epoch"] - 1]["validation_score"] for f in folds],
-        truth=[np.searchsorted(classes, part[true]) for part in tested],
-        answers=[np.searchsorted(classes, part["predicted"]) for part in tested],
-        speakers=[part["speaker"].to_numpy() for part in tested],
+        truth=truth,
+        answers=answers,
+        speakers=speakers,
         levels=_levels(record["scores"]),
     )
 
@@ -132,7 +135,7 @@ def _answers(record: Mapping[str, Any]) -> Answers:
 def _levels(scores: Mapping[str, Any]) -> tuple[float, Shuffled] | None:
     """What the best constant answer and shuffled answers score; older records tell no second."""
     found = scores.get("shuffled")
-    if not found:
+    if not found or "constant_f1" not in scores:
         return None
     return float(scores["constant_f1"]), Shuffled(found["mean"], found["point_95"])
 

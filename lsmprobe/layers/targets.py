@@ -1,10 +1,11 @@
-"""What a layer may know besides the emotion: voice, words, length, loudness, pitch.
+"""What a layer may know: the emotion, voice, words, length, loudness, pitch, or any column.
 
-A target is a value per utterance. Words (emotion, speaker, gender, sentence) come from the table of
-utterances, and so does the duration; energy and pitch are measured once on the audio and kept.
+A target is a value per utterance: any column of the table of utterances, as `lsmprobe probe
+--target` learns it. Energy and pitch are measured once on the audio and kept.
 """
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,87 +14,124 @@ from typing import Any
 import librosa
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Num, Shaped
 
 from lsmprobe.atomic import write_then_rename
 from lsmprobe.corpora.audio import SAMPLE_RATE, read_audio
-from lsmprobe.errors import AudioError, ResultsError, SettingsError, counted, nearest, one_line
+from lsmprobe.errors import AudioError, ResultsError, SettingsError, nearest, one_line
+from lsmprobe.probing.objectives import CLASSIFICATION
+from lsmprobe.probing.targets import learned, target_columns
 from lsmprobe.progress import Progress, silent
 
-WORDS = ("emotion", "speaker", "gender", "sentence")
 NUMBERS = {"duration": "s", "energy": "dB", "pitch": "semitones"}  # and their units
-TARGETS = (*WORDS, *NUMBERS)
+TARGETS = ("emotion", "speaker", "gender", "sentence", *NUMBERS)  # that need no column of one's own
 PITCH_HZ = 60.0, 600.0  # from low male voices to shouting ones
 REFERENCE_HZ = 100.0  # 0 semitones
 OWN_LABELS = "as in the corpus"
 HOP = 320  # samples: 20 ms
+Known = Num[np.ndarray, "known *columns"]
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """A value for every utterance where it is known."""
+    """A value for every utterance where it is known, or several numbers."""
 
-    name: str
+    columns: tuple[str, ...]
     rows: Shaped[np.ndarray, " known"]  # positions in the table of utterances
-    truth: Shaped[np.ndarray, " known"]  # classes as 0 to k - 1, or numbers in their unit
+    truth: Known
+    """Classes as 0 to k - 1, or numbers in their unit; several columns of numbers are an axis."""
     classes: tuple[str, ...]  # none for numbers
+
+    @property
+    def name(self) -> str:
+        """As it is asked for, and as tables show it."""
+        return ",".join(self.columns)
 
     @property
     def is_number(self) -> bool:
         """Whether it is measured, not named."""
         return not self.classes
 
+    @property
+    def n_outputs(self) -> int:
+        """Of classes or columns."""
+        return len(self.classes or self.columns)
+
 
 def labels_of(settings: Mapping[str, Any]) -> str:
-    """Which labels a run learned, as text: how they were merged and chosen.
+    """Which labels a run learned, as text: how they were merged and chosen, and from which file.
 
     >>> labels_of({"map": ["anger=high"], "emotions": []}), labels_of({})
     ('map: anger=high', 'as in the corpus')
     """
     chosen = {name: ", ".join(settings.get(name) or ()) for name in ("map", "emotions")}
+    if settings.get("labels"):
+        chosen["labels"] = Path(settings["labels"]).name
     told = "; ".join(f"{name}: {value}" for name, value in chosen.items() if value)
     return told or OWN_LABELS
 
 
 def find_target(
-    name: str, utterances: pd.DataFrame, acoustics_csv: Path, progress: Progress = silent
+    name: str,
+    utterances: pd.DataFrame,
+    acoustics_csv: Path,
+    progress: Progress = silent,
+    *,
+    corpus: str = "the corpus",
+    kind: str = "auto",
 ) -> Target:
     """One target for the utterances of a cache.
 
     Args:
-        name: one of `TARGETS`.
+        name: a column of the table, or several of numbers with commas; or one of `NUMBERS`, where
+            the table has no such column.
         utterances: the table of the cache.
         acoustics_csv: where energy and pitch are kept; see `measure_acoustics`.
         progress: how measuring them is shown.
+        corpus: for messages.
+        kind: classes, numbers, or auto: numbers are numbers, words are classes.
 
     Raises:
-        SettingsError: no such target, or these utterances do not differ in it.
+        SettingsError: as `learned`.
         AudioError: energy or pitch is asked for, was not measured yet, and the audio is missing or
             another.
     """
-    if name not in TARGETS:
-        raise SettingsError(f"there is no target {name!r}; {nearest(name, TARGETS)}")
-    if name in WORDS:
-        column = utterances[name].to_numpy(str)
-        known = np.flatnonzero(column != "")
-        classes, truth = np.unique(column[known], return_inverse=True)
-        if len(classes) < 2:
-            raise SettingsError(
-                f"target {name}: the table of utterances has {len(classes)} value of it "
-                f"({', '.join(classes) or 'all empty'}); expected two or more. Leave it out."
-            )
-        return Target(name, known, truth, tuple(classes.tolist()))
-    numbers = _numbers(name, utterances, acoustics_csv, progress)
-    known = np.flatnonzero(np.isfinite(numbers))
-    if len(known) < len(numbers):
-        n = len(numbers) - len(known)
-        log.warning("%s is not known of %s", name, counted(n, "utterance"))
-    if len(np.unique(numbers[known])) < 2:
-        raise SettingsError(
-            f"target {name}: it does not differ between the utterances. Leave it out."
-        )
-    return Target(name, known, numbers[known], ())
+    try:
+        columns = target_columns(name)
+        table = utterances.copy()
+        for column in columns:
+            if column in NUMBERS and column in table:
+                log.warning("%s is the column of %s, not measured on the audio", column, corpus)
+            elif column in NUMBERS:
+                table[column] = _numbers(column, utterances, acoustics_csv, progress)
+            elif column not in table:
+                known = [*(each for each in table.columns if each != "key"), *NUMBERS]
+                raise SettingsError(
+                    f"--target: {corpus} has no column {column!r}; {nearest(column, known)} Add "
+                    "columns with --labels FILE.csv."
+                )
+        found = learned(table, columns, corpus=corpus, kind=kind)
+    except SettingsError as error:
+        raise SettingsError(_of_arguments(str(error))) from error
+    rows, own = found.table.index.to_numpy(), found.table[list(columns)]
+    if found.objective is CLASSIFICATION:
+        return Target(columns, rows, found.objective.targets(own, found.names), found.names)
+    truth = own.to_numpy(np.float64)
+    return Target(columns, rows, truth if len(columns) > 1 else truth[:, 0], ())
+
+
+def _of_arguments(message: str) -> str:
+    """A message of a command's flags, for who calls a function: its arguments.
+
+    >>> _of_arguments("--target: no column; --labels FILE.csv, or --target-kind classes.")
+    'target: no column; labels="FILE.csv", or target_kind="classes".'
+    """
+    other = "merge it with another one by --labels FILE.csv"
+    message = message.replace("leave it out with --emotions or merge it with --map", other)
+    message = re.sub(r"--target-kind (\w+)", r'target_kind="\1"', message)
+    message = re.sub(r"--labels( FILE\.csv)?", 'labels="FILE.csv"', message)
+    return message.replace("--target", "target")
 
 
 def _numbers(

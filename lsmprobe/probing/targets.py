@@ -20,6 +20,7 @@ from lsmprobe.results.distributions import NO_LABEL, most_frequent
 from lsmprobe.results.measures import EMOTION
 
 MOST_CLASSES = 100  # more are names of clips or whole texts rather than classes
+NAMED = ("emotion", "speaker", "gender", "sentence")  # columns of every table: classes for sure
 log = logging.getLogger(__name__)
 
 
@@ -292,7 +293,7 @@ def _classes(table: pd.DataFrame, name: str, corpus: str) -> tuple[str, ...]:
             f"{flag}{corpus} has {len(classes)} {name} to tell apart ({', '.join(classes)}); "
             "expected two or more."
         )
-    if len(classes) > MOST_CLASSES and (name,) != EMOTION:
+    if len(classes) > MOST_CLASSES and name not in NAMED:
         raise SettingsError(
             f"{flag}{corpus} has {len(classes)} values of {name!r}; expected at most "
             f"{MOST_CLASSES} classes. Is it a column of numbers or of texts?"

@@ -19,6 +19,8 @@ from lsmprobe.layers.recorded import recorded_curves
 from lsmprobe.layers.weights import NAMED_BY, layer_weights
 from lsmprobe.report.outcomes import by_group
 from lsmprobe.results.breakdown import confusion
+from lsmprobe.results.records import with_target
+from lsmprobe.results.scores import STATISTICS
 
 # Okabe and Ito 2008: told apart with every kind of colour blindness; yellow is left out, it fades.
 # Behind them two dark shades and a grey, so that ten speakers have ten colours; every colour comes
@@ -31,7 +33,6 @@ SAME_LEVEL = 4  # points; the names of nearer levels would cover each other
 TITLE_WIDTH = 60  # letters in a line of a title
 LEGEND_ROWS = 16  # more names make another column
 BEST_IS_1 = ("CCC", "Pearson")
-METRICS = {"macro_f1": "macro-F1", "uar": "UAR", "accuracy": "accuracy", "r2": "R²"}
 
 
 def draw_layer_weights(weights: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -181,13 +182,14 @@ def draw_layer_curve(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
         which = f" ({corpus})" if len(levels) > 1 else ""
         constant, shuffled = rows["constant"].mean(), rows["shuffled"].mean()
         told = rows["metric"].iloc[0] != "r2" and rows["shuffled"].notna().any()
-        alike = told and abs(constant - shuffled) < SAME_LEVEL  # as of UAR
+        unit = 1 if STATISTICS[rows["metric"].iloc[0]].in_percent else 0.01
+        alike = told and abs(constant - shuffled) < SAME_LEVEL * unit  # as of UAR
         both = ", shuffled answers" if alike else ""
         _draw_level(ax, constant, f"best constant answer{both}{which}", "--")
         if told and not alike:
             _draw_level(ax, shuffled, f"shuffled answers{which}", ":")
-    ax.set_ylim(min(0, curve["low"].min()), 102)
-    ax.set_ylabel(" or ".join(f"{METRICS[metric]} (%)" for metric in curve["metric"].unique()))
+    ax.set_ylim(min(0, curve["low"].min()), _top(curve["metric"]))
+    ax.set_ylabel(_score_axis(curve["metric"]))
     ax.set_title(title, fontsize=10)
     return _over_layers(ax, curve["layer"], legend=len(lines) > 1, own=own)
 
@@ -297,7 +299,7 @@ def draw_knowledge(knowledge: pd.DataFrame, ax: Axes | None = None) -> Axes:
     for (target, rows), colour, marker in zip(
         knowledge.groupby("target", sort=False), cycle(COLOURS), cycle(MARKERS)
     ):
-        metric = METRICS[rows["metric"].iloc[0]]
+        metric = STATISTICS[rows["metric"].iloc[0]].title
         for _, model in rows.groupby("model", sort=False):
             random = bool(model["random_weights"].iloc[0])
             ax.plot(
@@ -537,7 +539,8 @@ def draw_learning_curve(
         over: what is counted; clips are the mean of the runs.
     """
     own, ax = ax is None, ax or _axes()
-    keys = ["model", "corpus", "head", "layer", "feature_norm"]
+    curve = with_target(curve)
+    keys = ["model", "corpus", "target", "head", "layer", "feature_norm"]
     layers = ["all layers" if pd.isna(layer) else f"layer {layer}" for layer in curve["layer"]]
     known = curve.assign(layer=layers)
     name, title = _names(known, keys)
@@ -552,9 +555,10 @@ def draw_learning_curve(
     if over == "speakers":
         ax.set_xticks(sorted(set(curve["speakers"])))
     ax.set_xlabel(f"training {over}")
-    scores = " or ".join(f"{METRICS[metric]} (%)" for metric in curve["metric"].unique())
-    ax.set_ylabel(f"{scores}, mean ± standard deviation over runs", fontsize=9)
-    ax.set_ylim(0, 102)
+    ax.set_ylabel(
+        f"{_score_axis(curve['metric'])}, mean ± standard deviation over runs", fontsize=9
+    )
+    ax.set_ylim(min(0, curve["score"].min()), _top(curve["metric"]))
     ax.set_title(title, fontsize=10)
     ax.spines[["top", "right"]].set_visible(False)
     if len(lines) > 1:
@@ -566,6 +570,18 @@ def _say_whose(ax: Axes, predictions: pd.DataFrame, *, own: bool) -> None:
     """Over a figure of its own, which experiment the answers are of, where the table knows it."""
     if own and (about := predictions.attrs.get("about")):
         ax.set_title("\n".join(textwrap.wrap(about, TITLE_WIDTH)), fontsize=10)
+
+
+def _score_axis(metrics: pd.Series) -> str:
+    """The name of the axis that these scores share."""
+    return " or ".join(STATISTICS[metric].axis for metric in metrics.unique())
+
+
+def _top(metrics: pd.Series) -> float | None:
+    """Where the axis of these scores ends: just above the best that there can be, if there is."""
+    if any(STATISTICS[metric].in_percent for metric in metrics.unique()):
+        return 102.0
+    return 1.02 if set(metrics) <= {"ccc", "pearson"} else None
 
 
 def _axes(width: float = 6.8, height: float = 4.2) -> Axes:

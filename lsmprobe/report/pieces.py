@@ -8,8 +8,11 @@ from lsmprobe.probing.table import head_title
 from lsmprobe.report.shown import mark_notes, marked
 from lsmprobe.report.sweep import curve_table
 from lsmprobe.report.typeset import Item, Table, as_html, head_and_layer, interval, number, score
+from lsmprobe.results.records import with_target
+from lsmprobe.results.scores import STATISTICS
 
-LEARNING = ["model", "corpus", "head", "layer", "feature_norm", "speakers"]  # a row of the table
+# A row of the table.
+LEARNING = ["model", "corpus", "target", "head", "layer", "feature_norm", "metric", "speakers"]
 
 
 class Pieces(NamedTuple):
@@ -38,7 +41,7 @@ def learning_table(curve: pd.DataFrame) -> Table:
     """
     if "shared_speakers" not in curve:
         curve = curve.assign(shared_speakers=False)
-    groups = curve.groupby(LEARNING, sort=False, dropna=False)
+    groups = with_target(curve).groupby(LEARNING, sort=False, dropna=False)
     means = groups.agg(
         clips=("clips", "mean"),
         score=("score", "mean"),
@@ -49,23 +52,31 @@ def learning_table(curve: pd.DataFrame) -> Table:
         runs=("seed", "size"),
         shared_speakers=("shared_speakers", "any"),
     ).reset_index()
+    decimals = [STATISTICS[metric].digits for metric in means.metric]
     rows = pd.DataFrame(
         {
             "model": means.model,
             "corpus": means.corpus,
+            "target": means.target,
             "head": [head_and_layer(head_title(row.head), row.layer) for row in means.itertuples()],
             "norm": means.feature_norm,
             "training speakers": means.speakers.map(str),
             "clips": [number(n, decimals=0) for n in means.clips],
-            "score": marked(map(score, means.score, means["std"]), means.shared_speakers),
-            "least to most": list(map(interval, means.low, means.high)),
-            "constant": means.constant.map(number),
+            "of": [STATISTICS[metric].title for metric in means.metric],
+            "score": marked(map(score, means.score, means["std"], decimals), means.shared_speakers),
+            "least to most": [
+                interval(row.low, row.high, decimals=n)
+                for row, n in zip(means.itertuples(), decimals, strict=True)
+            ],
+            "constant": [
+                number(value, decimals=n) for value, n in zip(means.constant, decimals, strict=True)
+            ],
             "runs": means.runs.map(str),
         }
     )
     notes = [
         *mark_notes(means.shared_speakers),
-        "Percent, mean ± standard deviation over runs (ddof 1), each with its own order of the "
-        "training speakers; constant: the best constant answer.",
+        "Scores of classes in percent, mean ± standard deviation over runs (ddof 1), each with its "
+        "own order of the training speakers; constant: the best constant answer.",
     ]
-    return Table("learning", "Learning curve.", rows, 4, notes, means)
+    return Table("learning", "Learning curve.", rows, 5, notes, means)

@@ -12,6 +12,7 @@ from lsmprobe.probing.table import head_title
 from lsmprobe.report.figures import draw_layer_curve
 from lsmprobe.report.shown import drawn, file_name, mark_notes, marked, shortened
 from lsmprobe.report.typeset import Item, Table, as_text, interval, named_models, number, score
+from lsmprobe.results.scores import STATISTICS
 
 MAX_CORPORA = 6  # that have figures of their own
 
@@ -53,7 +54,7 @@ def curve_table(curves: pd.DataFrame, n_figures: int = 0) -> Table:
         n_figures: how many figures these would fill.
     """
     every = curves
-    keys = ["corpus", "target", "model", "head", "split"]
+    keys = ["corpus", "target", "model", "head", "split", "metric"]
     top = curves.groupby([*keys, "feature_norm"])["validation"].max().reset_index()
     chosen = top.loc[top.groupby(keys)["validation"].idxmax(), [*keys, "feature_norm"]]
     curves = curves.merge(chosen, on=[*keys, "feature_norm"])
@@ -67,6 +68,7 @@ def curve_table(curves: pd.DataFrame, n_figures: int = 0) -> Table:
     ends = curves.groupby(_sweep_keys(curves), sort=True, dropna=False)
     last = [own.sort_values("layer").iloc[-1] for _, own in ends]
     flags = [row.get("shared_speakers") for row in last]
+    decimals = [STATISTICS[metric].digits for metric in found.metric]
     rows = pd.DataFrame(
         {
             "corpus": found.corpus,
@@ -76,9 +78,15 @@ def curve_table(curves: pd.DataFrame, n_figures: int = 0) -> Table:
             "norm": found.feature_norm,
             "split": found.split,
             "chosen layer": [_most_chosen(text) for text in found.chosen],
-            "its score": marked(map(score, found.score, found["std"]), flags),
-            "95% interval": list(map(interval, found.low, found.high)),
-            "last layer": [f"{row.layer}: {number(row.score)}" for row in last],
+            "its score": marked(map(score, found.score, found["std"], decimals), flags),
+            "95% interval": [
+                interval(row.low, row.high, decimals=n)
+                for row, n in zip(found.itertuples(), decimals, strict=True)
+            ],
+            "last layer": [
+                f"{row.layer}: {number(row.score, decimals=n)}"
+                for row, n in zip(last, decimals, strict=True)
+            ],
         }
     )
     notes = [

@@ -1,4 +1,4 @@
-"""How well numbers are answered: CCC, Pearson, RMSE and MAE, each read off sums over utterances.
+"""How well numbers are answered: CCC, r, R^2, RMSE and MAE, each read off sums over utterances.
 
 Several targets at once are scored one by one; the score of all is their mean.
 """
@@ -45,6 +45,18 @@ def pearson(sums: Sums) -> Float[np.ndarray, "*draws"]:
     """Pearson's correlation, -1 to 1; a constant answer has 0."""
     _, _, var_y, var_a, covariance = _of_targets(sums)
     return _ratio(covariance, np.sqrt(var_y * var_a)).mean(-1)
+
+
+def r2(sums: Sums) -> Float[np.ndarray, "*draws"]:
+    """R^2 in percent: 100 is right, 0 the mean of the truth; NaN where the truth is constant.
+
+    100 (1 - sum (y - a)^2 / sum (y - mean y)^2).
+    """
+    n, y, _, yy, aa, ya = _split(sums, N_SUMS)
+    around = yy - y**2 / n
+    # A constant truth leaves nothing but rounding.
+    around = np.where(around > 1e-12 * yy, around, np.nan)
+    return (100 * (1 - (yy - 2 * ya + aa) / around)).mean(-1)
 
 
 def mae(sums: Sums) -> Float[np.ndarray, "*draws"]:

@@ -81,6 +81,17 @@ class Measure:
         """The score that decides."""
         return self.scores[0]
 
+    def constant_answer(self, truth: Answers, score: str, n_outputs: int) -> float:
+        """What the best constant answer scores: the most frequent class, the mean, or the median.
+
+        UAR, which is the same for every constant class, is that of one.
+        """
+        best = np.median(truth, axis=0) if score == "mae" else truth.mean(0)
+        if self.name == CLASSES.name:
+            best = np.bincount(truth).argmax()
+        constant = np.broadcast_to(best, truth.shape).astype(truth.dtype)
+        return score_of(truth, constant, n_outputs, score)
+
     @property
     def title(self) -> str:
         """Of the score that decides, as tables show it."""

@@ -405,6 +405,17 @@ class Statistic:
     compact_answers: Callable[[Truth], Truth] = lambda values: values  # likewise
     decimals: int | None = None  # that a table shows, if not those of its measure
     lower_is_better: bool = False
+    in_percent: bool = False
+
+    @property
+    def axis(self) -> str:
+        """The title with its unit, as an axis has it."""
+        return f"{self.title} (%)" if self.in_percent else self.title
+
+    @property
+    def digits(self) -> int:
+        """The decimals of a table whose rows are of several measures."""
+        return self.decimals or (1 if self.in_percent else 3)
 
     def total(self, labels: Truth, predictions: Truth, n_outputs: int) -> Num[np.ndarray, " parts"]:
         """The sums over all utterances."""
@@ -561,10 +572,12 @@ def target_statistics(number: int) -> dict[str, Statistic]:
     return {n: replace(STATISTICS[n], parts=partial(of_one, STATISTICS[n].parts)) for n in names}
 
 
+_counted = partial(Statistic, counts_cells=True, in_percent=True)
 STATISTICS: dict[str, Statistic] = {
-    "macro_f1": Statistic("macro-F1", _cells, _macro_f1_of_draws, counts_cells=True),
-    "uar": Statistic("UAR", _cells, partial(_of_confusion, _uar), counts_cells=True),
-    "accuracy": Statistic("accuracy", _cells, partial(_of_confusion, _accuracy), counts_cells=True),
+    "macro_f1": _counted("macro-F1", _cells, _macro_f1_of_draws),
+    "uar": _counted("UAR", _cells, partial(_of_confusion, _uar)),
+    "accuracy": _counted("accuracy", _cells, partial(_of_confusion, _accuracy)),
+    "r2": Statistic("R²", _moments, partial(_of_sums, agreement.r2), in_percent=True),
     "ccc": Statistic("CCC", _moments, partial(_of_sums, agreement.ccc)),
     "pearson": Statistic("Pearson", _moments, partial(_of_sums, agreement.pearson)),
     "rmse": Statistic("RMSE", _errors, partial(_of_sums, agreement.rmse)),
