@@ -271,7 +271,10 @@ def _create(path: Path, plan: CachePlan) -> None:
 def _locate(path: Path) -> tuple[dict[str, Any], dict[str, Member], int, int]:
     """A cache's attributes, what lies where in it, its bytes and its inode; no data are read."""
     if not path.is_file():
-        raise CacheError(f"There is no cache file {path}. Run lsmprobe extract first.")
+        raise CacheError(
+            f"There is no cache file {path}. Run lsmprobe extract first; lsmprobe demo makes a "
+            "small one to look at."
+        )
     try:
         with path.open("rb") as raw:
             signature, found = raw.read(8), os.fstat(raw.fileno())

@@ -103,11 +103,10 @@ def read_config(checkpoint: Checkpoint) -> Any:
         raise ModelError(
             f"{checkpoint.folder} has no config.json; expected what `save_pretrained` writes."
         )
-    if written.get("model_type") not in MODEL_TYPES:
-        raise ModelError(
-            f"{checkpoint.name} is a model of type {written.get('model_type')!r}; expected one of "
-            f"{', '.join(MODEL_TYPES)}."
-        )
+    kind = written.get("model_type")
+    if kind not in MODEL_TYPES:
+        found = f"is a model of type {kind!r}" if kind else "has no model_type in its config.json"
+        raise ModelError(f"{checkpoint.name} {found}; expected one of {', '.join(MODEL_TYPES)}.")
     behind = [name for name in BEHIND_THE_LAST_BLOCK if written.get(name)]
     if behind:
         written |= dict.fromkeys(behind, False)
@@ -225,7 +224,8 @@ def read_extractor(checkpoint: Checkpoint, config: Any, input_norm: InputNorm) -
         extractor = kind(**default)
     if extractor.sampling_rate != SAMPLE_RATE:
         raise ModelError(
-            f"{checkpoint.name} hears {extractor.sampling_rate} Hz; expected {SAMPLE_RATE}."
+            f"{checkpoint.name} hears {extractor.sampling_rate} Hz; expected {SAMPLE_RATE}, to "
+            "which all audio is resampled. Choose a model of that rate."
         )
     made, wanted = mel_bins(extractor, config)
     if made != wanted:
