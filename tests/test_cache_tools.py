@@ -256,8 +256,8 @@ def test_a_merge_that_is_killed_loses_nothing_and_can_be_repeated(tmp_path, nth)
 
             return counted
 
-        for name in ("pwrite", "fsync", "replace", "unlink"):
-            setattr(os, name, kill_at(getattr(os, name)))
+        for home, name in ((os, "pwrite"), (os, "fsync"), (Path, "replace"), (Path, "unlink")):
+            setattr(home, name, kill_at(getattr(home, name)))
         merge_cache(path, remove_parts=True)
 
     assert in_fork(killed) == -9
