@@ -22,6 +22,8 @@ def _types_are_not_checked_for_us(monkeypatch):
 
 
 REQUIRED = {  # a value of every field that has no default
+    "source": "emobox",
+    "folder": Path("f"),
     "model": "m",
     "dataset": "d",
     "name": "emodb",
