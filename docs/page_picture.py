@@ -4,8 +4,8 @@ It writes the page of a folder of results, opens it in Chromium, without a netwo
 a reader sees first as docs/figures/page.png. Made from EmoDB with whisper-tiny.en:
 
     lsmprobe extract --model whisper-tiny-en --dataset emodb --data-dir FOLDER
-    lsmprobe probe --dataset emodb --head linear --layer all --feature-norm zscore --split loso
-    lsmprobe probe --dataset emodb --head multilayer --feature-norm zscore --split loso
+    lsmprobe probe --head linear --layer all --feature-norm NORM --split loso --runs 5
+    lsmprobe probe --head all --feature-norm NORM --split loso --runs 5
 """
 
 import io
