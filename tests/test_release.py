@@ -36,19 +36,19 @@ def test_the_workflow_runs_what_the_gate_runs_on_the_oldest_and_the_newest_pytho
 @pytest.mark.timeout(900)
 def test_both_stages_run_from_the_wheel_alone(tmp_path):
     """Its dependencies are those of this environment; lsmprobe itself is the wheel's."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    alone = {"check": True, "cwd": tmp_path, "capture_output": True, "env": environment}
     wheels = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, ROOT]
-    subprocess.run(wheels, check=True, cwd=tmp_path)
+    subprocess.run(wheels, **alone)
     [wheel] = tmp_path.glob("lsmprobe-*.whl")
     home = tmp_path / "env"
     venv.create(home, with_pip=False)
     python = home / "bin" / "python"
     install = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", wheel]
-    subprocess.run(install, check=True, cwd=tmp_path)
+    subprocess.run(install, **alone)
     [packages] = home.glob("lib/python*/site-packages")
     # A plain path: what is installed there is found, but no link to this repository is followed.
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    alone = {"check": True, "cwd": tmp_path, "capture_output": True, "env": environment}
     where = [python, "-c", "import lsmprobe; print(lsmprobe.__file__)"]
     found = subprocess.run(where, text=True, **alone).stdout
     assert Path(found.strip()).is_relative_to(home)
