@@ -569,7 +569,7 @@ def draw_learning_curve(
 def _say_whose(ax: Axes, predictions: pd.DataFrame, *, own: bool) -> None:
     """Over a figure of its own, which experiment the answers are of, where the table knows it."""
     if own and (about := predictions.attrs.get("about")):
-        ax.set_title("\n".join(textwrap.wrap(about, TITLE_WIDTH)), fontsize=10)
+        ax.set_title(textwrap.fill(about, TITLE_WIDTH), fontsize=10)
 
 
 def _score_axis(metrics: pd.Series) -> str:
