@@ -39,15 +39,21 @@ class Config:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorpusConfig(Config):
-    """How a corpus is read: the flags of every command that reads one."""
+class EmotionFlags(Config):
+    """Which utterances count, by their emotions."""
 
-    data_dir: Path | None = None
-    """Where the corpus lies; otherwise $LSMPROBE_DATA/NAME, then data/NAME."""
     emotions: tuple[str, ...] = ()
     """Only the utterances of these emotions."""
     map: tuple[str, ...] = ()
     """Merge labels, OLD=NEW, before anything else."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig(EmotionFlags):
+    """How a corpus is read: the flags of every command that reads one."""
+
+    data_dir: Path | None = None
+    """Where the corpus lies; otherwise $LSMPROBE_DATA/NAME, then data/NAME."""
     speaker_pattern: str = ""
     """For folder:DIR, a regular expression over the path with a group named speaker."""
     columns: tuple[str, ...] = ()
@@ -349,8 +355,8 @@ class SlurmScriptConfig(Extraction, _ModelOnDataset):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetFlags(Config):
-    """What is learned: the flags of every command that trains."""
+class TargetFlags(EmotionFlags):
+    """What is learned of whom: the flags of every command that trains."""
 
     target: str = "emotion"
     """What is learned: a column of the table of utterances, also one that --labels adds; several
@@ -396,10 +402,6 @@ class ProbeConfig(TargetFlags):
     feature_norm: FeatureNorm = "none"
     """What is done to features before the head: nothing (as the paper), standardised per layer and
     dimension with the training set's statistics, or layer-normalised per vector."""
-    emotions: tuple[str, ...] = ()
-    """Only the utterances of these emotions."""
-    map: tuple[str, ...] = ()
-    """Merge labels, OLD=NEW, before anything else."""
     cache_dir: Path = Path("cache")
     """Where `lsmprobe extract` wrote."""
     results_dir: Path = Path("results")

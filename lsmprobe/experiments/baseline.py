@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from lsmprobe.cache.reader import FeatureCache
-from lsmprobe.config import BaselineConfig, CorpusConfig, ExtractConfig, ProbeConfig, TargetFlags
+from lsmprobe.config import BaselineConfig, CorpusConfig, ExtractConfig
 from lsmprobe.errors import CacheError, LsmprobeError, counted
 from lsmprobe.experiments.spectrogram_transformer import SIZES, Recipe, train
 from lsmprobe.extraction.stage import extract
@@ -44,10 +44,8 @@ def planned_baseline(config: BaselineConfig) -> tuple[Task, list[Run]]:
     Raises:
         LsmprobeError: there is nothing to be trained on.
     """
-    asked = {field.name: getattr(config, field.name) for field in fields(TargetFlags)}
-    learned = ProbeConfig(emotions=config.emotions, map=config.map, **asked)
     corpus = config.corpus_name(config.dataset)
-    task = read_task(learned, config.size, corpus, filterbank_cache(config))
+    task = read_task(config, config.size, corpus, filterbank_cache(config))
     split = make_task_split(
         config.split, task, seed=config.split_seed, results_dir=config.results_dir
     )

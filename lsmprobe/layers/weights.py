@@ -31,7 +31,8 @@ from lsmprobe.results.records import load_head, load_record
 from lsmprobe.results.scores import macro_f1
 
 EXPERIMENT = ["model", "random_weights", "corpus", "labels", "split", "feature_norm", "experiment"]
-NAMED_BY = ["model", "corpus", "split", "feature_norm"]  # what a figure or table calls weights by
+# What a figure or a table calls weights by.
+WEIGHTS_NAMED_BY = ["model", "corpus", "split", "feature_norm"]
 SAME = ["model", "random_weights", "corpus", "labels"]  # what weights and a curve must share
 ONE_OF = ["target", "head", "feature_norm", "split", "metric"]  # what a curve must be one of
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ def layer_weights(
         log.warning(
             "%s on %s (%s, %s): the learned weights differ more between runs than between layers; "
             "they show no pattern",
-            *experiment[NAMED_BY].iloc[0],
+            *experiment[WEIGHTS_NAMED_BY].iloc[0],
         )
     return weights
 

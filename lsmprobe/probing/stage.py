@@ -23,6 +23,7 @@ from lsmprobe.machine import choose_device
 from lsmprobe.probing.batches import Features, FrameFeatures, PooledFeatures
 from lsmprobe.probing.heads import Probe
 from lsmprobe.probing.norms import frame_statistics, pooled_statistics
+from lsmprobe.probing.objectives import check_epoch_choice
 from lsmprobe.probing.record import run_record
 from lsmprobe.probing.run import Run, make_task_split, name_runs
 from lsmprobe.probing.seeds import INITIALISATION, seed_of
@@ -195,8 +196,9 @@ def planned_runs(config: ProbeConfig, task: Task) -> list[Run]:
 
     Raises:
         LsmprobeError: a layer that is not there, a head that cannot read this cache, a corpus that
-            cannot be split.
+            cannot be split, a way to choose the epoch that the target has not.
     """
+    check_epoch_choice(config.epoch_choice, task.objective)
     offset = config.split_seed - config.seed if config.resplit else None
     split_seeds = {
         seed: config.split_seed if offset is None else seed + offset

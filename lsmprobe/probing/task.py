@@ -19,9 +19,9 @@ from lsmprobe.cache.labels import read_own_labels, with_labels
 from lsmprobe.cache.parts import cache_paths, names_of
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.verify import verify_once
-from lsmprobe.config import ProbeConfig, dataset_name, label_map, model_name
+from lsmprobe.config import ProbeConfig, TargetFlags, dataset_name, label_map, model_name
 from lsmprobe.errors import CacheError, SettingsError, nearest
-from lsmprobe.probing.objectives import CLASSIFICATION, Objective, check_epoch_choice
+from lsmprobe.probing.objectives import CLASSIFICATION, Objective
 from lsmprobe.probing.table import heads_asked, unreadable
 from lsmprobe.probing.targets import learned, target_columns
 from lsmprobe.progress import Progress, automatic
@@ -201,7 +201,7 @@ def _is_ready(config: ProbeConfig, path: Path) -> bool:
 
 
 def read_task(
-    config: ProbeConfig,
+    flags: TargetFlags,
     model: str,
     corpus: str,
     path: Path,
@@ -212,7 +212,7 @@ def read_task(
     """Open a cache and keep the utterances and labels that are asked for.
 
     Args:
-        config: what is learned of whom.
+        flags: what is learned of whom.
         model: for messages and records.
         corpus: for messages and records, and to find its table in a folder of labels.
         path: of the cache.
@@ -226,10 +226,10 @@ def read_task(
     """
     cache = FeatureCache(path)
     verify_once(cache, progress)
-    merged = label_map(config.map)
-    target = target_columns(config.target)
-    table = labelled(cache, corpus, config.labels, target)
-    for flag, asked in (("--map", merged), ("--emotions", config.emotions)):
+    merged = label_map(flags.map)
+    target = target_columns(flags.target)
+    table = labelled(cache, corpus, flags.labels, target)
+    for flag, asked in (("--map", merged), ("--emotions", flags.emotions)):
         known = sorted(
             set(table.emotion) | (set(merged.values()) if flag == "--emotions" else set())
         )
@@ -238,16 +238,15 @@ def read_task(
                 raise SettingsError(
                     f"{flag}: {corpus} has no emotion {name!r}; {nearest(name, known)}"
                 )
-    table = chosen(table, merged, config.emotions)
+    table = chosen(table, merged, flags.emotions)
     found = learned(
         table,
         target,
         corpus=corpus,
-        kind=config.target_kind,
-        loss=config.regression_loss,
+        kind=flags.target_kind,
+        loss=flags.regression_loss,
         names=names,
     )
-    check_epoch_choice(config.epoch_choice, found.objective)
     rows, utterances = found.table.index.to_numpy(), found.table.reset_index(drop=True)
     return Task(cache, model, corpus, rows, utterances, found.names, found.objective, target)
 

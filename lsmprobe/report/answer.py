@@ -13,7 +13,7 @@ import pandas as pd
 
 from lsmprobe.errors import ResultsError, counted
 from lsmprobe.layers.recorded import recorded_curves
-from lsmprobe.layers.weights import NAMED_BY, layer_weights
+from lsmprobe.layers.weights import WEIGHTS_NAMED_BY, layer_weights
 from lsmprobe.probing.table import head_title
 from lsmprobe.report.advice import one_voice_advice
 from lsmprobe.report.comparable import Comparable
@@ -262,7 +262,7 @@ def weight_items(runs: pd.DataFrame, chosen: pd.DataFrame, out: Path) -> Iterato
     caption = "Layer weights of Multi-Layer, mean over runs; darker is heavier."
     yield drawn(caption, out / "layer-weights.png", draw_layer_weights(weights))
     shown = []
-    for (*named_by, _), own in weights.groupby([*NAMED_BY, "experiment"]):
+    for (*named_by, _), own in weights.groupby([*WEIGHTS_NAMED_BY, "experiment"]):
         top = own.loc[own.weight.idxmax()]
         shown.append(
             (

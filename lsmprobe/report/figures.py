@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from lsmprobe.arguments import checked
 from lsmprobe.errors import ResultsError
 from lsmprobe.layers.recorded import recorded_curves
-from lsmprobe.layers.weights import NAMED_BY, layer_weights
+from lsmprobe.layers.weights import WEIGHTS_NAMED_BY, layer_weights
 from lsmprobe.report.outcomes import by_group
 from lsmprobe.results.breakdown import confusion
 from lsmprobe.results.records import with_target
@@ -49,7 +49,7 @@ def draw_layer_weights(weights: pd.DataFrame, ax: Axes | None = None) -> Axes:
         weights = _weights_of(weights)
     random = np.where(weights.random_weights, " (random weights)", "")
     weights = weights.assign(model=weights.model + random)
-    keys = [*NAMED_BY, "experiment"]
+    keys = [*WEIGHTS_NAMED_BY, "experiment"]
     table = weights.pivot_table(index=keys, columns="layer", values="weight")
     differing = [key for key in keys[:-1] if key in keys[:2] or len(set(weights[key])) > 1]
     name, _ = _names(weights, keys)

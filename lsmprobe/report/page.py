@@ -27,7 +27,7 @@ from lsmprobe.corpora.listening import as_opus
 from lsmprobe.corpora.table import CORPORA
 from lsmprobe.errors import AudioError, ResultsError, agreeing, counted
 from lsmprobe.layers.projection import project_layer
-from lsmprobe.layers.weights import NAMED_BY
+from lsmprobe.layers.weights import WEIGHTS_NAMED_BY
 from lsmprobe.probing.run import saved_split
 from lsmprobe.report.outcomes import by_group, with_outcome
 from lsmprobe.report.pieces import Pieces, items_of
@@ -359,7 +359,7 @@ def _curve(caption: str, drawn: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
 def _weights(results: pd.DataFrame) -> tuple[list[int], list[dict[str, Any]]]:
     weighing = results[results.layer_weights.notna()]
     rows, layers = [], sorted({layer for of_run in weighing["layers"] for layer in of_run})
-    for (model, corpus, split, norm, _), own in weighing.groupby([*NAMED_BY, "experiment"]):
+    for (model, corpus, split, norm, _), own in weighing.groupby([*WEIGHTS_NAMED_BY, "experiment"]):
         mean = np.mean(np.array(own.layer_weights.tolist(), dtype=float), axis=0)
         by_layer = dict(zip(own["layers"].iloc[0], mean, strict=True))
         cells = []
