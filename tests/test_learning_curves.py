@@ -153,7 +153,7 @@ def test_the_figure_has_a_line_a_band_and_the_best_constant_answer(curve_of):
     assert heights.max() == pytest.approx((means + spread).max())
     assert ax.get_xlabel() == "training speakers"
     assert "macro-F1 (%)" in ax.get_ylabel()
-    assert ax.get_title() == "planted, made, emotion, linear, layer 3, norm none"
+    assert ax.get_title() == "planted, made, emotion, split speaker, linear, layer 3, norm none"
     two = pd.concat([curve, curve.assign(head="nonlinear")])
     ax = draw_learning_curve(two, over="clips")
     assert ax.get_xlabel() == "training clips"

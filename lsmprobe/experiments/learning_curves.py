@@ -72,7 +72,8 @@ def learning_curve(
 
     Returns:
         One row per head, layer, size and run, scores of classes in percent: model, corpus, target,
-        head, layer (missing for Multi-Layer), feature_norm, metric, speakers, clips (those trained
+        split (which the validation and test set are of), head, layer (missing for Multi-Layer),
+        feature_norm, metric, speakers, clips (those trained
         on), seed, score, macro_f1_low and macro_f1_high (95% interval; of numbers ccc_low and
         ccc_high), interval_over, constant (what the best constant answer scores; for UAR one over
         the emotions tested), n_test.
@@ -119,7 +120,8 @@ def learning_curve(
     for what, error in failures.items():
         log.warning("skipping %s: %s", what, error)
     kept = {n: survivors(own, failed) for n, own in by_size.items()}
-    tables = [_rows(task, own, n, score or measure.score) for n, own in kept.items() if own]
+    scored = score or measure.score
+    tables = [_rows(task, own, n, scored, base.name) for n, own in kept.items() if own]
     if not tables:
         raise next(iter(failures.values()))
     return pd.concat(tables, ignore_index=True)
@@ -169,7 +171,7 @@ def _planned(
     return by_size
 
 
-def _rows(task: Task, runs: Sequence[Run], n_speakers: int, score: str) -> pd.DataFrame:
+def _rows(task: Task, runs: Sequence[Run], n_speakers: int, score: str, split: str) -> pd.DataFrame:
     """One row per run of a size."""
     results, measure = results_table(run.path for run in runs), task.objective.measure
     [test] = {tuple(run.split.folds[0].test) for run in runs}
@@ -182,6 +184,7 @@ def _rows(task: Task, runs: Sequence[Run], n_speakers: int, score: str) -> pd.Da
     same = ["model", "corpus", "target", "head", "layer", "feature_norm"]
     told = [f"{measure.score}_low", f"{measure.score}_high", "interval_over"]
     return results[same].assign(
+        split=split,
         metric=score,
         speakers=n_speakers,
         clips=[len(run.split.folds[0].train) for run in runs],

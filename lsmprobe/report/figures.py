@@ -343,10 +343,7 @@ def draw_health(health: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.plot(health["layer"], 100 * health[column], color=colour, marker=marker, label=name)
     ax.set_ylabel("percent")
     findings = "\n".join(text for text in health["findings"] if text)
-    title = findings or "no layer is degenerate"
-    if about := health.attrs.get("about"):
-        title = f"{about}: {title}" if not findings else f"{about}\n{title}"
-    ax.set_title(title, fontsize=10)
+    _say_whose(ax, health, findings or "no layer is degenerate")
     return _over_layers(ax, health["layer"], legend=True, own=own)
 
 
@@ -379,8 +376,7 @@ def draw_projection(
         )
     ax.set_xticks([])
     ax.set_yticks([])
-    if about := points.attrs.get("about"):
-        ax.set_title(about, fontsize=10)
+    _say_whose(ax, points)
     _beside(ax, own, title=colour)
     return ax
 
@@ -397,7 +393,7 @@ def draw_transfer(
             percent.
     """
     ax = _score_map(matrix, ax, measure)
-    ax.set_title(matrix.attrs.get("about", ""), fontsize=10)
+    _say_whose(ax, matrix)
     ax.set_xlabel("tested on")
     ax.set_ylabel("trained on")
     ax.set_xticks(ax.get_xticks(), matrix.columns, rotation=45, ha="right", rotation_mode="anchor")
@@ -415,7 +411,7 @@ def draw_transfer_layers(
         measure: as for `draw_transfer`.
     """
     ax = _score_map(scores, ax, measure)
-    ax.set_title(scores.attrs.get("about", ""), fontsize=10)
+    _say_whose(ax, scores)
     ax.set_xlabel("layer")
     return ax
 
@@ -431,7 +427,8 @@ def draw_confusion(predictions: pd.DataFrame, ax: Axes | None = None) -> Axes:
     shares = 100 * counts.div(counts.sum(axis=1), axis=0)
     shares.index = [f"{name} ({n})" for name, n in counts.sum(axis=1).items()]
     own, ax = ax is None, _percent_map(shares, ax, "answers to a true class")
-    _say_whose(ax, predictions, own=own)
+    if own:
+        _say_whose(ax, predictions)
     ax.set_xlabel("answered")
     ax.set_ylabel("true (answers)")
     ax.set_xticks(ax.get_xticks(), counts.columns, rotation=45, ha="right", rotation_mode="anchor")
@@ -453,7 +450,8 @@ def draw_groups(
     """
     table = by_group(predictions, column).sort_values("share", ascending=False)
     own, ax = ax is None, ax or _axes(5.4, 1.6 + 0.3 * len(table))
-    _say_whose(ax, predictions, own=own)
+    if own:
+        _say_whose(ax, predictions)
     places = np.arange(len(table))
     ends = table["share"] - table["low"], table["high"] - table["share"]
     ax.errorbar(
@@ -540,7 +538,7 @@ def draw_learning_curve(
     """
     own, ax = ax is None, ax or _axes()
     curve = with_target(curve)
-    keys = ["model", "corpus", "target", "head", "layer", "feature_norm"]
+    keys = ["model", "corpus", "target", "split", "head", "layer", "feature_norm"]
     layers = ["all layers" if pd.isna(layer) else f"layer {layer}" for layer in curve["layer"]]
     known = curve.assign(layer=layers)
     name, title = _names(known, keys)
@@ -566,10 +564,10 @@ def draw_learning_curve(
     return ax
 
 
-def _say_whose(ax: Axes, predictions: pd.DataFrame, *, own: bool) -> None:
-    """Over a figure of its own, which experiment the answers are of, where the table knows it."""
-    if own and (about := predictions.attrs.get("about")):
-        ax.set_title(textwrap.fill(about, TITLE_WIDTH), fontsize=10)
+def _say_whose(ax: Axes, table: pd.DataFrame, *more: str) -> None:
+    """The title: whose values these are, if the table knows it, and what else there is to say."""
+    lines = [*filter(None, [table.attrs.get("about")]), *more]
+    ax.set_title("\n".join(textwrap.fill(line, TITLE_WIDTH) for line in lines), fontsize=10)
 
 
 def _score_axis(metrics: pd.Series) -> str:

@@ -12,7 +12,9 @@ from lsmprobe.results.records import with_target
 from lsmprobe.results.scores import STATISTICS
 
 # A row of the table.
-LEARNING = ["model", "corpus", "target", "head", "layer", "feature_norm", "metric", "speakers"]
+LEARNING = [
+    *("model", "corpus", "target", "split", "head", "layer", "feature_norm", "metric", "speakers"),
+]
 
 
 class Pieces(NamedTuple):
@@ -58,6 +60,7 @@ def learning_table(curve: pd.DataFrame) -> Table:
             "model": means.model,
             "corpus": means.corpus,
             "target": means.target,
+            "split": means.split,
             "head": [head_and_layer(head_title(row.head), row.layer) for row in means.itertuples()],
             "norm": means.feature_norm,
             "training speakers": means.speakers.map(str),
