@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from lsmprobe.extraction.grid import extract_all as extract_all
     from lsmprobe.extraction.stage import extract as extract
     from lsmprobe.layers.answers import best_layer as best_layer
+    from lsmprobe.layers.dissimilarity import layer_geometry as layer_geometry
+    from lsmprobe.layers.dissimilarity import (
+        representational_similarity as representational_similarity,
+    )
     from lsmprobe.layers.health import layer_health as layer_health
     from lsmprobe.layers.knowledge import knowledge_sentences as knowledge_sentences
     from lsmprobe.layers.knowledge import knowledge_table as knowledge_table
@@ -55,6 +59,9 @@ if TYPE_CHECKING:
     from lsmprobe.report.figures import draw_layer_weights as draw_layer_weights
     from lsmprobe.report.figures import draw_learning_curve as draw_learning_curve
     from lsmprobe.report.figures import draw_projection as draw_projection
+    from lsmprobe.report.figures import (
+        draw_representational_similarity as draw_representational_similarity,
+    )
     from lsmprobe.report.figures import draw_similarity as draw_similarity
     from lsmprobe.report.figures import draw_transfer as draw_transfer
     from lsmprobe.report.figures import draw_transfer_layers as draw_transfer_layers
@@ -93,6 +100,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "extraction.grid": ["extract_all"],
         "extraction.stage": ["extract"],
         "layers.answers": ["best_layer"],
+        "layers.dissimilarity": ["layer_geometry", "representational_similarity"],
         "layers.health": ["layer_health"],
         "layers.knowledge": ["knowledge_sentences", "knowledge_table", "what_layers_know"],
         "layers.probes": ["layer_answers", "probe_layers", "sweep_layers"],
@@ -116,6 +124,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "draw_layer_weights",
             "draw_learning_curve",
             "draw_projection",
+            "draw_representational_similarity",
             "draw_similarity",
             "draw_transfer",
             "draw_transfer_layers",

@@ -10,6 +10,7 @@ from lsmprobe.report.figures import (
     draw_knowledge,
     draw_layer_curve,
     draw_projection,
+    draw_representational_similarity,
     draw_similarity,
     draw_weight_lines,
 )
@@ -60,6 +61,21 @@ def weights(**fields):
     return pd.DataFrame(runs)
 
 
+def geometry(n_layers=5, **fields):
+    """What `representational_similarity` gives, as far as its figure reads it."""
+    row = {
+        "model": "m",
+        "corpus": "c",
+        "target": "emotion",
+        "dissimilarity": "correlation",
+        "feature_norm": "zscore",
+        "shuffled_95": 0.02,
+    }
+    score = 0.1 + 0.01 * np.arange(n_layers)
+    ends = {"score": score, "low": score - 0.05, "high": score + 0.04}
+    return pd.DataFrame({**row, "layer": np.arange(n_layers), **ends, **fields})
+
+
 def health(findings=("", "")):
     return pd.DataFrame(
         {
@@ -101,6 +117,10 @@ DRAWN = {
     "deep similarity": lambda ax=None: draw_similarity(matrix(25, 25), ax),
     "knowledge": lambda ax=None: draw_knowledge(
         pd.concat([curve(), curve(target="pitch", metric="r2")]), ax
+    ),
+    "geometry": lambda ax=None: draw_representational_similarity(
+        pd.concat([geometry(25), geometry(25, target="speaker"), geometry(25, target="sentence")]),
+        ax,
     ),
     "health": lambda ax=None: draw_health(health(), ax),
     "projection": lambda ax=None: draw_projection(points(), ax=ax),
@@ -213,6 +233,19 @@ def test_random_weights_alone_are_no_control():
 def test_what_a_corpus_does_not_tell_has_a_name():
     ax = draw_projection(points(3).assign(emotion=""))
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["not known"]
+
+
+def test_similarities_to_targets_have_intervals_and_the_level_of_shuffled_targets():
+    ax = draw_representational_similarity(
+        pd.concat([geometry(), geometry(target="speaker", shuffled_95=0.03)])
+    )
+    emotion, speaker, shuffled, zero = ax.lines
+    assert emotion.get_ydata().tolist() == speaker.get_ydata().tolist() == [*geometry()["score"]]
+    assert (shuffled.get_ydata()[0], zero.get_ydata()[0]) == (0.03, 0)
+    ends = [segment[:, 1].tolist() for segment in ax.collections[0].get_segments()]
+    np.testing.assert_allclose(ends, geometry()[["low", "high"]])
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["emotion", "speaker"]
+    assert ax.get_title() == "m, c, correlation dissimilarity, norm zscore"
 
 
 def test_degenerate_layers_are_named_above_the_panel():

@@ -197,7 +197,7 @@ def layer_similarity(
         other = cache
     for each in {cache, other}:
         verify_once(each)
-    ours, theirs = _same_utterances(cache, other)
+    ours, theirs = same_utterances(cache, other)
     if rows == "frames" and (cache.lengths[ours] != other.lengths[theirs]).any():
         raise CacheError(
             f"{cache.path} and {other.path} differ in their numbers of frames, so frames cannot be "
@@ -263,7 +263,7 @@ def _tile_sums(
     return {pair: total.sums() for pair, total in totals.items()}
 
 
-def _same_utterances(
+def same_utterances(
     cache: FeatureCache, other: FeatureCache
 ) -> tuple[Int[np.ndarray, " common"], Int[np.ndarray, " common"]]:
     """The rows of the utterances that both have, in the same order."""

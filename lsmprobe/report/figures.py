@@ -286,6 +286,31 @@ def draw_similarity(
     return ax
 
 
+def draw_representational_similarity(similarity: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Whether utterances that differ in a target lie apart: a line per target with its interval.
+
+    Args:
+        similarity: what `representational_similarity` returned, or several of them, concatenated.
+        ax: where to draw; by default a new figure.
+    """
+    own, ax = ax is None, ax or _axes()
+    keys = ["model", "corpus", "target", "dissimilarity", "feature_norm"]
+    name, title = _names(similarity, keys)
+    lines = similarity.groupby(keys, sort=False)
+    for n, ((_, rows), colour, marker) in enumerate(zip(lines, cycle(COLOURS), cycle(MARKERS))):
+        layers = rows["layer"]
+        if len(lines) > 1:  # intervals side by side
+            layers = layers + 0.3 * (n / (len(lines) - 1) - 0.5)
+        ends = rows["score"] - rows["low"], rows["high"] - rows["score"]
+        ax.errorbar(layers, rows["score"], yerr=ends, fmt="none", ecolor=colour, elinewidth=0.8)
+        ax.plot(layers, rows["score"], color=colour, marker=marker, markersize=5, label=name(rows))
+    _draw_level(ax, similarity["shuffled_95"].max(), "95% of shuffled targets", ":")
+    ax.axhline(0, color="grey", linewidth=0.8)
+    ax.set_ylabel("Spearman correlation of dissimilarities")
+    ax.set_title(title, fontsize=10)
+    return _over_layers(ax, similarity["layer"], legend=len(lines) > 1, own=own)
+
+
 def draw_knowledge(knowledge: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """What else a layer knows: a line per target, and dashed that of the random-weights control.
 
@@ -619,7 +644,11 @@ def _beside(ax: Axes, own: bool, title: str = "") -> None:
 
 def _names(table: pd.DataFrame, keys: Sequence[str]) -> tuple[Callable[..., str], str]:
     """How to name a line, by what differs between lines, and a title of what they share."""
-    words = {"feature_norm": "norm {}", "split": "split {}"}
+    words = {
+        "feature_norm": "norm {}",
+        "split": "split {}",
+        "dissimilarity": "{} dissimilarity",
+    }
     differing = [key for key in keys if len(set(table[key])) > 1]
 
     def name(rows: pd.DataFrame, which: Sequence[str] = differing) -> str:
