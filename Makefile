@@ -49,9 +49,9 @@ bench: $(INSTALLED)
 bench-gpu: $(INSTALLED)
 	benchmarks/gpu.sh $(BIN)/python
 
-# The API documentation, from the docstrings: build/api/lsmprobe.html.
+# Every page and the documentation of every function, without a network: build/docs/index.html.
 docs: $(INSTALLED)
-	$(BIN)/python docs/api.py build/api
+	$(BIN)/python docs/website.py build/docs
 
 # The picture of the page in the README, of a folder of results and its caches; needs Chromium.
 RESULTS ?= results

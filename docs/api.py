@@ -1,21 +1,24 @@
-"""Build the API documentation from the docstrings: `python docs/api.py FOLDER`."""
+"""The documentation of every function, from the docstrings, as pages beside the others."""
 
-import sys
 from pathlib import Path
 
 import pdoc
 
 import lsmprobe
 
-for name in lsmprobe.__all__:  # the public names are lazy, and pdoc looks for them in the module
-    setattr(lsmprobe, name, getattr(lsmprobe, name))
+TEMPLATES = Path(__file__).parent / "templates"
 
-package = Path(lsmprobe.__file__).parent
-modules = sorted(
-    ".".join(path.relative_to(package).with_suffix("").parts).removesuffix(".__init__")
-    for path in [*package.rglob("[!_]*.py"), *package.glob("*/__init__.py")]
-)
-pdoc.render.configure(docformat="google", show_source=False)
-pdoc.pdoc(
-    "lsmprobe", *(f"lsmprobe.{module}" for module in modules), output_directory=Path(sys.argv[1])
-)
+
+def build(out: Path) -> None:
+    """Write out/lsmprobe.html and a page for each module below it."""
+    for name in lsmprobe.__all__:  # public names are lazy, and pdoc looks for them in the module
+        setattr(lsmprobe, name, getattr(lsmprobe, name))
+    package = Path(lsmprobe.__file__).parent
+    modules = sorted(
+        ".".join(path.relative_to(package).with_suffix("").parts).removesuffix(".__init__")
+        for path in [*package.rglob("[!_]*.py"), *package.glob("*/__init__.py")]
+    )
+    pdoc.render.configure(
+        docformat="google", show_source=False, template_directory=TEMPLATES / "api"
+    )
+    pdoc.pdoc("lsmprobe", *(f"lsmprobe.{module}" for module in modules), output_directory=out)

@@ -6,7 +6,9 @@ import re
 import subprocess
 import sys
 import textwrap
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -90,18 +92,87 @@ def test_a_public_name_is_not_that_of_a_package():
     assert not {*lsmprobe.__all__} & {name.partition(".")[0] for name in SOURCES}
 
 
+@pytest.fixture(scope="module")
+def website():
+    """docs/website.py, which is no part of the package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "docs")
+        import website
+
+        yield website
+
+
+def test_the_reading_order_lists_each_page_once(website):
+    listed = [page.source for pages in website.read_pages().values() for page in pages]
+    notebooks = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("notebooks/*.ipynb")}
+    assert len(listed) == len(set(listed))
+    assert set(listed) == notebooks | {page.relative_to(ROOT).as_posix() for page in PAGES}
+
+
+def test_every_link_and_anchor_within_the_pages_leads_somewhere(website):
+    pages = [page for own in website.read_pages().values() for page in own]
+    files, broken = website.lead_within_the_site(pages)
+    assert broken == []
+    assert "docs/figures/page.png" in files
+
+
+def test_what_leads_nowhere_ends_the_build_with_a_line_each(website, tmp_path):
+    (tmp_path / "README.md").write_text("# A\n\n[b](docs/b.md), ![c](c.png), [a](#a), [d](#d)\n")
+    with pytest.raises(SystemExit) as left:
+        website.build(tmp_path / "site", tmp_path)
+    assert str(left.value).splitlines() == [
+        "README.md: (docs/b.md) leads to docs/b.md, which is no file of the repository; correct "
+        "the link.",
+        "README.md: (c.png) leads to c.png, which is no file of the repository; correct the link.",
+        "README.md: (#d) leads to a heading that README.md does not have; correct the link or the "
+        "heading.",
+    ]
+
+
+class Links(HTMLParser):
+    """The anchors of a page, what it links to, and what a browser loads with it."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.ids, self.hrefs, self.loaded = set(), set(), set()
+        self.feed(page.read_text("utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        said = dict(attrs)
+        self.ids.add(said.get("id"))
+        if tag == "a":
+            self.hrefs.add(said.get("href"))
+        else:
+            self.loaded |= {said.get("src"), said.get("href") if tag == "link" else None} - {None}
+
+
 @pytest.mark.slow
-def test_the_documentation_is_built_without_a_warning(tmp_path):
+def test_the_site_is_built_without_a_warning_and_leads_nowhere_else(tmp_path):
     pytest.importorskip("pdoc", reason="pdoc is a part of the extra dev")
-    command = [sys.executable, "-W", "error", str(ROOT / "docs" / "api.py"), str(tmp_path)]
+    command = [sys.executable, "-W", "error", str(ROOT / "docs" / "website.py"), str(tmp_path)]
     built = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert (built.returncode, built.stderr) == (0, "")
-    page = (tmp_path / "lsmprobe.html").read_text()
-    assert [name for name in lsmprobe.__all__ if f'id="{name}"' not in page] == []
-    built = {
-        path.relative_to(tmp_path / "lsmprobe") for path in tmp_path.rglob("lsmprobe/**/*.html")
+    pages = {page: Links(page) for page in tmp_path.rglob("*.html")}
+    own = [page for page in pages if tmp_path / "api" not in page.parents]
+    for page in own:
+        links = pages[page]
+        assert not any(":" in loaded for loaded in links.loaded)
+        for link in filter(lambda link: not link.startswith("https:"), links.hrefs | links.loaded):
+            path, _, anchor = unquote(link).partition("#")
+            target = (page.parent / path).resolve() if path else page
+            assert target.exists(), (page, link)
+            assert not anchor or anchor in pages[target].ids, (page, link)
+        reached = {(page.parent / link.partition("#")[0]).resolve() for link in links.hrefs}
+        assert reached >= {*own, tmp_path / "api" / "lsmprobe.html"} - {page}
+    api = tmp_path / "api" / "lsmprobe.html"
+    assert {*lsmprobe.__all__} <= pages[api].ids
+    assert "../index.html" in pages[api].hrefs
+    documented = {
+        page.relative_to(tmp_path / "api" / "lsmprobe")
+        for page in pages
+        if api.with_suffix("") in page.parents
     }
-    names = {".".join(path.with_suffix("").parts) for path in built}
+    names = {".".join(path.with_suffix("").parts) for path in documented}
     assert names == set(SOURCES) | {name.partition(".")[0] for name in SOURCES}
 
 
@@ -110,35 +181,6 @@ def test_the_table_of_modules_is_what_the_docstrings_say(monkeypatch):
     import modules
 
     assert modules.page() == modules.PAGE.read_text("utf-8"), "run `python docs/modules.py`"
-
-
-def prose(page):
-    """A page of Markdown without its blocks of code."""
-    return re.sub(r"^```.*?^```[ ]*$", "", page.read_text("utf-8"), flags=re.M | re.S)
-
-
-def anchors(page):
-    """What a heading is called by in a link, as GitHub does it; a repeated one gets a number."""
-    found = []
-    for heading in re.findall(r"^#+ (.*)$", prose(page), re.M):
-        text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
-        found.append(re.sub(r"[^\w\- ]", "", text).strip().replace(" ", "-"))
-    return {
-        name if not (before := found[:place].count(name)) else f"{name}-{before}"
-        for place, name in enumerate(found)
-    }
-
-
-def test_every_relative_link_and_anchor_of_the_pages_resolves():
-    broken = []
-    for page in PAGES:
-        links = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", prose(page)))
-        for link in (link for link in links if not re.match(r"[a-z]+:", link)):
-            path, _, anchor = link.partition("#")
-            target = (page.parent / path).resolve() if path else page
-            if not target.exists() or (anchor and anchor not in anchors(target)):
-                broken.append(f"{page.relative_to(ROOT)}: {link}")
-    assert broken == []
 
 
 def test_a_module_that_the_documentation_names_is_there():
