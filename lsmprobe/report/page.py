@@ -244,7 +244,7 @@ def _scores(
     table: pd.DataFrame, runs: Sequence[Mapping[str, Any]]
 ) -> tuple[list[str], list[list[Cell]], list[tuple[str, int, list[str]]]]:
     heads = ["model", "corpus", "split", "norm", "head", "layer", "macro-F1", "95% interval"]
-    heads += ["UAR", "accuracy", "constant", "shuffled", "runs", "alarms"]
+    heads += ["alarms", "UAR", "accuracy", "constant", "shuffled", "runs"]
     rows = []
     for row, run in zip(table.itertuples(), runs, strict=True):
         layer = _layer(row.layer)
@@ -255,12 +255,12 @@ def _scores(
                 Cell(layer, None if pd.isna(row.layer) else float(row.layer)),
                 Cell(score(row.macro_f1, row.std), round(row.macro_f1, 4)),
                 Cell(interval(row.low, row.high), round(row.low, 4)),
+                Cell(", ".join(sorted(row.alarms)), warn=True),
                 *(
                     Cell(number(v), None if pd.isna(v) else round(v, 4))
                     for v in (row.uar, row.accuracy, row.constant_f1, row.shuffled_f1)
                 ),
                 Cell(str(row.runs), row.runs),
-                Cell(", ".join(sorted(row.alarms)), warn=True),
             ]
         )
     filters = []
