@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lsmprobe.extraction.grid import extract_all as extract_all
     from lsmprobe.extraction.stage import extract as extract
     from lsmprobe.layers.answers import best_layer as best_layer
+    from lsmprobe.layers.ceiling import noise_ceiling as noise_ceiling
     from lsmprobe.layers.dissimilarity import layer_geometry as layer_geometry
     from lsmprobe.layers.dissimilarity import (
         representational_similarity as representational_similarity,
@@ -100,6 +101,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "extraction.grid": ["extract_all"],
         "extraction.stage": ["extract"],
         "layers.answers": ["best_layer"],
+        "layers.ceiling": ["noise_ceiling"],
         "layers.dissimilarity": ["layer_geometry", "representational_similarity"],
         "layers.health": ["layer_health"],
         "layers.knowledge": ["knowledge_sentences", "knowledge_table", "what_layers_know"],

@@ -107,8 +107,15 @@ def matrix(rows=5, columns=3):
     return pd.DataFrame(values).rename_axis(index="m", columns="n")
 
 
+def ceiling(**fields):
+    """What `noise_ceiling` gives of votes, as far as the figure reads it."""
+    bounds = {"bound": ["lower", "upper"], "score": [70.0, 80.0]}
+    return pd.DataFrame({"metric": "macro_f1", "against": "one rating", **bounds, **fields})
+
+
 DRAWN = {
     "curve": lambda ax=None: draw_layer_curve(curve(), ax),
+    "ceiling": lambda ax=None: draw_layer_curve(curve(), ax, ceiling=ceiling()),
     "curves": lambda ax=None: draw_layer_curve(
         pd.concat([curve(25), curve(25, feature_norm="none")]), ax
     ),
@@ -172,6 +179,16 @@ def test_a_curve_shows_score_interval_and_what_guessing_scores():
     assert ax.get_xlabel() == "layer"
     assert ax.get_title() == "m, c, emotion, logistic, norm zscore, split loso"
     assert ax.get_legend() is None
+
+
+def test_a_ceiling_is_a_band_under_its_name():
+    ax = draw_layer_curve(curve(), ceiling=pd.concat([ceiling(), ceiling(metric="uar", score=99)]))
+    [band] = ax.patches
+    assert (band.get_y(), band.get_y() + band.get_height()) == (70, 80)
+    assert ax.texts[-1].get_text() == "ceiling against one rating"
+    assert set(ax.lines[-1].get_ydata()) == {80}
+    with pytest.raises(ResultsError, match="the ceiling is of ccc, and the curve of macro_f1"):
+        draw_layer_curve(curve(), ceiling=ceiling(metric="ccc"))
 
 
 def test_levels_that_are_alike_have_one_name():

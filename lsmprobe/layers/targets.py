@@ -113,7 +113,7 @@ def find_target(
                 )
         found = learned(table, columns, corpus=corpus, kind=kind)
     except SettingsError as error:
-        raise SettingsError(_of_arguments(str(error))) from error
+        raise SettingsError(of_arguments(str(error))) from error
     rows, own = found.table.index.to_numpy(), found.table[list(columns)]
     if found.objective is CLASSIFICATION:
         return Target(columns, rows, found.objective.targets(own, found.names), found.names)
@@ -121,10 +121,10 @@ def find_target(
     return Target(columns, rows, truth if len(columns) > 1 else truth[:, 0], ())
 
 
-def _of_arguments(message: str) -> str:
+def of_arguments(message: str) -> str:
     """A message of a command's flags, for who calls a function: its arguments.
 
-    >>> _of_arguments("--target: no column; --labels FILE.csv, or --target-kind classes.")
+    >>> of_arguments("--target: no column; --labels FILE.csv, or --target-kind classes.")
     'target: no column; labels="FILE.csv", or target_kind="classes".'
     """
     other = "merge it with another one by --labels FILE.csv"

@@ -140,17 +140,21 @@ def save_figure(ax: Axes, path: Path) -> None:
     plt.close(figure)
 
 
-def draw_layer_curve(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def draw_layer_curve(
+    curve: pd.DataFrame, ax: Axes | None = None, *, ceiling: pd.DataFrame | None = None
+) -> Axes:
     """The score of every layer: a line per model, normalisation, head, ... with its 95% interval.
 
     Args:
         curve: what `probe_layers` or `sweep_layers` returned, or several of them, concatenated; or
             results, whose sweeps over layers are drawn.
         ax: where to draw; by default a new figure.
+        ceiling: what `noise_ceiling` returned, to be drawn as a line with its name, or as a band
+            from the lower to the upper one; leave in it the rows that the curve is scored against.
 
     Raises:
-        ResultsError: the curves are of several scores, which share no axis; or there is no sweep
-            among these results.
+        ResultsError: the curves are of several scores, which share no axis, or the ceiling is of
+            others; or there is no sweep among these results.
     """
     if "layer_weights" in curve:
         curve = recorded_curves(curve)
@@ -188,6 +192,8 @@ def draw_layer_curve(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
         _draw_level(ax, constant, f"best constant answer{both}{which}", "--")
         if told and not alike:
             _draw_level(ax, shuffled, f"shuffled answers{which}", ":")
+    if ceiling is not None:
+        _draw_ceiling(ax, ceiling, curve["metric"].iloc[0])
     ax.set_ylim(min(0, curve["low"].min()), _top(curve["metric"]))
     ax.set_ylabel(_score_axis(curve["metric"]))
     ax.set_title(title, fontsize=10)
@@ -204,6 +210,20 @@ def _other_settings(curve: pd.DataFrame, keys: Sequence[str]) -> pd.Series:
     )
     named = ["" if not n else f"other settings ({n})" for n in order]
     return pd.Series(named, index=curve.index, name="other")
+
+
+def _draw_ceiling(ax: Axes, ceiling: pd.DataFrame, metric: str) -> None:
+    """Bands from lower to upper ceilings, with their names."""
+    own = ceiling[ceiling["metric"] == metric]
+    if own.empty:
+        raise ResultsError(
+            f"the ceiling is of {', '.join(ceiling['metric'].unique())}, and the curve of "
+            f"{metric}; ask for a curve of one of these, by score=..."
+        )
+    for against, rows in own.groupby("against", sort=False):
+        low, high = rows["score"].min(), rows["score"].max()
+        ax.axhspan(low, high, color="grey", alpha=0.15, linewidth=0)
+        _draw_level(ax, high, f"ceiling against {against}", "-.")
 
 
 def _draw_level(ax: Axes, score: float, name: str, line: str) -> None:
