@@ -12,9 +12,7 @@ def line(corpus: Corpus) -> str:
     """A row of the table."""
     clips = corpus.n_utterances or "by release"
     speakers = corpus.n_speakers or "not known"
-    get = (
-        f"`lsmprobe corpora get {corpus.name}`" if corpus.zenodo or corpus.links else corpus.obtain
-    )
+    get = f"`lsmprobe corpora get {corpus.name}`" if corpus.can_be_fetched else corpus.obtain
     if corpus.variant_of:
         get = f"as `{corpus.variant_of}`"
     emotions = len(set(corpus.labels.values()))

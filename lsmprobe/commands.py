@@ -262,7 +262,7 @@ def get_corpus_command(config: GetCorpusConfig) -> None:
     from lsmprobe.corpora.read import corpus_folder, known_corpus
 
     corpus = known_corpus(config.name)
-    if corpus.zenodo or corpus.links:
+    if corpus.can_be_fetched:
         folder = corpus_folder(config.name, config.data_dir)
         unpacked = (
             download_record(corpus.zenodo, corpus.archives, folder)

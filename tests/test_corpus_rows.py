@@ -16,6 +16,7 @@ import pytest
 from test_corpora import HERE, SHARED
 
 from lsmprobe.corpora import read
+from lsmprobe.corpora.label_formats import PODCAST_RELEASES
 from lsmprobe.corpora.labelled import Labelled, join
 from lsmprobe.corpora.read import read_corpus
 from lsmprobe.corpora.row import OWN_GROUPS
@@ -512,6 +513,14 @@ def test_msp_podcast(walk, tmp_path, caplog):
     (tmp_path / "Labels" / "labels_consensus.csv").unlink()
     msp_podcast(tmp_path, "concensus")  # as it was spelled up to release 1.8
     assert len(walk("msp-podcast", [f"Audios/{row[0]}" for row in PODCAST])) == 4
+
+
+def test_a_release_of_msp_podcast_refuses_the_labels_of_another(walk, tmp_path, monkeypatch):
+    monkeypatch.setitem(PODCAST_RELEASES, "1.11", len(PODCAST))
+    names = msp_podcast(tmp_path)
+    assert set(walk("msp-podcast-1.11", names).release) == {"1.11"}
+    with pytest.raises(CorpusError, match=r"5 rows, which is release 1.11; expected release 1.12"):
+        walk("msp-podcast-1.12", names)
 
 
 def test_emozionalmente(walk, tmp_path):

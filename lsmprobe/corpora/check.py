@@ -396,7 +396,7 @@ def list_corpora(word: str = "") -> pd.DataFrame:
             "speakers": corpus.n_speakers,
             "emotions": listed_emotions(corpus.labels.values()),
             "licence": corpus.licence,
-            "obtain": corpus.obtain,
+            "obtain": corpus.how_to_get,
         }
         for corpus in CORPORA.values()
     )

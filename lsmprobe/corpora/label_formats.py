@@ -26,7 +26,7 @@ IMPROV_TURN = re.compile(
     r"\s*A:(?P<activation>[\d.]+|NaN);\s*V:(?P<valence>[\d.]+|NaN);"
     r"\s*D:(?P<dominance>[\d.]+|NaN)\s*;\s*N:(?P<naturalness>[\d.]+|NaN);"
 )
-PODCAST_RELEASES = {73_042: "1.8", 151_654: "1.11", 207_136: "1.12"}  # rows -> release
+PODCAST_RELEASES = {"1.8": 73_042, "1.11": 151_654, "1.12": 207_136}  # release -> rows of labels
 log = logging.getLogger(__name__)
 
 
@@ -92,17 +92,26 @@ def msp_improv(files: Mapping[str, str]) -> list[Labelled]:
     return rows
 
 
-def msp_podcast(files: Mapping[str, str]) -> list[Labelled]:
-    """`Labels/labels_consensus.csv`; up to release 1.8 it is spelled `labels_concensus.csv`."""
+def msp_podcast(files: Mapping[str, str], *, release: str = "") -> list[Labelled]:
+    """`Labels/labels_consensus.csv`; up to release 1.8 it is spelled `labels_concensus.csv`.
+
+    Which release it is, its number of rows says; `release` accepts no other.
+    """
     for _, place in _named(files, r"labels_con[cs]ensus\.csv"):
         table = read_table(place)
-        release = PODCAST_RELEASES.get(len(table), "")
-        if release:
-            n = counted(len(table), "row")
-            log.info("MSP-Podcast: release %s, by its %s of labels", release, n)
+        n = counted(len(table), "row")
+        found = next((name for name, rows in PODCAST_RELEASES.items() if rows == len(table)), "")
+        if release and found != release:
+            raise CorpusError(
+                f"{str(place)!r} has {n}, which is "
+                f"{f'release {found}' if found else 'no release known here'}; expected release "
+                f"{release} with {PODCAST_RELEASES[release]}. --dataset msp-podcast reads any."
+            )
+        if found:
+            log.info("MSP-Podcast: release %s, by its %s of labels", found, n)
         else:
             said = "MSP-Podcast: %s of labels, as no release known here; write down which it is"
-            log.warning(said, counted(len(table), "row"))
+            log.warning(said, n)
         try:
             return [
                 Labelled(
@@ -113,7 +122,7 @@ def msp_podcast(files: Mapping[str, str]) -> list[Labelled]:
                     split=row["Split_Set"],
                     further={
                         "partition": row["Split_Set"],
-                        "release": release,
+                        "release": found,
                         "activation": row["EmoAct"],
                         "valence": row["EmoVal"],
                         "dominance": row["EmoDom"],

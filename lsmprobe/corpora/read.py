@@ -168,7 +168,7 @@ def _read_row(corpus: Corpus, folder: Path) -> pd.DataFrame:
         raise CorpusError(
             f"{str(folder)!r} is not there; expected {corpus.title} in the folder that --data-dir "
             f"names, in $LSMPROBE_DATA/{corpus.name} or in data/{corpus.name}. To get it: "
-            f"{corpus.obtain}."
+            f"{corpus.how_to_get}."
         )
     files = _files_named_from(folder)
     found = [(match, path) for inside, path in files if (match := corpus.match(inside))]

@@ -93,6 +93,17 @@ class Corpus:
     paper_emotions: tuple[str, ...] = ()  # in Table 1, where they are not those of `labels`
     paper_note: str = ""  # why Table 1 has that number, where it is not the corpus's
 
+    @property
+    def can_be_fetched(self) -> bool:
+        """Whether `lsmprobe corpora get` downloads it."""
+        return bool(self.zenodo or self.links)
+
+    @property
+    def how_to_get(self) -> str:
+        """The command that fetches it where there is one, and where it lies."""
+        fetched = f"lsmprobe corpora get {self.name}"
+        return f"{fetched}, or {self.obtain}" if self.can_be_fetched else self.obtain
+
     def match(self, path: str) -> re.Match[str] | None:
         """The end of a path that names a clip of this corpus, whatever its label."""
         stem, dot, suffix = path.rpartition(".")

@@ -1,6 +1,7 @@
 """Corpora of English."""
 
 from dataclasses import replace
+from functools import partial
 
 from lsmprobe.corpora import label_formats
 from lsmprobe.corpora.label_table import LabelTable
@@ -563,4 +564,13 @@ ROWS = (
         source="Busso et al. 2017, doi:10.1109/TAFFC.2016.2515617",
     ),
     _PODCAST,
+    *(
+        replace(
+            _PODCAST,
+            name=f"msp-podcast-{release}",  # refuses the labels of another release
+            labelled_by=partial(label_formats.msp_podcast, release=release),
+            variant_of="msp-podcast",
+        )
+        for release in label_formats.PODCAST_RELEASES
+    ),
 )
