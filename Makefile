@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all check format bench bench-gpu faults fresh docs picture clean
+.PHONY: demo test test-all check format bench bench-gpu faults fresh docs figures picture clean
 
 demo: $(INSTALLED)
 	$(BIN)/lsmprobe demo
@@ -53,9 +53,13 @@ bench-gpu: $(INSTALLED)
 docs: $(INSTALLED)
 	$(BIN)/python docs/website.py build/docs
 
-# The picture of the page in the README, of a folder of results and its caches; needs Chromium.
+# The figures of README and notebooks, of a folder of results and its caches; docs/figures.py says
+# how both are made. Likewise the picture of the page in the README, which needs Chromium.
 RESULTS ?= results
 CACHES ?= cache
+figures: $(INSTALLED)
+	$(BIN)/python docs/figures.py $(RESULTS) $(CACHES) docs/figures
+
 picture: $(INSTALLED)
 	$(BIN)/python docs/page_picture.py $(RESULTS) $(CACHES) docs/figures/page.png
 

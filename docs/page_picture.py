@@ -8,13 +8,12 @@ a reader sees first as docs/figures/page.png. Made from EmoDB with whisper-tiny.
     lsmprobe probe --head all --feature-norm NORM --split loso --runs 5
 """
 
-import io
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from PIL import Image
+from figures import write_small
 from playwright.sync_api import sync_playwright
 
 from lsmprobe.config import ReportConfig
@@ -43,13 +42,8 @@ def main(results_dir: Path, cache_dir: Path, out: Path) -> None:
         page = write_page(
             ReportConfig(results_dir=results_dir, cache_dir=cache_dir, out=Path(folder))
         )
-        picture = Image.open(io.BytesIO(photograph(page))).convert("RGB")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(out, optimize=True)
-    size = out.stat().st_size
-    print(f"{out}: {size} bytes")
-    if size > MOST_BYTES:
-        sys.exit(f"more than {MOST_BYTES} bytes; show less, or take fewer colours")
+        png = photograph(page)
+    write_small(png, out, colours=COLOURS, most_bytes=MOST_BYTES)
 
 
 if __name__ == "__main__":

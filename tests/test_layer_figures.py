@@ -196,6 +196,12 @@ def test_levels_that_are_alike_have_one_name():
     assert [text.get_text() for text in ax.texts] == ["best constant answer, shuffled answers"]
 
 
+def test_a_model_of_one_layer_has_its_interval_as_a_bar():
+    ax = draw_layer_curve(pd.concat([curve(), curve(1, model="logmel")]))
+    _, bar, *_ = ax.collections
+    np.testing.assert_allclose(bar.get_segments(), [[[0, 55], [0, 64]]])
+
+
 def test_lines_are_named_by_what_differs():
     ax = draw_layer_curve(pd.concat([curve(), curve(feature_norm="none"), curve(model="n")]))
     assert [text.get_text() for text in ax.get_legend().get_texts()] == [

@@ -4,6 +4,9 @@ The notebooks train as the paper does, which takes minutes: their cell with the 
 followed by quicker values here, and a cell with the tag `demo` is left out where it has no part.
 """
 
+import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -17,7 +20,8 @@ from lsmprobe.config import ExtractConfig, ProbeConfig
 from lsmprobe.extraction.stage import extract
 from lsmprobe.probing.stage import probe
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 EMOTIONS = ["anger", "happiness", "sadness"]
 QUICK = 'training = {"epochs": 2, "runs": 2}'
 PARAMETERS = {  # for the small caches, and for the demo's
@@ -76,6 +80,47 @@ def test_a_notebook_is_committed_without_outputs(path):
     for cell in nbformat.read(path, as_version=4).cells:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None
+
+
+@pytest.fixture(scope="module")
+def figures():
+    """docs/figures.py, which is no part of the package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "docs")
+        import figures
+
+        yield figures
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_begins_with_a_small_picture_that_make_figures_draws(path, figures):
+    first, *_ = nbformat.read(path, as_version=4).cells
+    assert first.cell_type == "markdown"
+    [name] = re.findall(r"!\[[^]]+\]\(\.\./docs/figures/([\w-]+\.png)\)", first.source)
+    assert name in figures.FIGURES
+    assert (ROOT / "docs" / "figures" / name).stat().st_size <= figures.MOST_BYTES
+
+
+@pytest.mark.slow
+def test_every_figure_is_drawn_from_results_and_caches(figures, small_project, tmp_path):
+    caches = tmp_path / "cache"
+    for model, name in (("small", "whisper-tiny.en"), ("small-random0", "whisper-tiny.en-random0")):
+        (caches / name).mkdir(parents=True)
+        small = small_project / "cache" / model / "one.h5"
+        shutil.copyfile(small, caches / name / "emodb.h5")
+    recipe = ProbeConfig(
+        model=("whisper-tiny.en",),
+        head="linear",
+        layer="all",
+        split="loso",
+        epochs=2,
+        cache_dir=caches,
+        results_dir=tmp_path / "results",
+    )
+    for norm in ("none", "zscore"):
+        probe(replace(recipe, feature_norm=norm))
+    figures.main(tmp_path / "results", caches, tmp_path / "drawn")
+    assert {path.name for path in (tmp_path / "drawn").iterdir()} == {*figures.FIGURES}
 
 
 def code_cells(path, parameters, *, demo):

@@ -170,6 +170,7 @@ def draw_layer_curve(
         label = ", ".join(filter(None, (name(rows), other)))
         if len(lines) > MAX_BANDS:  # bands would cover each other: bars, side by side
             layers = layers + 0.5 * (n / (len(lines) - 1) - 0.5)
+        if len(lines) > MAX_BANDS or len(rows) == 1:  # a single layer has no band
             ends = rows["score"] - rows["low"], rows["high"] - rows["score"]
             ax.errorbar(layers, rows["score"], yerr=ends, fmt="none", ecolor=colour, elinewidth=0.8)
         ax.plot(layers, rows["score"], color=colour, marker=marker, markersize=5, label=label)
