@@ -225,7 +225,7 @@ def test_tables_of_layers_and_learning_curves_are_items_in_a_notebook(folder):
     assert "<caption>Which layer" in show(curve)._repr_html_()
     runs = [(2, 0, 40.0), (2, 1, 50.0), (8, 0, 70.0), (8, 1, 72.0)]
     growth = pd.DataFrame(runs, columns=["speakers", "seed", "score"]).assign(
-        **{"model": "<m>", "corpus": "c", "head": "multilayer", "layer": pd.NA},
+        **{"model": "<m>", "corpus": "c", "split": "loso", "head": "multilayer", "layer": pd.NA},
         **{"feature_norm": "none", "clips": 10, "constant": 5.0, "metric": "macro_f1"},
     )
     page = show(growth)._repr_html_()

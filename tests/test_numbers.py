@@ -14,10 +14,12 @@ from sklearn.metrics import r2_score
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.config import ProbeConfig, ReportConfig
 from lsmprobe.errors import SettingsError
+from lsmprobe.layers.recorded import recorded_curves
 from lsmprobe.probing.objectives import CCCLoss
 from lsmprobe.probing.stage import probe
 from lsmprobe.probing.targets import learned, target_columns
-from lsmprobe.report.make import make_report
+from lsmprobe.report.figures import draw_layer_curve
+from lsmprobe.report.make import make_report, write_page
 from lsmprobe.report.page import render
 from lsmprobe.report.score_lines import format_scores
 from lsmprobe.results.comparison import compare_runs
@@ -167,6 +169,24 @@ def test_the_curve_of_a_number_peaks_at_the_layer_that_holds_it(measured):
     assert (pairs.difference.abs() <= 2).all() and set(pairs.target) == {"valence,arousal"}
     table = load_predictions(results.path[0])
     assert list(table)[3:] == ["valence", "predicted_valence", "arousal", "predicted_arousal"]
+
+
+@pytest.mark.slow
+def test_a_sweep_of_numbers_is_a_curve_by_ccc_in_every_report(measured):
+    config = replace(measured, head="ridge", target="valence", split="speaker")
+    results = probe(config)
+    curve = recorded_curves(results)
+    assert set(curve["metric"]) == {"ccc"} and curve["score"].idxmax() == 3
+    np.testing.assert_allclose(curve["score"], results.sort_values("layer")["ccc"], atol=1e-6)
+    assert draw_layer_curve(results).get_ylabel() == "CCC"
+    text = make_report(ReportConfig(results_dir=config.results_dir))
+    assert (config.results_dir / "report" / "curve-made-valence-ccc.png").is_file()
+    assert "Which layer" in text and "3 (1 of 1)" in text
+    page = write_page(ReportConfig(results_dir=config.results_dir)).read_text()
+    assert page.count('class="curve ') == 1
+    assert "made, valence, split speaker, features none: CCC of every layer" in page
+    best = results[results["layer"] == 3].iloc[0]
+    assert f"layer 3: {best.ccc:.3f} ({best.ccc_low:.3f} to {best.ccc_high:.3f})" in page
 
 
 @pytest.mark.slow

@@ -216,7 +216,9 @@ def test_a_planted_distribution_is_found_and_shown_like_any_measure(rated, caplo
     page = write_page(ReportConfig(results_dir=rated.results_dir)).read_text()
     assert "constant JSD" in page and "Other targets" in page
     curves = format_sweeps(results, rated.results_dir)
-    assert curves.startswith("No curve: curves are drawn of classes, and these runs learned shares")
+    assert curves.startswith(
+        "No curve: curves are drawn of classes and numbers, and these runs learned shares"
+    )
 
 
 def test_every_kind_of_head_learns_them_and_the_others_say_that_they_do_not(rated):

@@ -12,7 +12,7 @@ from lsmprobe.errors import ResultsError, counted
 from lsmprobe.layers.answers import Answers, curve_of
 from lsmprobe.layers.targets import labels_of
 from lsmprobe.results.alarms import SHARED_SPEAKERS
-from lsmprobe.results.measures import CLASSES, measure_of
+from lsmprobe.results.measures import CLASSES, NUMBERS, measure_of
 from lsmprobe.results.records import Load, load_record, with_target
 from lsmprobe.results.scores import ScoreName, Shuffled
 
@@ -25,6 +25,7 @@ CURVE = [
     "head",
     "alike",
 ]  # what a sweep shares
+CURVES = {CLASSES.name: "", NUMBERS.name: NUMBERS.score}  # measures, and their score if it is one
 MIN_LAYERS = 3  # fewer make no curve
 
 
@@ -38,7 +39,7 @@ def recorded_curves(
 
     Args:
         results: what `load_results` or `probe` returned.
-        score: which one.
+        score: which one of classes; numbers have the CCC.
         load: what reads a record.
 
     Returns:
@@ -49,17 +50,17 @@ def recorded_curves(
         ResultsError: there is no sweep among them.
     """
     found = [
-        curve_of(_about(own.iloc[0], score), answers).assign(
+        curve_of(_about(own.iloc[0], CURVES[own["measure"].iloc[0]] or score), answers).assign(
             settings=alike, shared_speakers=shares_speakers(own)
         )
         for (*_, alike), own in sweeps(results)
         if len(answers := recorded_answers(own, load=load)) >= MIN_LAYERS
     ]
-    others = [m for m in with_target(results)["measure"].unique() if m != CLASSES.name]
-    if not found and results["macro_f1"].isna().all() and others:
+    learned = with_target(results)["measure"].unique()
+    if not found and len(learned) and not set(learned) & CURVES.keys():
         raise ResultsError(
-            f"curves are drawn of classes, and these runs learned {' and '.join(others)}; the "
-            "table of scores compares their layers."
+            f"curves are drawn of {' and '.join(CURVES)}, and these runs learned "
+            f"{' and '.join(learned)}; the table of scores compares their layers."
         )
     if not found:
         raise ResultsError(
@@ -70,10 +71,10 @@ def recorded_curves(
 
 
 def sweeps(results: pd.DataFrame) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
-    """The runs of each sweep, by the values of `CURVE`; runs of other targets are none."""
+    """The runs of each sweep, by the values of `CURVE`; those of other measures are none."""
     results = with_target(results)
-    classes = results["macro_f1"].notna() & results["layer"].notna()
-    single = results[classes & ~results["split"].isin(["transfer", "learning-curve"])]
+    drawn = results["measure"].isin(CURVES) & results["layer"].notna()
+    single = results[drawn & ~results["split"].isin(["transfer", "learning-curve"])]
     single = single.assign(alike=[_alike(run) for _, run in single.iterrows()])
     groups = single.groupby(CURVE, sort=True)
     return [(key, own) for key, own in groups if own["layer"].nunique() >= MIN_LAYERS]
@@ -140,7 +141,7 @@ def _levels(scores: Mapping[str, Any]) -> tuple[float, Shuffled] | None:
     return float(scores["constant_f1"]), Shuffled(found["mean"], found["point_95"])
 
 
-def _about(run: pd.Series, score: ScoreName) -> dict[str, Any]:
+def _about(run: pd.Series, score: str) -> dict[str, Any]:
     """The columns that a curve begins with."""
     return {
         "model": run["model"],

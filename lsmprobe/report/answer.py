@@ -4,7 +4,7 @@ It compares what may be compared: experiments of one corpus that were tested on 
 trained by one recipe. Everything is chosen on validation; what is shown was scored on the test set.
 """
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def answer_items(runs: Runs, out: Path) -> list[Item]:
     runs, every, compared, chosen, best, differences = Comparable.of(runs)
     items: list[Item] = [Heading("lsmprobe report")]
     items += summary(best, compared, differences, runs)
-    items += curve_items(runs, compared, out)
+    items += curve_items(runs, [row for of_one in compared.rows for row in of_one], out)
     items.append(scores_item(runs, chosen, compared))
     items += outcome_items(best, out)
     items += difference_items(differences)
@@ -147,10 +147,15 @@ def _next_best(row: Any) -> str:
 # Layer curves, scores, confusions, groups
 
 
-def curve_items(runs: Runs, compared: pd.DataFrame, out: Path) -> Iterator[Item]:
-    """Those of sweeps, and of `probe_layers` where its curves were kept."""
+def curve_items(runs: Runs, rows: Sequence[Hashable], out: Path) -> Iterator[Item]:
+    """Those of sweeps, and of `probe_layers` where its curves were kept.
+
+    Args:
+        runs: all of them; of those of other targets every sweep is drawn.
+        rows: of the table, whose sweeps are drawn.
+        out: where figures are written.
+    """
     curves = [runs.regressions] if len(runs.regressions) else []
-    rows = [row for of_one in compared.rows for row in of_one]
     with suppress(ResultsError):  # no sweep among them
         every = pd.concat([runs.table.loc[rows], runs.others])
         curves.append(recorded_curves(every, load=runs.load))

@@ -9,7 +9,7 @@ import pandas as pd
 from lsmprobe.atomic import write_then_rename
 from lsmprobe.config import ReportConfig
 from lsmprobe.errors import ResultsError, counted
-from lsmprobe.report.answer import answer_items, answer_sentences
+from lsmprobe.report.answer import answer_items, answer_sentences, curve_items
 from lsmprobe.report.page import make_page
 from lsmprobe.report.paper_report import report_items
 from lsmprobe.report.runs import asked_for, read_runs
@@ -43,6 +43,8 @@ def make_report(config: ReportConfig) -> str:
         items += answer_items(found, out)
     if len(found.others) and not only_paper:
         items += [Heading("Other targets"), *score_items(found.others, load=found.load)]
+        if not len(found.table):  # else the answer has drawn them
+            items += curve_items(found, [], out)
     if found.left_out:
         named = listed([str(path) for path in found.left_out])
         items.append(

@@ -12,6 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -36,8 +37,10 @@ from lsmprobe.report.score_lines import of_emotions, score_items
 from lsmprobe.report.typeset import DASH, as_html, interval, number, score
 from lsmprobe.results.alarms import MEANINGS, SHARED_SPEAKERS
 from lsmprobe.results.breakdown import confusion
+from lsmprobe.results.measures import EMOTION, MEASURES, Measure
 from lsmprobe.results.records import load_record, load_results, split_of
 from lsmprobe.results.score_table import KEYS, score_table
+from lsmprobe.results.scores import STATISTICS
 from lsmprobe.splits.kinds import SPECS
 
 SHADES = 5  # of a cell, from nothing to full
@@ -133,7 +136,7 @@ def render(
 ) -> str:
     """The page as text; see `make_page`. `beside` is the folder that links to audio start from."""
     emotions = of_emotions(results)
-    others = score_items(results[~emotions])
+    others = results[~emotions]
     n_runs, results = len(results), results[emotions]
     table = score_table(results)
     groups = results.groupby(KEYS, sort=True, dropna=False)  # as `score_table` groups them
@@ -148,8 +151,11 @@ def render(
             f"{counted(n_runs - len(results), 'run', 'learns', of=n_runs)} other targets."
         )
     page = Page(title, [*summary, *opening, *clips.said()])
-    page.others = [Markup(as_html(item)) for item in others]  # noqa: S704  it escapes every name
-    page.curves = _curves(results, table)
+    page.others = [
+        Markup(as_html(item))  # noqa: S704  it escapes every name
+        for item in score_items(others)
+    ]
+    page.curves = [*_curves(results, table), *_curves(others, score_table(others))]
     page.score_heads, page.scores, page.filters = _scores(table, runs)
     codes = sorted({code for counts in table.alarms for code in counts})
     page.alarms = [f"{code}: {MEANINGS[code]}." for code in codes if code in MEANINGS]
@@ -279,9 +285,13 @@ def _layer(layer: Any) -> str:
 
 
 def _curves(results: pd.DataFrame, table: pd.DataFrame) -> list[dict[str, Any]]:
-    """A figure for each corpus, split and normalisation that has several layers of one head.
+    """A figure for each corpus, target, split and normalisation with several layers of one head.
 
     Each layer is an experiment of its own; those whose settings and splits agree make a line.
+
+    Args:
+        results: the runs, of whatever target.
+        table: their scores, a row for each experiment.
     """
     alike = {
         row.experiment: json.dumps([row.settings, row.split_hash[:12]], sort_keys=True)
@@ -289,44 +299,53 @@ def _curves(results: pd.DataFrame, table: pd.DataFrame) -> list[dict[str, Any]]:
     }
     several = table[table.layer.notna()].assign(alike=table.experiment.map(alike))
     found = []
-    for (corpus, split, norm), own in several.groupby(["corpus", "split", "feature_norm"]):
+    keys = ["corpus", "target", "measure", "split", "feature_norm"]
+    for (corpus, target, name, split, norm), own in several.groupby(keys):
         drawn: dict[str, pd.DataFrame] = {}
         for (model, head, _), rows in own.groupby(["model", "head", "alike"]):
             if len(set(rows.layer)) > 2:
-                name = f"{model}, {head}"
-                again = sum(one.startswith(name) for one in drawn)
-                name += f", other settings ({again + 1})" if again else ""
-                drawn[name] = rows.sort_values("layer")
+                line = f"{model}, {head}"
+                again = sum(one.startswith(line) for one in drawn)
+                line += f", other settings ({again + 1})" if again else ""
+                drawn[line] = rows.sort_values("layer")
         if drawn:
-            caption = f"{corpus}, split {split}, features {norm}: macro-F1 of every layer, mean of "
+            measure = MEASURES[name]
+            learned = "" if target == ",".join(EMOTION) else f"{target}, "
             heard = any(SHARED_SPEAKERS in counts for counts in own.alarms)
             warning = f" {SHARED_SPEAKERS}: {MEANINGS[SHARED_SPEAKERS]}." if heard else ""
-            found.append(_curve(f"{caption}the runs, with 95% intervals.{warning}", drawn))
+            caption = (
+                f"{corpus}, {learned}split {split}, features {norm}: "
+                f"{STATISTICS[measure.score].title} of every layer, mean of the runs, with 95% "
+                f"intervals.{warning}"
+            )
+            found.append(_curve(caption, drawn, measure))
     return found
 
 
-def _curve(caption: str, drawn: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+def _curve(caption: str, drawn: Mapping[str, pd.DataFrame], measure: Measure) -> dict[str, Any]:
     last = max(int(rows.layer.max()) for rows in drawn.values())
     left, right, top, bottom = (CURVE[side] for side in ("left", "right", "top", "bottom"))
+    best = 100.0 if measure.score_unit else 1.0
+    shown = partial(number, decimals=measure.decimals)
 
     def x(layer: float | int | np.integer) -> float:
         return round(float(left + 12 + (right - left - 24) * layer / max(1, last)), 1)
 
-    def y(percent: float | int) -> float:
-        return round(bottom - (bottom - top) * min(max(percent, 0.0), 100.0) / 100, 1)
+    def y(score: float | int) -> float:
+        return round(bottom - (bottom - top) * min(max(score / best, 0.0), 1.0), 1)
 
     lines = []
     for name, rows in drawn.items():
         points = [
             {
                 "x": x(row.layer),
-                "y": y(row.macro_f1),
+                "y": y(score),
                 "low": y(row.low),
                 "high": y(row.high),
-                "text": f"{name}, layer {row.layer}: {number(row.macro_f1)} "
-                f"({interval(row.low, row.high)})",
+                "text": f"{name}, layer {row.layer}: {shown(score)} "
+                f"({interval(row.low, row.high, decimals=measure.decimals)})",
             }
-            for row in rows.itertuples()
+            for row, score in zip(rows.itertuples(), rows[measure.score], strict=True)
         ]
         upper = [f"{point['x']},{point['high']}" for point in points]
         lower = [f"{point['x']},{point['low']}" for point in reversed(points)]
@@ -335,20 +354,21 @@ def _curve(caption: str, drawn: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
             {"name": name, "points": points, "path": path, "band": " ".join(upper + lower)}
         )
     together = pd.concat(list(drawn.values()))
-    levels = {"constant_f1": "best constant answer", "shuffled_f1": "shuffled answers"}
+    levels = {measure.constant: "best constant answer", measure.shuffled: "shuffled answers"}
     flats = [
         (y(together[column].mean()), name)
         for column, name in levels.items()
         if together[column].notna().any()
     ]
     step = 1 if last <= 12 else 2 if last <= 24 else 4
+    title = STATISTICS[measure.score].title
     return {
         **CURVE,
         "caption": caption,
-        "measure": "macro-F1 (%)",
+        "measure": f"{title} (%)" if measure.score_unit else title,
         "lines": lines,
         "flats": flats,
-        "y_ticks": [(y(percent), str(percent)) for percent in range(0, 101, 20)],
+        "y_ticks": [(y(best * share / 5), f"{best * share / 5:g}") for share in range(6)],
         "x_ticks": [(x(layer), str(layer)) for layer in range(0, last + 1, step)],
     }
 
