@@ -120,15 +120,16 @@ class ClusterFlags(Config):
     account: str = ""
     """With these: the account or project."""
     cores: Annotated[int, Within(1, 1024)] | None = None
-    """With these: cores of each job."""
+    """With slurm, pbs or lsf: cores of each job."""
     memory: str = ""
-    """With these: memory of each job, such as 16GB."""
+    """With slurm, pbs or lsf: memory of each job, such as 16GB."""
     walltime: str = ""
-    """With these: time limit of each job, such as 04:00:00; a job that reaches it is replaced."""
+    """With any of the four: time limit of each job, such as 04:00:00; one that reaches it is
+    replaced."""
     gpus: Annotated[int, Within(0, 64)] = 0
-    """With slurm: GPUs of each job; a worker uses one."""
+    """With slurm, pbs or lsf: GPUs of each job; a worker uses one."""
     cluster_file: Path | None = None
-    """With these: a YAML file in the format of Dask's configuration, for all else."""
+    """With any of the four: a YAML file in the format of Dask's configuration, for all else."""
 
 
 @dataclass(frozen=True)

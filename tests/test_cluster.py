@@ -8,7 +8,8 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from lsmprobe.cache.verify import damaged_rows
 from lsmprobe.cache.writer import CacheWriter
 from lsmprobe.cli import INTERRUPTED
 from lsmprobe.cluster import runner, worker
-from lsmprobe.cluster.engines import DASK, Engine, opened, slots
+from lsmprobe.cluster.engines import DASK, SYSTEMS, Engine, job_settings, opened, slots
 from lsmprobe.cluster.pieces import Piece, pieces_of_extraction
 from lsmprobe.cluster.runner import LOST, run_pieces, shared_by_all
 from lsmprobe.cluster.slurm_script import slurm_script
@@ -188,6 +189,99 @@ def test_a_cluster_that_makes_no_sense_is_refused(where):
         opened(where, ClusterFlags(), "cpu"),
     ):
         pass
+
+
+GPU_JOB = ClusterFlags(
+    queue="long", account="lab", cores=8, memory="32GiB", walltime="04:00:00", gpus=2
+)
+PLAIN_JOB = ClusterFlags(queue="long", account="lab", walltime="04:00:00")
+
+
+def job_script(system, flags):
+    """Written by dask_jobqueue, which needs no batch system for that."""
+    jobqueue = pytest.importorskip("dask_jobqueue")
+    job = getattr(jobqueue, SYSTEMS[system].kind).job_cls
+    return job("tcp://here:1", name="worker", **job_settings(system, flags)).job_script()
+
+
+@pytest.mark.parametrize(
+    ("system", "flags", "lines"),
+    [
+        (
+            "slurm",
+            GPU_JOB,
+            """#SBATCH -p long
+#SBATCH -A lab
+#SBATCH --cpus-per-task=8
+#SBATCH --mem=32G
+#SBATCH -t 04:00:00
+#SBATCH --gres=gpu:2""",
+        ),
+        (
+            "pbs",
+            GPU_JOB,
+            """#PBS -q long
+#PBS -A lab
+#PBS -l select=1:ncpus=8:ngpus=2:mem=32GB
+#PBS -l walltime=04:00:00""",
+        ),
+        ("pbs", replace(GPU_JOB, gpus=0), "#PBS -l select=1:ncpus=8:mem=32GB"),
+        (
+            "lsf",
+            GPU_JOB,
+            """#BSUB -q long
+#BSUB -P "lab"
+#BSUB -n 8
+#BSUB -M 34359739
+#BSUB -W 04:00
+#BSUB -gpu "num=2\"""",
+        ),
+        (
+            "sge",
+            PLAIN_JOB,
+            """#$ -q long
+#$ -P lab
+#$ -l h_rt=04:00:00
+#$ -l gpu=1,h_vmem=4G
+#$ -pe smp 8""",
+        ),
+    ],
+)
+def test_a_job_asks_its_system_for_what_the_flags_say(system, flags, lines, in_a_file):
+    in_a_file("sge", cores=8, memory="32GB", **{"resource-spec": "gpu=1,h_vmem=4G"})
+    in_a_file("sge", **{"job-extra-directives": ["-pe smp 8"]})
+    script = job_script(system, flags).splitlines()
+    assert [line for line in lines.splitlines() if line not in script] == [], script
+    assert "\n".join(script).count("gpu") == lines.count("gpu")
+    assert "--nthreads 1 --memory-limit 0" in script[-1]
+
+
+def test_what_a_site_has_written_down_stays_beside_the_gpus(in_a_file):
+    in_a_file("slurm", **{"job-extra-directives": ["--constraint=a100"]})
+    script = job_script("slurm", GPU_JOB)
+    assert "#SBATCH --constraint=a100\n#SBATCH --gres=gpu:2\n" in script
+    in_a_file("pbs", cores=4, memory="8GiB")
+    assert "select=1:ncpus=4:ngpus=1:mem=8192MB\n" in job_script("pbs", ClusterFlags(gpus=1))
+
+
+def test_what_each_site_calls_by_its_own_name_is_to_be_written_into_the_file():
+    pytest.importorskip("dask")
+    with pytest.raises(SettingsError, match=r"sge cannot take --memory, --gpus.*--cluster-file"):
+        job_settings("sge", ClusterFlags(memory="8GB", gpus=1))
+
+
+@pytest.fixture
+def in_a_file():
+    """Write into Dask's configuration, as --cluster-file does."""
+    dask = pytest.importorskip("dask")
+    pytest.importorskip("dask_jobqueue")
+    with ExitStack() as held:
+
+        def write(system, **settings):
+            more = {f"jobqueue.{system}.{name}": value for name, value in settings.items()}
+            held.enter_context(dask.config.set(more))
+
+        yield write
 
 
 # The worker

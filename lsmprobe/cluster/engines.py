@@ -22,11 +22,55 @@ DASK = {
     "distributed.worker.memory.pause": False,
 }
 WORKER = ["--nthreads", "1", "--memory-limit", "0"]  # one piece at a time
-SYSTEMS = {  # a batch system -> its class in dask_jobqueue, and its word for who pays
-    "slurm": ("SLURMCluster", "account"),
-    "pbs": ("PBSCluster", "account"),
-    "lsf": ("LSFCluster", "project"),
-    "sge": ("SGECluster", "project"),
+
+
+@dataclass(frozen=True)
+class BatchSystem:
+    """How a batch system is asked for what the flags say."""
+
+    kind: str  # its class in dask_jobqueue
+    payer: str  # its word for who pays
+    gpus: Callable[[int, Mapping[str, Any]], dict[str, Any]] = lambda gpus, asked: {}
+    walltime: Callable[[str], str] = str
+    local: tuple[str, ...] = ()  # flags for what each site calls by a name of its own
+
+
+def _pbs_gpus(gpus: int, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """PBS counts a chunk's last `select` alone, so all of it is said in one."""
+    from dask.utils import parse_bytes
+    from dask_jobqueue.pbs import pbs_format_bytes_ceil
+
+    if asked["cores"] is None or asked["memory"] is None:
+        return {}  # dask_jobqueue says so
+    memory = pbs_format_bytes_ceil(parse_bytes(asked["memory"]))
+    return {"resource_spec": f"select=1:ncpus={asked['cores']}:ngpus={gpus}:mem={memory}"}
+
+
+def _hours_and_minutes(walltime: str) -> str:
+    """The time limit that LSF takes: hours and minutes, the last one begun.
+
+    >>> _hours_and_minutes("04:00:00"), _hours_and_minutes("00:29:30"), _hours_and_minutes("90")
+    ('04:00', '00:30', '90')
+    """
+    if walltime.count(":") != 2:
+        return walltime
+    hours, minutes, seconds = map(int, walltime.split(":"))
+    minutes += 60 * hours + (seconds > 0)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}"
+
+
+SYSTEMS = {
+    "slurm": BatchSystem(
+        "SLURMCluster", "account", lambda n, _: {"job_extra_directives": [f"--gres=gpu:{n}"]}
+    ),
+    "pbs": BatchSystem("PBSCluster", "account", _pbs_gpus),
+    "lsf": BatchSystem(
+        "LSFCluster",
+        "project",
+        lambda n, _: {"job_extra_directives": [f'-gpu "num={n}"']},
+        _hours_and_minutes,
+    ),
+    "sge": BatchSystem("SGECluster", "project", local=("cores", "memory", "gpus")),
 }
 
 
@@ -158,19 +202,44 @@ def _batch_system(where: str, flags: ClusterFlags) -> Any:
 
     if flags.cluster_file:
         dask.config.update(dask.config.config, dask.config.collect([str(flags.cluster_file)], {}))
-    kind, payer = SYSTEMS[where]
-    asked = {
-        "queue": flags.queue or None,
-        payer: flags.account or None,
-        "cores": flags.cores,
-        "memory": flags.memory or None,
-        "walltime": flags.walltime or None,
-        "job_extra_directives": [f"--gres=gpu:{flags.gpus}"] if flags.gpus else None,
-    }
-    asked = {name: value for name, value in asked.items() if value is not None}
     try:
-        cluster = getattr(dask_jobqueue, kind)(processes=1, worker_extra_args=WORKER, **asked)
+        cluster = getattr(dask_jobqueue, SYSTEMS[where].kind)(**job_settings(where, flags))
     except ValueError as error:  # what neither flags nor the configuration say
         raise SettingsError(f"--cluster {where}: {error}") from error
     cluster.adapt(minimum_jobs=flags.workers, maximum_jobs=flags.workers)
     return cluster
+
+
+def job_settings(where: str, flags: ClusterFlags) -> dict[str, Any]:
+    """What dask_jobqueue is told of a job: what flags say; the rest is in Dask's configuration.
+
+    Args:
+        where: a row of SYSTEMS.
+        flags: what it is asked for.
+
+    Raises:
+        SettingsError: the system cannot be asked for it in the same way everywhere.
+    """
+    import dask
+
+    system = SYSTEMS[where]
+    if local := [f"--{name}" for name in system.local if getattr(flags, name)]:
+        raise SettingsError(
+            f"--cluster {where} cannot take {', '.join(local)}, since each site has its own names "
+            f"for these. Write cores, memory, resource-spec and job-extra-directives of jobqueue: "
+            f"{where}: into --cluster-file instead."
+        )
+    asked = {
+        "queue": flags.queue,
+        system.payer: flags.account,
+        "cores": flags.cores,
+        "memory": flags.memory,
+        "walltime": system.walltime(flags.walltime),
+    }
+    known = {name: dask.config.get(f"jobqueue.{where}.{name}", None) for name in asked}
+    asked = {name: value for name, value in asked.items() if value}
+    gpus = system.gpus(flags.gpus, known | asked) if flags.gpus else {}
+    if more := gpus.get("job_extra_directives"):
+        said = dask.config.get(f"jobqueue.{where}.job-extra-directives", None) or []
+        gpus["job_extra_directives"] = [*said, *more]
+    return {"processes": 1, "worker_extra_args": WORKER, **asked, **gpus}
