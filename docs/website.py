@@ -117,13 +117,13 @@ class Page:
         heading = self.given_name or _plain(self.headings[0][1])
         return f"{day[0]}: {heading}" if day else heading
 
-    def links(self) -> Iterator[tuple[Token, str]]:
-        """Each link and picture within the repository, and the attribute that says where to."""
-        for token in self.tokens:
-            for child in token.children or ():
+    def links(self) -> Iterator[tuple[Token, str, Token]]:
+        """Each link and picture within the repository, the attribute that names it, its text."""
+        for children in (token.children for token in self.tokens if token.children):
+            for child, shown in zip(children, [*children[1:], children[-1]], strict=True):
                 for attribute in ("href", "src"):
                     if not re.match(r"https?:|mailto:", str(child.attrGet(attribute) or "https:")):
-                        yield child, attribute
+                        yield child, attribute, shown
 
 
 def _cell(cell: dict[str, object]) -> str:
@@ -150,13 +150,15 @@ def read_pages(root: Path = ROOT) -> dict[str, list[Page]]:
 def lead_within_the_site(pages: list[Page]) -> tuple[set[str], list[str]]:
     """Turn every link to a file of the repository into one to where it stands in the site.
 
+    A page that is shown by its file is shown by its name.
+
     Returns:
         The files that are no pages and are linked to; and what leads nowhere, a line each.
     """
     by_source = {page.source: page for page in pages}
     files, broken = set(), []
     for page in pages:
-        for token, attribute in page.links():
+        for token, attribute, shown in page.links():
             link = str(token.attrGet(attribute))
             path, _, anchor = link.partition("#")
             folder = PurePosixPath(page.source).parent
@@ -174,6 +176,8 @@ def lead_within_the_site(pages: list[Page]) -> tuple[set[str], list[str]]:
                 )
             if other is None:
                 files.add(source)
+            elif shown.content == path:
+                shown.content = other.name
             target = relative(place(source), page)
             token.attrSet(attribute, f"{target}#{anchor}" if anchor else target)
     return files, broken
