@@ -129,6 +129,13 @@ def test_no_line_is_named_that_no_page_has():
     assert {line for lines in LINES.values() for line in lines}.issuperset(NOT_RUN)
 
 
+def test_the_scores_of_the_readme_are_those_of_the_note_that_it_names():
+    note = (ROOT / "docs" / "lab" / "2026-11-26-trials.md").read_text("utf-8")
+    scores = re.findall(r"\d+\.\d ± \d\.\d \(.*?\)", README)
+    assert len(scores) == 6
+    assert [score for score in scores if score not in note] == []
+
+
 def bibtex(kind):
     """The fields of the README's entry of a kind."""
     [entry] = re.findall(rf"^@{kind}{{.*?^}}", README, re.M | re.S)
