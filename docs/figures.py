@@ -7,6 +7,8 @@ Made from EmoDB with whisper-tiny.en, with the same network's random weights, an
     lsmprobe probe --model whisper-tiny-en --head linear --layer all --split loso --runs 5
     lsmprobe probe --model whisper-tiny-en --head linear --layer all --split loso --runs 5 \
         --feature-norm zscore
+
+and by notebook 5, with LSMPROBE_CACHE and LSMPROBE_PROJECT, which leaves its scores in RESULTS.
 """
 
 import io
@@ -21,6 +23,7 @@ import lsmprobe as lp
 from lsmprobe.layers.recorded import recorded_curves
 
 MODEL = "whisper-tiny?en"  # `-` by its name in the table, `.` by that of a checkpoint's folder
+MEASURED = ("duration", "energy", "pitch")
 COLOURS = 64  # of a picture: figures are flat, so that few are enough
 MOST_BYTES = 60_000
 
@@ -59,11 +62,21 @@ def models(results: Path, caches: Path) -> Axes:
     return lp.draw_layer_curve(pd.concat(curves))
 
 
+def numbers(results: Path, caches: Path) -> Axes:
+    """The scores of emotions' names, and what can be measured, by the layers that know them."""
+    [cache] = caches.glob(f"{MODEL}/emodb.h5")
+    own = {"labels": results / "arousal-and-valence.csv", "results_dir": results}
+    targets = ("arousal", "valence", *MEASURED)
+    curves = [lp.probe_layers(cache, target, score="ccc", **own) for target in targets]
+    return lp.draw_layer_curve(pd.concat(curves))
+
+
 FIGURES = {
     "layer-curve.png": layer_curve,
     "scale-decides.png": scale_decides,
     "what-else.png": what_else,
     "models.png": models,
+    "numbers.png": numbers,
 }
 
 

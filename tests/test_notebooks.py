@@ -16,6 +16,7 @@ import torch
 from conftest import utterance_table, write_cache
 from nbclient import NotebookClient
 
+from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.config import ExtractConfig, ProbeConfig
 from lsmprobe.extraction.stage import extract
 from lsmprobe.probing.stage import probe
@@ -102,7 +103,9 @@ def test_a_notebook_begins_with_a_small_picture_that_make_figures_draws(path, fi
 
 
 @pytest.mark.slow
-def test_every_figure_is_drawn_from_results_and_caches(figures, small_project, tmp_path):
+def test_every_figure_is_drawn_from_results_and_caches(
+    figures, small_project, tmp_path, monkeypatch
+):
     caches = tmp_path / "cache"
     for model, name in (("small", "whisper-tiny.en"), ("small-random0", "whisper-tiny.en-random0")):
         (caches / name).mkdir(parents=True)
@@ -119,6 +122,12 @@ def test_every_figure_is_drawn_from_results_and_caches(figures, small_project, t
     )
     for norm in ("none", "zscore"):
         probe(replace(recipe, feature_norm=norm))
+    cache = FeatureCache(caches / "whisper-tiny.en" / "emodb.h5")
+    scores = cache.utterances[["key", "emotion"]].copy()
+    for name in ("arousal", "valence"):  # as notebook 5 leaves them
+        scores[name] = scores["emotion"].map({"anger": 5.9, "happiness": 6.5, "sadness": 2.8})
+    scores.to_csv(tmp_path / "results" / "arousal-and-valence.csv", index=False)
+    monkeypatch.setattr(figures, "MEASURED", ())  # there is no audio
     figures.main(tmp_path / "results", caches, tmp_path / "drawn")
     assert {path.name for path in (tmp_path / "drawn").iterdir()} == {*figures.FIGURES}
 
