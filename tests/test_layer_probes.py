@@ -431,3 +431,18 @@ def test_a_trained_head_sweeps_the_layers_for_a_column_of_numbers(knowing_cache,
     np.testing.assert_allclose(curve.score, records.ccc[curve.index], atol=1e-5)  # as kept
     with pytest.raises(SettingsError, match="score is 'uar', and arousal is numbers"):
         sweep_layers(cache, "ridge", score="uar", **settings)
+
+
+def test_an_interval_resamples_the_speakers_of_the_labels_that_count(planted_cache, tmp_path):
+    """As they were laid out there are ten speakers; a corrected table knows one voice apiece."""
+    cache = FeatureCache(planted_cache(strength=0.7))
+    pairs = cache.utterances.assign(speaker=[f"p{i // 40}" for i in range(160)])
+    csv = tmp_path / "pairs.csv"
+    pairs[["key", "speaker"]].to_csv(csv, index=False)
+    curve = probe_layers(cache, split="random", labels=csv)
+    assert cache.utterances.speaker.nunique() == 10
+    two = csv.read_text().replace("p2", "p0").replace("p3", "p1")
+    csv.write_text(two)
+    of_two = probe_layers(cache, split="random", labels=csv)
+    assert set(curve.interval_over) == {"speakers, then utterances"}
+    assert set(of_two.interval_over) == {"utterances only"}

@@ -151,13 +151,15 @@ def curve_of_target(
 ) -> pd.DataFrame:
     """What `probe_layers` returns, of a target that was found; `told` says with which labels."""
     made = target_split(target, utterances, split, seed=split_seed)
+    speakers = utterances["speaker"].to_numpy(str)[target.rows]
     head = "ridge" if target.is_number else "logistic"
     curves = []
     for own in made.apart():
         about = _about(cache, target.name, head, feature_norm, own.name, metric, told)
-        curve = curve_of(about, _regress(cache, target, own, feature_norm, metric, progress))
+        regress = partial(_regress, cache, speakers=speakers, progress=progress)
+        curve = curve_of(about, regress(target, own, feature_norm, metric))
         dealt = [
-            _regress(cache, other, own, feature_norm, metric, progress, validate=False)
+            regress(other, own, feature_norm, metric, validate=False)
             for other in control_targets(target, utterances, own, control, shuffles)
         ]
         curve["control_task"] = CONTROLS[control] if dealt else "none"
@@ -165,7 +167,6 @@ def curve_of_target(
             np.mean([layers[layer][0].score(metric) for layers in dealt]) if dealt else np.nan
             for layer in curve["layer"]
         ]
-        speakers = utterances["speaker"].to_numpy(str)[target.rows]
         curve["shared_speakers"] = target.name != "speaker" and voices_of(own, speakers).shared > 0
         curves.append(curve)
     curve = pd.concat(curves, ignore_index=True)
@@ -279,7 +280,13 @@ def layer_answers(
     utterances, found = find_asked(cache, target, target_kind, labels, results_dir, progress)
     made = target_split(found, utterances, split, seed=split_seed)
     metric = _own_score(found.name, None, of_numbers=found.is_number)
-    layers = _regress(cache, found, made, feature_norm, metric, progress, validate=False)
+    speakers = utterances["speaker"].to_numpy(str)[found.rows]
+    layers = _regress(
+        *(cache, found, made, feature_norm, metric),
+        speakers=speakers,
+        progress=progress,
+        validate=False,
+    )
     fold = np.repeat(range(len(made.folds)), [len(each.test) for each in made.folds])
     tested = found.rows[np.concatenate([each.test for each in made.folds])]
     about = utterances.iloc[tested][["key", "speaker"]].reset_index(drop=True)
@@ -469,8 +476,9 @@ def _regress(
     split: Split,
     feature_norm: NormName,
     metric: str,
-    progress: Progress,
     *,
+    speakers: np.ndarray,
+    progress: Progress,
     validate: bool = True,
 ) -> dict[int, list[Answers]]:
     """One run on every layer, from the means over frames.
@@ -479,7 +487,6 @@ def _regress(
     fit to training and validation together.
     """
     means = torch.from_numpy(np.array(cache.pooled[target.rows]))
-    speakers = cache.utterances["speaker"].to_numpy()[target.rows]
     if target.name == "speaker":  # its interval is over utterances: these are all the speakers
         speakers = np.full_like(speakers, "")
     found: dict[int, list[Answers]] = {}
