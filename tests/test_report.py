@@ -417,6 +417,7 @@ def test_splits_norms_and_the_papers_protocol_can_be_asked_for(write, report):
     write("m", "emodb", "linear", 0, 70)
     write("m", "emodb", "linear", 0, 90, split={"kind": "loso", "hash": "x"})
     write("m", "emodb", "linear", 0, 30, settings={"feature_norm": "zscore"})
+    write("m", "aesdd", "linear", 0, 50, target=["gender"])
     of = {
         "split": report(split=("loso",)),
         "norm": report(feature_norm=("zscore",)),
@@ -428,3 +429,5 @@ def test_splits_norms_and_the_papers_protocol_can_be_asked_for(write, report):
         report(feature_norm=("layernorm",))
     with pytest.raises(ResultsError, match="no run is of the paper's protocol"):
         report(split=("loso",), protocol="paper")
+    with pytest.raises(ResultsError, match="no run is of the paper's protocol"):
+        report(dataset=("aesdd",), protocol="paper")

@@ -97,6 +97,7 @@ def asked_for(results: pd.DataFrame, config: ReportConfig) -> pd.DataFrame:
         wanted &= results[column].isin(meant) if names else True
     if config.protocol == "paper":
         wanted &= np.array([_is_the_papers(run) for _, run in results.iterrows()], dtype=bool)
+        wanted &= of_emotions(results)
         if not wanted.any():
             raise ResultsError(f"no run is of the paper's protocol ({PROTOCOL}).")
     if not wanted.any():
