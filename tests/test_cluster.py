@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 import torch
@@ -31,7 +32,7 @@ from lsmprobe.cache.writer import CacheWriter
 from lsmprobe.cli import INTERRUPTED
 from lsmprobe.cluster import runner, worker
 from lsmprobe.cluster.engines import DASK, SYSTEMS, Engine, job_settings, opened, slots
-from lsmprobe.cluster.pieces import Piece, pieces_of_extraction
+from lsmprobe.cluster.pieces import Piece, pieces_of_extraction, read_table, write_table
 from lsmprobe.cluster.runner import LOST, run_pieces, shared_by_all
 from lsmprobe.cluster.slurm_script import slurm_script
 from lsmprobe.cluster.stages import STAGES, extract_on, train_on
@@ -47,8 +48,12 @@ from lsmprobe.config import (
     SlurmScriptConfig,
     TransferConfig,
 )
+from lsmprobe.corpora.utterances import UNLABELLED
 from lsmprobe.errors import CacheError, SettingsError
+from lsmprobe.extraction import resume
 from lsmprobe.extraction.grid import extract_all
+from lsmprobe.extraction.plan import planned_utterances
+from lsmprobe.extraction.resume import planned_files
 from lsmprobe.probing.stage import probe_all
 from lsmprobe.progress import silent
 
@@ -100,6 +105,22 @@ def test_what_is_there_decides_how_a_cache_is_continued():
 def test_a_piece_travels_as_json(config):
     piece = Piece("named", config, 7, ("a.json",))
     assert Piece.from_json(json.loads(json.dumps(piece.to_json()))) == piece
+
+
+def test_a_corpus_that_was_read_once_is_the_same_in_each_process(tmp_path, write_wav, rng):
+    write_wav(tmp_path / "ä.wav", rng.normal(size=4000) * 0.1)
+    rows = "ä.wav,anger,s1,,\nä.wav,fear,s2,0.1,0.2\nä.wav,,s2,0.05,\n"
+    text = f"path,emotion,speaker,start,end\n{rows}"
+    (tmp_path / "mine.csv").write_text(text, "utf-8")
+    config = ExtractConfig("toy", str(tmp_path / "mine.csv"), skip_unlabelled=True)
+    table = planned_utterances(config)
+    write_table(tmp_path / "mine.npz", table)
+    kept = read_table(tmp_path / "mine.npz")
+    assert kept.attrs == table.attrs
+    assert kept.attrs[UNLABELLED]
+    columns = list(kept.columns)
+    pd.testing.assert_frame_equal(kept, table[columns], check_dtype=False)
+    assert set(CachePlan(kept.assign(frames=1), 1, 1, "pooled", "float32", {}).columns)
 
 
 def test_a_piece_of_stage_2_is_what_one_read_serves(planted_cache, tmp_path):
@@ -346,6 +367,21 @@ def test_a_zombie_cannot_damage_what_its_successor_writes(tmp_path):
     assert FeatureCache(path).identity_hash == FeatureCache(whole.path).identity_hash
     assert damaged_rows(CacheFile(path), silent) == []
     assert [p.name for p in path.parent.iterdir()] == ["c.h5"]
+
+
+def test_a_part_is_compared_with_few_files_however_many_there_are(tmp_path, monkeypatch):
+    path, plan, opened_files = tmp_path / "m" / "c.h5", plan_of(40), []
+    monkeypatch.setattr(
+        resume, "CacheFile", lambda file: opened_files.append(file) or CacheFile(file)
+    )
+    for number in range(20):
+        [(mine, part)] = planned_files(path, plan, (number, 20))
+        CacheWriter.open(mine, part).close()
+    assert len(opened_files) == 19
+    with pytest.raises(CacheError, match="dim was 4, is now 5"):
+        planned_files(path, replace(plan, dim=5), (7, 20))
+    with pytest.raises(CacheError, match="cut from another list of utterances"):
+        planned_files(path, plan_of(41), (7, 20))
 
 
 def test_a_damaged_clip_is_not_carried_into_the_next_attempt(tmp_path):

@@ -161,7 +161,7 @@ def whole_plan_hash(file: CacheFile) -> str:
 
 def is_of_plan(digest: Any, planned: Any) -> bool:
     """Whether a hash is that of a plan; files from before labels were apart counted them too."""
-    return digest in (plan_hash(planned), plan_hash(planned, with_labels=True))
+    return digest == plan_hash(planned) or digest == plan_hash(planned, with_labels=True)
 
 
 def _missing(path: Path, parts: Sequence[CacheFile]) -> list[int]:

@@ -60,7 +60,8 @@ class CachePlan:
     @cached_property
     def columns(self) -> dict[str, np.ndarray]:
         """The columns that are known in advance, as they are stored."""
-        text = {name: as_bytes(self.utterances[name]) for name in TEXT}
+        # As objects, which are walked through ten times faster than Arrow's strings.
+        text = {name: as_bytes(np.asarray(self.utterances[name], object)) for name in TEXT}
         numbers = {name: self.utterances[name].to_numpy(kind) for name, kind in NUMBERS.items()}
         offset = np.cumsum(numbers["frames"]) - numbers["frames"]
         return text | numbers | {"offset": offset}

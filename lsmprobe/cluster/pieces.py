@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from lsmprobe.cache.layout import NUMBERS, TEXT, as_bytes, table_of
 from lsmprobe.cache.parts import PART_NAME, part_numbers
 from lsmprobe.config import (
     BaselineConfig,
@@ -18,6 +20,7 @@ from lsmprobe.config import (
     TransferConfig,
 )
 
+NUMBERS_READ = ("start_s", "end_s", "seconds", "samples")  # known before a model is
 KINDS: dict[str, type[Config]] = {
     kind.__name__: kind
     for kind in (ExtractConfig, ProbeConfig, TransferConfig, SensitivityConfig, BaselineConfig)
@@ -84,6 +87,25 @@ def pieces_of_extraction(
         )
         for number in range(count)
     ]
+
+
+def write_table(path: Path, utterances: pd.DataFrame) -> None:
+    """Keep a corpus as `planned_utterances` read it, so that no process reads its audio again.
+
+    Further columns stay behind: they are labels, which the command itself writes.
+    """
+    text = {name: as_bytes(np.asarray(utterances[name], object)) for name in TEXT}
+    numbers = {name: utterances[name].to_numpy(NUMBERS[name]) for name in NUMBERS_READ}
+    attrs = np.array(json.dumps(utterances.attrs))
+    np.savez(path, attrs=attrs, **(text | numbers))
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """What `write_table` kept."""
+    with np.load(path) as kept:
+        table = table_of({name: kept[name] for name in (*TEXT, *NUMBERS_READ)})
+        table.attrs = json.loads(str(kept["attrs"]))
+    return table
 
 
 def _parts_that_fit(samples: np.ndarray, n_parts: int) -> int:

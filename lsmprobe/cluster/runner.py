@@ -66,7 +66,7 @@ def shared_by_all(folder: Path, folders: Sequence[Path]) -> Iterator[dict[str, A
     finally:
         for mark in marks:
             mark.unlink(missing_ok=True)
-        for left in (*logs.glob("*.progress"), *logs.glob("*.npy")):
+        for left in (*logs.glob("*.progress"), *logs.glob("*.npz")):
             left.unlink(missing_ok=True)
 
 

@@ -13,7 +13,7 @@ from lsmprobe.cache.labels import labels_path
 from lsmprobe.cache.lock import sole_writer
 from lsmprobe.cache.parts import cache_files
 from lsmprobe.cluster.engines import opened
-from lsmprobe.cluster.pieces import Piece, pieces_of_extraction
+from lsmprobe.cluster.pieces import Piece, pieces_of_extraction, read_table, write_table
 from lsmprobe.cluster.runner import run_pieces, shared_by_all
 from lsmprobe.config import (
     BaselineConfig,
@@ -29,7 +29,6 @@ from lsmprobe.experiments.baseline import baseline_all, planned_baseline
 from lsmprobe.experiments.sensitivity import flipped_jobs, planned_flips, train_flips
 from lsmprobe.experiments.transfers import planned_legs, planned_pairs, train_leg
 from lsmprobe.extraction.grid import named, read_once, reading
-from lsmprobe.extraction.plan import planned_utterances
 from lsmprobe.extraction.stage import Summary, extract, store_labels, together
 from lsmprobe.probing.stage import (
     Job,
@@ -97,11 +96,13 @@ def extract_on(
             planned[named(config)] = pieces_of_extraction(config, samples, there, n_parts)
         folders = [config.cache_dir for config in cells]
         with shared_by_all(folders[0], folders) as shared:
-            shared["headers"] = {}
-            for number, config in enumerate(cells):
-                headers = Path(shared["logs"]) / f"{number:04d}.npy"
-                np.save(headers, corpora[reading(config)].samples.to_numpy(np.int64))
-                shared["headers"][str(config.cache_path)] = str(headers)
+            tables = {
+                read: Path(shared["logs"]) / f"{number:04d}.npz"
+                for number, read in enumerate(corpora)
+            }
+            for read, table in tables.items():
+                write_table(table, corpora[read])
+            shared["tables"] = {str(c.cache_path): str(tables[reading(c)]) for c in cells}
             pieces = [piece for of_cell in planned.values() for piece in of_cell]
             answers, failed = run_pieces(
                 pieces, engine, shared, progress=progress, bar_format=_BAR, unit="sample"
@@ -177,8 +178,7 @@ class Stage(NamedTuple):
 def _extract_piece(piece: Piece, order: dict[str, Any], progress: Progress) -> dict[str, Any]:
     config = piece.config
     assert isinstance(config, ExtractConfig)
-    samples = np.load(order["headers"][str(config.cache_path)])
-    utterances = planned_utterances(config, samples)
+    utterances = read_table(Path(order["tables"][str(config.cache_path)]))
     done = extract(config, progress=progress, utterances=utterances, lease=order["lease"])
     log.info("%s", done)
     return done.to_json()

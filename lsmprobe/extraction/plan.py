@@ -31,15 +31,14 @@ from lsmprobe.machine import choose_device
 from lsmprobe.progress import Progress, silent
 from lsmprobe.version import __version__
 
+DECODED_BY = "decoded_by"  # of a table of utterances: programs besides the libraries -> versions
 log = logging.getLogger(__name__)
 
 
-def planned_utterances(config: ExtractConfig, samples: np.ndarray | None = None) -> pd.DataFrame:
+def planned_utterances(config: ExtractConfig) -> pd.DataFrame:
     """The corpus' utterances, with the samples (at 16 kHz) and seconds that their headers promise.
 
-    Args:
-        config: which corpus, and how it is read.
-        samples: of every utterance, where the headers were read before; else all of them are.
+    Every file of audio is opened. The table's `attrs` keep which programs decode them.
 
     Raises:
         CorpusError: the corpus cannot be read, or some clips cannot and that is not allowed.
@@ -47,15 +46,6 @@ def planned_utterances(config: ExtractConfig, samples: np.ndarray | None = None)
     if config.dataset == "toy":
         write_toy_corpus(corpus_folder("toy", config.data_dir))
     table = read_corpus(config.dataset, **config.reading)
-
-    if samples is not None:
-        if len(samples) != len(table):
-            raise CorpusError(
-                f"{config.dataset} has {counted(len(table), 'clip')}, and had {len(samples)} when "
-                "it was planned. Run it again."
-            )
-        return _with_samples(table, samples)
-
     cut: list[str] = []
 
     def promised(row: Any) -> int | AudioError:
@@ -89,6 +79,7 @@ def planned_utterances(config: ExtractConfig, samples: np.ndarray | None = None)
     samples = np.array([0 if isinstance(what, AudioError) else what for what in found])
     hours = samples.sum() / SAMPLE_RATE / 3600
     log.info("%s: %s, %.3g h", config.dataset, counted(len(table), "clip"), hours)
+    table.attrs[DECODED_BY] = decoders(table.path[samples > 0])
     return _with_samples(table, samples)
 
 
@@ -171,7 +162,7 @@ def plan_of(config: ExtractConfig, encoder: Encoder, utterances: pd.DataFrame) -
                 "lsmprobe": __version__,
                 "librosa": version("librosa"),
                 "soxr": version("soxr"),
-                **decoders(utterances.path[utterances.samples > 0]),
+                **utterances.attrs.get(DECODED_BY, {}),
             },
         },
     )

@@ -109,16 +109,21 @@ def _opens(path: Path) -> bool:
 def _part(path: Path, plan: CachePlan, number: int, count: int) -> PlannedFile:
     """One part of `count`, if it goes with what is there."""
     mine = part_path(path, number, count)
-    for file in cache_files(path):
-        if file not in {part_path(path, n, count) for n in range(count)}:
-            raise CacheError(
-                f"{file} is there, beside which --part {number}/{count} makes no sense. Run "
-                "without --part, use another --cache-dir, or delete it."
-            )
+    there = cache_files(path)
+    names = {part_path(path, n, count) for n in range(count)}
+    if foreign := [file for file in there if file not in names]:
+        raise CacheError(
+            f"{foreign[0]} is there, beside which --part {number}/{count} makes no sense. Run "
+            "without --part, use another --cache-dir, or delete it."
+        )
+    others = [file for file in there if file != mine]
+    # One of the others stands for all: each of them was compared with one that was there before.
+    for file in [*([mine] if mine in there else []), *others[:1]]:
         stored = CacheFile(file)
-        found = differences(stored, plan, but=("new",))
-        if not found and not is_of_plan(whole_plan_hash(stored), plan):
-            found = ["it was cut from another list of utterances"]
+        found = []
+        if not is_of_plan(whole_plan_hash(stored), plan):
+            found = differences(stored, plan, but=("new",))
+            found = found or ["it was cut from another list of utterances"]
         if file == mine:
             found += _changed_audio(FeatureCache(file, allow_unfinished=True), plan.utterances)
         if found:
