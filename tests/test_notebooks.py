@@ -32,6 +32,7 @@ PARAMETERS = {  # for the small caches, and for the demo's
         QUICK + '; models = ("small", "small-random0"); corpus, corpora = "one", ("one", "two")',
         QUICK,
     ),
+    "5-arousal-and-valence": (QUICK + "; measured = []", QUICK + '; measured = ["duration"]'),
 }
 
 
@@ -73,7 +74,7 @@ def demo_project(tmp_path_factory):
 
 
 def test_there_are_notebooks():
-    assert len(NOTEBOOKS) == 4
+    assert len(NOTEBOOKS) == 5
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
