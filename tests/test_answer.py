@@ -231,3 +231,37 @@ def test_tables_of_layers_and_learning_curves_are_items_in_a_notebook(folder):
     page = show(growth)._repr_html_()
     assert "45.0 ± 7.1" in page and "71.0 ± 1.4" in page and "Multi-Layer" in page
     assert "&lt;m&gt;" in page and "<m>" not in page
+
+
+def test_runs_of_before_a_correction_are_not_mixed_with_later_ones(tmp_path):
+    """Nothing but the labels (or the cache) and the date of the records differs."""
+
+    def sweep(day, **changes):
+        for layer in range(4):
+            made = record("a", "north", "linear", layer, 0)
+            about = {"layer": layer, "day": day}
+            created = f"2026-01-{day:02d}T00:00:00+00:00"
+            yield made | {"experiment": run_id(about), "created": created, **changes}
+
+    def labels(digest, file=""):
+        return {"labels": {"hash": digest, "file": file}}
+
+    new_cache = {"hash": "c" * 60, "identity": {"model": "a", "random_init": None}}
+    records = [
+        *sweep(1, **labels("old")),
+        *sweep(2, **labels("new")),
+        *sweep(3, **labels("own", "own.csv")),
+    ]
+    write_records(tmp_path, records)
+    results = load_results(tmp_path)
+    curves = recorded_curves(results)
+    assert curves.groupby(["settings", "labels"]).size().tolist() == [4, 4, 4]
+    assert set(curves.labels) == {"as in the corpus", "labels: own.csv"}
+    every = Comparable.of(read_runs(ReportConfig(results_dir=tmp_path))).every
+    hashes = {part: set(every.labels_hash[every[part]]) for part in ("main", "outdated")}
+    assert hashes == {"main": {"new"}, "outdated": {"old"}}
+    write_records(tmp_path, sweep(4, cache=new_cache, **labels("new")))
+    every = Comparable.of(read_runs(ReportConfig(results_dir=tmp_path))).every
+    assert set(every.created[every.main]) == {"2026-01-04T00:00:00+00:00"}
+    text = " ".join(make_report(ReportConfig(results_dir=tmp_path)).split())
+    assert "Not compared: north (12 experiments). Later runs of the same name" in text

@@ -94,6 +94,7 @@ def test_a_corrected_label_costs_no_forward_pass_and_is_said(
     assert (table.emotion[0], table.speaker[5], table.accent[3]) == ("fear", "s9", "de")
     second = probed(tmp_path)
     assert set(first.experiment).isdisjoint(second.experiment)
+    assert set(first.labels_hash).isdisjoint(second.labels_hash)
     assert set(first.cache_hash) == set(second.cache_hash)
     assert len(list((tmp_path / "results" / "toy" / "mine").glob("*.json"))) == 2  # both are kept
     run(corpus())
@@ -227,7 +228,10 @@ def test_labels_from_a_file_join_by_key(tmp_path, corpus, run):
     shuffled.to_csv(own, index=False)
     results = probed(tmp_path, labels=own)
     assert load_record(Path(results["path"][0]))["classes"] == ["joy", "sadness"]
-    assert set(results.experiment).isdisjoint(probed(tmp_path).experiment)
+    usual = probed(tmp_path)
+    assert set(results.experiment).isdisjoint(usual.experiment)
+    assert set(results.labels_hash).isdisjoint(usual.labels_hash)
+    assert (set(results.labels_file), set(usual.labels_file)) == ({"own.csv"}, {""})
     table.iloc[1:].to_csv(own, index=False)
     with pytest.raises(CacheError, match=r"own\.csv lacks 1 key \('00\.wav' first\)"):
         probed(tmp_path, labels=own)

@@ -231,7 +231,7 @@ def sweep_layers(
         )
     metric = _own_score(name, score, of_numbers=measure is NUMBERS, default=measure.score)
     results = probe(config)
-    labels = labels_of(results["settings"].iloc[0])
+    labels = labels_of({**results["settings"].iloc[0], "labels": task.labels_file})
     curves = []
     for split_name, own in results.groupby("split", sort=True):
         about = _about(cache, name, config.head, config.feature_norm, split_name, metric, labels)

@@ -83,6 +83,7 @@ def sweeps(results: pd.DataFrame) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
 def _alike(run: pd.Series) -> str:
     """What else decides a run than its layer and seed."""
     about = {"settings": run["settings"], "split": run["split_hash"], "cache": run["cache_hash"]}
+    about["labels"] = run.get("labels_hash", "")  # a layer of before a correction is no point of it
     return json.dumps(about, sort_keys=True)
 
 
@@ -147,7 +148,7 @@ def _about(run: pd.Series, score: str) -> dict[str, Any]:
         "model": run["model"],
         "random_weights": run["random_weights"],
         "corpus": run["corpus"],
-        "labels": labels_of(run["settings"]),
+        "labels": labels_of({**run["settings"], "labels": run.get("labels_file")}),
         "target": run["target"],
         "head": run["head"],
         "feature_norm": run["feature_norm"],

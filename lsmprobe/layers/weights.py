@@ -82,7 +82,9 @@ def layer_weights(
 def _with_labels(results: pd.DataFrame) -> pd.DataFrame:
     """With the column `labels`: how they were merged and chosen."""
     settings = results["settings"] if "settings" in results else [{}] * len(results)
-    return results.assign(labels=[labels_of(of_run) for of_run in settings])
+    files = results["labels_file"] if "labels_file" in results else [""] * len(results)
+    of_runs = zip(settings, files, strict=True)
+    return results.assign(labels=[labels_of({**own, "labels": file}) for own, file in of_runs])
 
 
 def _is_noisy(weights: pd.DataFrame) -> bool:

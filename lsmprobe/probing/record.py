@@ -16,6 +16,7 @@ from lsmprobe.probing.table import NORMS, head_of
 from lsmprobe.probing.task import Task
 from lsmprobe.results.alarms import Alarm, layer_alarms, speaker_alarms
 from lsmprobe.results.measures import EMOTION
+from lsmprobe.results.records import run_id
 from lsmprobe.splits.confounds import confounds
 from lsmprobe.splits.voices import voices_of
 from lsmprobe.version import __version__
@@ -75,6 +76,7 @@ def run_record(
         "objective": objective.name,
         "measure": objective.measure.name,
         "target": list(task.target),
+        "labels": {"hash": run_id(task.learned), "file": task.labels_file},
         "settings": dict(run.settings),
         "split": {
             "kind": run.split.kind,

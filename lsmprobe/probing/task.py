@@ -69,6 +69,7 @@ class Task:
     classes: tuple[str, ...]  # or whatever names the outputs of another objective
     objective: Objective = CLASSIFICATION
     target: tuple[str, ...] = EMOTION  # columns of the utterances
+    labels_file: str = ""  # the name of the table that --labels put in place of the cache's own
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -248,7 +249,9 @@ def read_task(
         names=names,
     )
     rows, utterances = found.table.index.to_numpy(), found.table.reset_index(drop=True)
-    return Task(cache, model, corpus, rows, utterances, found.names, found.objective, target)
+    file = flags.labels.name if flags.labels else ""
+    aim = found.names, found.objective, target
+    return Task(cache, model, corpus, rows, utterances, *aim, labels_file=file)
 
 
 def labelled(

@@ -59,6 +59,7 @@ def answer_items(runs: Runs, out: Path) -> list[Item]:
     runs, every, compared, chosen, best, differences = Comparable.of(runs)
     items: list[Item] = [Heading("lsmprobe report")]
     items += summary(best, compared, differences, runs)
+    items += outdated_items(every)
     items += curve_items(runs, [row for of_one in compared.rows for row in of_one], out)
     items.append(scores_item(runs, chosen, compared))
     items += outcome_items(best, out)
@@ -73,7 +74,8 @@ def answer_items(runs: Runs, out: Path) -> list[Item]:
 def answer_sentences(runs: Runs) -> list[str]:
     """What the report says first; see `answer_items`."""
     found = Comparable.of(runs)
-    return list(summary(found.best, found.compared, found.differences, found.runs))
+    said = summary(found.best, found.compared, found.differences, found.runs)
+    return [*said, *outdated_items(found.every)]
 
 
 # What is said first
@@ -112,6 +114,20 @@ def summary(
             "Shown is of each corpus the split that tests most speakers, if there is one without "
             "speakers of train. Runs on other splits: "
             f"{listed(others)}; --split shows them."
+        )
+
+
+def outdated_items(experiments: pd.DataFrame) -> Iterator[str]:
+    """What is not compared since the labels or the cache that it is of are not those of today."""
+    old = experiments[experiments.outdated]
+    if len(old):
+        found = [
+            f"{corpus} ({counted(len(own), 'experiment')})" for corpus, own in old.groupby("corpus")
+        ]
+        yield (
+            f"Not compared: {listed(found)}. Later runs of the same name learned other labels, or "
+            "read a cache that was made again; lsmprobe results ls lists all. Probe again what is "
+            "to be compared, or move the old records away."
         )
 
 

@@ -46,7 +46,7 @@ def _flips(experiments: pd.DataFrame) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for key, own in experiments.groupby(CACHE, sort=False):
         main = own[own.main]
-        others = own[~own.main & own.split_hash.isin(set(main.split_hash))]
+        others = own[~own.main & ~own.outdated & own.split_hash.isin(set(main.split_hash))]
         if others.empty:
             continue
         norm = others[NORM].mode().iloc[0]  # the one that the flips were made with

@@ -294,7 +294,7 @@ def _curves(results: pd.DataFrame, table: pd.DataFrame) -> list[dict[str, Any]]:
         table: their scores, a row for each experiment.
     """
     alike = {
-        row.experiment: json.dumps([row.settings, row.split_hash[:12]], sort_keys=True)
+        row.experiment: json.dumps([row.settings, row.split_hash, row.labels_hash, row.cache_hash])
         for row in results.itertuples()
     }
     several = table[table.layer.notna()].assign(alike=table.experiment.map(alike))

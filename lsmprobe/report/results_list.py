@@ -30,6 +30,8 @@ def _line(runs: pd.DataFrame, experiment: str) -> str:
     if first.target != ",".join(EMOTION):
         what.append(f"target {first.target}")
     what += [head_and_layer(head_title(first["head"]), first.layer), f"split {first['split']}"]
+    if first.get("labels_file"):
+        what.append(f"labels {first.labels_file}")
     if first.feature_norm != "none":
         what.append(f"norm {first.feature_norm}")
     shown = (

@@ -94,6 +94,9 @@ _COLUMNS: dict[str, Column] = {
     "settings": _same("settings", "object"),
     "experiment": _same("experiment", "str"),
     "split_hash": Column("str", lambda record: record["split"]["hash"]),
+    "labels_hash": Column("str", lambda record: labels_hash_of(record)),
+    "labels_file": Column("str", lambda record: record.get("labels", {}).get("file", "")),
+    "created": Column("str", lambda record: record.get("created", "")),
     "cache_hash": Column("str", lambda record: record["cache"]["hash"]),
     "cache_identity": Column("object", lambda record: record["cache"]["identity"]),
 }
@@ -285,8 +288,8 @@ def load_results(results_dir: str | Path = "results", *, load: Load = load_recor
     columns for the measures that it has runs of. `target` is what was learned. `split` names the
     test set too, where it is one of several: `given/Test1`. `layer` is missing
     for Multi-Layer, `layer_weights` for the others. Runs of one `experiment` differ in their seed
-    alone (and with --resplit in their split); `settings` and `cache_identity` say in what two
-    experiments differ. `alarms` are codes, see alarms.py. `validation` is the score on the
+    alone (and with --resplit in their split); `settings`, `cache_identity` and `labels_hash` say in
+    what two experiments differ. `alarms` are codes, see alarms.py. `validation` is the score on the
     validation set of the epoch that was kept. Damaged records are named in a warning of the log and
     left out.
 
@@ -341,6 +344,18 @@ def split_of(record: Mapping[str, Any]) -> str:
     """
     split = record["split"]
     return "/".join(filter(None, (split["kind"], split.get("test_set", ""))))
+
+
+def labels_hash_of(record: Mapping[str, Any]) -> str:
+    """Equal means that two runs of one corpus and target learned the same labels.
+
+    Older records do not say what they learned: theirs is of what they were tested on.
+    """
+    if "labels" in record:
+        return str(record["labels"]["hash"])
+    told = ("key", "speaker", "emotion", "truth")
+    tested = [[str(each.get(name)) for name in told] for each in record["predictions"]]
+    return run_id({"tested": sorted(tested)})
 
 
 def is_finished(path: Path) -> bool:
