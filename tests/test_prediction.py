@@ -32,7 +32,8 @@ def runs(tmp_path_factory):
         noise = 0.1 * rng.normal(size=rng.integers(2_000, 8_000)).clip(-5, 5)
         soundfile.write(folder / name, noise, 16_000, subtype="PCM_16")
         emotion = ("anger", "fear", "sadness")[i % 3]
-        rows.append({"path": name, "emotion": emotion, "speaker": f"s{i // 6}"})
+        votes = f"{emotion};{emotion};fear"
+        rows.append({"path": name, "emotion": emotion, "speaker": f"s{i // 6}", "votes": votes})
     pd.DataFrame(rows).to_csv(folder / "noises.csv", index=False)
     extract(
         ExtractConfig(
@@ -53,7 +54,9 @@ def runs(tmp_path_factory):
         [made(), made(feature_norm="zscore"), made(head="linear", split="loso", layer=1)]
     )
     heads = pd.concat([heads, made(head="linear", layer=2, feature_norm="layernorm")])
-    return {f"{r.head}-{r.feature_norm}-{r.split}": Path(r.path) for r in heads.itertuples()}
+    [soft] = made(head="linear", layer=1, target="votes", target_kind="votes")["path"]
+    named = {f"{r.head}-{r.feature_norm}-{r.split}": Path(r.path) for r in heads.itertuples()}
+    return named | {"soft labels": Path(soft)}
 
 
 @pytest.mark.parametrize(
@@ -62,6 +65,7 @@ def runs(tmp_path_factory):
         *(f"{head}-{norm}-speaker" for head in ("nonlinear", "multilayer") for norm in ("none",)),
         *(f"{head}-zscore-speaker" for head in ("linear", "nonlinear", "multilayer")),
         "linear-layernorm-speaker",
+        "soft labels",
     ],
 )
 def test_a_clip_of_the_test_set_gets_the_probabilities_of_the_record(runs, name):

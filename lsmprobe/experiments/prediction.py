@@ -54,7 +54,8 @@ def predict(
 
     Returns:
         One row per clip: clip (its path, or its number), predicted, and `p_EMOTION` for every
-        emotion, which sum to 1. Of a run that learned numbers: clip, and each of its targets.
+        emotion, which sum to 1; of a run that learned votes or shares these are the shares that the
+        head expects. Of a run that learned numbers: clip, and each of its targets.
 
     Raises:
         ResultsError: no such record, its head is not there, or it cannot judge a single clip.
