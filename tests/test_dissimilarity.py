@@ -132,6 +132,17 @@ def test_what_a_corpus_lacks_is_left_out_unless_it_is_asked_for(planted_cache, c
         representational_similarity(path, ("emotion", "gender"))
 
 
+def test_a_column_of_a_file_stands_beside_one_of_the_corpus(planted_cache, tmp_path):
+    path = planted_cache(layer=3)
+    table = dissimilarity.FeatureCache(path).utterances
+    labels = tmp_path / "arousal.csv"
+    numbers = table["emotion"].map({"anger": 9, "happiness": 7, "neutrality": 3, "sadness": 1})
+    table[["key"]].assign(arousal=numbers).to_csv(labels, index=False)
+    found = representational_similarity(path, ("emotion", "arousal"), labels=labels)
+    peaks = found.loc[found.groupby("target")["score"].idxmax()]
+    assert dict(zip(peaks["target"], peaks["layer"], strict=True)) == {"emotion": 3, "arousal": 3}
+
+
 @pytest.fixture
 def changed(tmp_path, rng):
     """Layer 1 is layer 0 turned, moved and made larger; layer 2 nothing of it; layer 3 constant."""

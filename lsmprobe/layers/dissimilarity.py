@@ -247,7 +247,9 @@ def _found(
     found: dict[str, Target] = {}
     for name in NAMED if targets is None else targets:
         try:
-            utterances, target = find_asked(cache, name, kind, labels, results_dir, progress)
+            utterances, target = find_asked(
+                cache, name, kind, labels, results_dir, progress, together=targets or ()
+            )
             found[target.name] = target
         except SettingsError as error:
             if targets is not None:

@@ -74,7 +74,9 @@ def what_layers_know(
     for name in TARGETS if targets is None else targets:
         try:
             for one in caches:
-                utterances, found = find_asked(one, name, "auto", labels, results_dir, progress)
+                utterances, found = find_asked(
+                    one, name, "auto", labels, results_dir, progress, together=targets or ()
+                )
                 spec = split if found.name != "speaker" else "random"
                 curve = curve_of_target(
                     one,

@@ -7,7 +7,7 @@ the scale of its dims as much as on what it holds; with it every layer is read o
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -309,14 +309,18 @@ def find_asked(
     labels: str | Path | None,
     results_dir: str | Path,
     progress: Progress,
+    *,
+    together: Sequence[str] = (),
 ) -> tuple[pd.DataFrame, Target]:
     """The utterances of a cache with the labels that count, and the target; it is verified.
+
+    `together` are all targets of one call: a table that has a column for one of them has labels.
 
     Raises:
         LsmprobeError: as `probe_layers`.
     """
     verify_once(cache)
-    columns = tuple(name.strip() for name in target.split(","))
+    columns = tuple(name.strip() for each in (target, *together) for name in each.split(","))
     utterances = labelled(cache, cache.corpus, Path(labels) if labels else None, columns)
     kept = acoustics_csv(cache, results_dir)
     return utterances, find_target(
