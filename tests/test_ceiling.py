@@ -50,7 +50,7 @@ def test_votes_by_hand():
     assert found["uar", ONE, "upper"] == pytest.approx(100 * (3 / 3 + 3 / 5) / 2)
 
 
-@given(st.lists(st.lists(st.integers(0, 2), min_size=2, max_size=4), min_size=2, max_size=5))
+@given(st.lists(st.lists(st.integers(0, 2), min_size=2, max_size=4), min_size=2, max_size=4))
 def test_no_answers_score_more_than_the_upper_ceiling(said):
     """Against all the answers that can be given to a few utterances."""
     votes = np.stack([np.bincount(row, minlength=3) for row in said]).astype(float)
