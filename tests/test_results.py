@@ -1,5 +1,6 @@
 import copy
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lsmprobe.errors import ResultsError
+from lsmprobe.results.breakdown import records_of
 from lsmprobe.results.records import (
     is_finished,
     load_head,
@@ -18,6 +20,7 @@ from lsmprobe.results.records import (
     run_id,
     save_run,
 )
+from lsmprobe.results.score_table import score_table
 
 
 def record(**changes):
@@ -164,7 +167,7 @@ def test_names_that_are_no_unicode_come_back(tmp_path):
 def test_alarms_are_listed_and_records_without_them_have_none(tmp_path):
     alarms = [{"code": "one-class", "text": "It predicts one class."}]
     save_run(tmp_path / "a.json", record(alarms=alarms), {})
-    save_run(tmp_path / "b.json", record(), {})
+    save_run(tmp_path / "b.json", record(seed=1), {})
     assert load_results(tmp_path).alarms.tolist() == [["one-class"], []]
 
 
@@ -232,3 +235,28 @@ def test_deep_nesting_and_folders_are_left_out_too(tmp_path, caplog):
     assert len(load_results(tmp_path)) == 0
     assert "deep.json" in caplog.text
     assert "folder.json" in caplog.text
+
+
+def test_a_run_that_is_there_twice_counts_once(tmp_path, caplog):
+    for name in ("a", "copy/a"):
+        save_run(tmp_path / f"{name}.json", record(), {})
+    save_run(tmp_path / "b.json", record(seed=1), {})
+    results = load_results(tmp_path)
+    assert results.seed.tolist() == [0, 1]
+    assert "copy/a.json: it is the run of" in caplog.text
+    joined = pd.concat([results, load_results(tmp_path / "copy")])
+    assert score_table(joined).runs.tolist() == [2]
+    assert len(records_of(joined)) == 2
+
+
+def test_a_head_of_another_run_is_refused(tmp_path):
+    for seed in (0, 1):
+        save_run(tmp_path / f"{seed}.json", record(seed=seed), {"0.w": torch.full((2,), seed)})
+    shutil.copy(tmp_path / "1.safetensors", tmp_path / "0.safetensors")
+    with pytest.raises(ResultsError, match=r"0\.safetensors has the hash .* that 0\.json was"):
+        load_head(tmp_path / "0.json")
+    assert load_head(tmp_path / "1.json")["0.w"].tolist() == [1, 1]
+    old = json.loads((tmp_path / "0.json").read_text())
+    del old["head_sha256"]  # as of before it was there
+    (tmp_path / "0.json").write_text(json.dumps(old))
+    assert load_head(tmp_path / "0.json")["0.w"].tolist() == [1, 1]

@@ -15,7 +15,7 @@ from lsmprobe.layers.curves import load_curves
 from lsmprobe.report.paper import PROTOCOL, not_the_papers, taken_for
 from lsmprobe.report.score_lines import of_emotions
 from lsmprobe.report.tables import CACHE_SETTINGS, unlike_the_paper
-from lsmprobe.results.records import Load, load_record, load_results
+from lsmprobe.results.records import Load, is_finished, load_record, load_results
 
 FILTERS = {"model": "model", "dataset": "corpus", "target": "target"}
 FILTERS |= {name: name for name in ("split", "feature_norm")}
@@ -45,7 +45,8 @@ def read_runs(config: ReportConfig) -> Runs:
     results = load_results(config.results_dir, load=load)
     splits = config.results_dir / "splits"
     there = {p for p in config.results_dir.rglob("*.json") if p.parent != splits}
-    left_out = sorted(there - {Path(path) for path in results.path})
+    others = sorted(there - {Path(path) for path in results.path})
+    left_out = [path for path in others if not is_finished(path)]  # the rest are there twice
     transfers = results[results.split == TRANSFER]
     # Trained on another corpus, or on a part of the training set: no cells of these tables.
     results = results[~results.split.isin([TRANSFER, "learning-curve"])]

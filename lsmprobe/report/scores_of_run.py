@@ -30,6 +30,7 @@ from lsmprobe.results.breakdown import (
     confusion_of,
     duration_bins,
     largest_errors,
+    records_of,
     scores_by_group,
     scores_by_output,
     worst_group,
@@ -45,18 +46,18 @@ N_ERRORS = 10
 Record = Mapping[str, Any]
 
 
-def experiments_named(names: Sequence[str], results_dir: Path) -> list[list[dict[str, Any]]]:
+def experiments_named(names: Sequence[str], results_dir: Path) -> list[list[Record]]:
     """The records that these names mean, run by run, one list for each experiment.
 
     Raises:
         ResultsError: a name that nothing has.
     """
     paths = dict.fromkeys(path for name in names for path in find_runs(name, results_dir))
-    experiments: dict[str, list[dict[str, Any]]] = {}
+    experiments: dict[str, list[Record]] = {}
     for path in paths:
         record = load_record(path)
         experiments.setdefault(record["experiment"], []).append(record)
-    return [sorted(own, key=lambda record: record["seed"]) for own in experiments.values()]
+    return [sorted(records_of(own), key=lambda r: r["seed"]) for own in experiments.values()]
 
 
 def save_scores(items: Sequence[Item], folder: Path) -> Path:

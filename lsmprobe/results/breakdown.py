@@ -27,14 +27,15 @@ Runs: TypeAlias = (
 
 
 def records_of(runs: Runs) -> list[Record]:
-    """The records of the runs of one experiment.
+    """The records of the runs of one experiment, each run once.
 
     Raises:
         ResultsError: there is no run, a record cannot be read, or the runs are of several.
     """
     if isinstance(runs, pd.DataFrame):
         runs = [load_record(Path(path)) for path in runs["path"]]
-    records = list(runs)
+    by_run = {(r["experiment"], r["seed"], r["split"]["hash"]): r for r in runs}
+    records = list(by_run.values())
     experiments = sorted({record["experiment"] for record in records})
     if len(experiments) != 1:
         raise ResultsError(

@@ -30,6 +30,7 @@ FORMAT = "lsmprobe-run"
 NAMED_BY = ("model", "corpus", "target", "measure", "split", "feature_norm", "head", "layer")
 """What a table calls an experiment by; what it is, its hash says."""
 VERSION = 1
+ONE_RUN = ("experiment", "seed", "split_hash")  # equal of two records: they are of one run
 log = logging.getLogger(__name__)
 _FOLD_VALUES = ("best_epoch", "history", "layer_weights", "seconds", "shared_pools")
 
@@ -132,10 +133,12 @@ def save_run(path: Path, record: Mapping[str, Any], heads: Mapping[str, Tensor])
     Raises:
         ResultsError: the folder cannot be written.
     """
-    content = json.dumps({"format": FORMAT, "version": VERSION, **record}, allow_nan=False)
+    tensors = safetensors.torch.save(dict(heads)) if heads else b""
+    own = {"head_sha256": hashlib.sha256(tensors).hexdigest()} if heads else {}
+    told = {"format": FORMAT, "version": VERSION, **record, **own}
+    content = json.dumps(told, allow_nan=False)
     with _disk_errors(path):
         if heads:
-            tensors = safetensors.torch.save(dict(heads))
             write_then_rename(path.with_suffix(".safetensors"), tensors)
         write_then_rename(path, content.encode())
         for fold in path.parent.glob(f".{glob.escape(path.stem)}.fold*.safetensors"):
@@ -242,9 +245,22 @@ def load_record(path: Path) -> dict[str, Any]:
 
 
 def load_head(path: Path) -> dict[str, Tensor]:
-    """The tensors of a run's trained heads, by `fold.parameter`; `path` is the record's."""
+    """The tensors of a run's trained heads, by `fold.parameter`; `path` is the record's.
+
+    Raises:
+        ResultsError: they are not there, damaged, or those of another run; or as `load_record`.
+    """
+    expected = load_record(path).get("head_sha256")  # older records do not say
+    beside = path.with_suffix(".safetensors")
     try:
-        return safetensors.torch.load_file(path.with_suffix(".safetensors"))
+        content = beside.read_bytes()
+        if expected not in (None, found := hashlib.sha256(content).hexdigest()):
+            raise ResultsError(
+                f"{beside} has the hash {found[:12]}; expected {str(expected)[:12]}, the head that "
+                f"{path.name} was scored with. Put it back, or run lsmprobe probe again with "
+                "--force."
+            )
+        return safetensors.torch.load(content)
     except (OSError, safetensors.SafetensorError) as error:
         raise ResultsError(f"{path}: its trained head cannot be read ({error}).") from error
 
@@ -288,7 +304,8 @@ def load_results(results_dir: str | Path = "results", *, load: Load = load_recor
     columns for the measures that it has runs of. `target` is what was learned. `split` names the
     test set too, where it is one of several: `given/Test1`. `layer` is missing
     for Multi-Layer, `layer_weights` for the others. Runs of one `experiment` differ in their seed
-    alone (and with --resplit in their split); `settings`, `cache_identity` and `labels_hash` say in
+    alone (and with --resplit in their split), and one that is there twice counts once;
+    `settings`, `cache_identity` and `labels_hash` say in
     what two experiments differ. `alarms` are codes, see alarms.py. `validation` is the score on the
     validation set of the epoch that was kept. Damaged records are named in a warning of the log and
     left out.
@@ -312,19 +329,23 @@ def load_results(results_dir: str | Path = "results", *, load: Load = load_recor
 
 def results_table(paths: Iterable[Path], *, load: Load = load_record) -> pd.DataFrame:
     """These records as a DataFrame, one row each; see `load_results`."""
-    rows = []
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for path in paths:
         try:
-            rows.append({**_row(load(path)), "path": str(path)})
+            row = {**_row(load(path)), "path": str(path)}
         except ResultsError as error:
             log.warning("skipping: %s", error)
-    there = {row["measure"] for row in rows} | {CLASSES.name}
+            continue
+        first = rows.setdefault(tuple(row[name] for name in ONE_RUN), row)
+        if first is not row:
+            log.warning("skipping %s: it is the run of %s, which counts once", path, first["path"])
+    there = {row["measure"] for row in rows.values()} | {CLASSES.name}
     others = (m for m in MEASURES.values() if m.name not in there)
     absent = {name for measure in others for name in measure.columns}
     shown = {name: column.kind for name, column in _COLUMNS.items() if name not in absent}
     kinds = shown | PATH
     return pd.DataFrame(
-        {n: pd.Series([row[n] for row in rows], dtype=kind) for n, kind in kinds.items()}
+        {n: pd.Series([row[n] for row in rows.values()], dtype=kind) for n, kind in kinds.items()}
     )
 
 
@@ -332,6 +353,12 @@ def with_target(results: pd.DataFrame) -> pd.DataFrame:
     """The results with the columns target and measure, which tables of one's own may lack."""
     usual = {"target": ",".join(EMOTION), "measure": CLASSES.name}
     return results.assign(**{n: value for n, value in usual.items() if n not in results})
+
+
+def once(results: pd.DataFrame) -> pd.DataFrame:
+    """The results without runs that stand there twice, as in tables that were concatenated."""
+    known = [name for name in ONE_RUN if name in results]
+    return results.drop_duplicates(known) if len(known) == len(ONE_RUN) else results
 
 
 def split_of(record: Mapping[str, Any]) -> str:

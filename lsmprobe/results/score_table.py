@@ -11,7 +11,7 @@ import pandas as pd
 
 from lsmprobe.errors import ResultsError
 from lsmprobe.results.measures import MEASURES, Measure, measure_of
-from lsmprobe.results.records import NAMED_BY, Load, load_record, with_target
+from lsmprobe.results.records import NAMED_BY, Load, load_record, once, with_target
 from lsmprobe.results.scores import Interval, interval_of_runs
 
 # Runs are averaged only where they are of one experiment, whatever else they share.
@@ -35,7 +35,7 @@ def score_table(results: pd.DataFrame, *, load: Load = load_record) -> pd.DataFr
         soft labels with plurality_f1, plurality_accuracy, jsd (bits) with its jsd_low, jsd_high and
         constant_jsd.
     """
-    results = with_target(results)
+    results = once(with_target(results))
     if "alarms" not in results:
         results = results.assign(alarms=[[]] * len(results))
     there = [m for m in MEASURES.values() if (results.measure == m.name).any()]
