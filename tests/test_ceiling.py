@@ -217,6 +217,11 @@ REFUSED = {
     "no such column": ("r7,r0", "auto", "has no column 'r7'"),
     "shares": ("share_a,share_b", "shares", "do not say how many raters there were"),
     "words as numbers": ("word,r0", "numbers", "'word' of made holds words"),
+    "infinite": (
+        "r0,endless",
+        "auto",
+        "^raters: in made, 1 of 160 values of 'endless' is infinite",
+    ),
     "an unknown share": ("word,r0", "shares", "^raters: "),
 }
 
@@ -229,6 +234,7 @@ def test_what_says_nothing_of_agreement_is_refused_in_one_line(rated, name):
         word=["anger", "fear"] * 80,
         share_a=[0.25] * 160,
         share_b=[0.75] * 160,
+        endless=[np.inf] + [1.0, 2.0, 3.0] * 53,
     )
     with pytest.raises(SettingsError, match=message) as caught:
         noise_ceiling(path, columns, kind=kind, labels=labels)

@@ -221,6 +221,7 @@ def table():
             "words": ["a", "b"] * 4,
             "single": ["a"] * 7 + ["b"],
             "votes": [1.0, 2.0] * 4,
+            "infinite": [1.0, 2, 3, 4, 5, 6, 7, -np.inf],
         }
     )
 
@@ -236,6 +237,7 @@ def table():
         ("single", "auto", "single 'b' occurs once"),
         ("words,mixed", "auto", "8 of 8 values of 'words' are no numbers"),
         ("words,votes", "classes", "2 columns as classes"),
+        ("infinite", "auto", "1 of 8 values of 'infinite' is infinite .'k7' first"),
     ],
 )
 def test_a_column_that_cannot_be_learned_is_one_line_with_counts(table, target, kind, message):

@@ -282,7 +282,7 @@ def table():
     [
         ("a", "shares", "names 1 column of shares, 'a'; expected one for each class"),
         ("a,none", "shares", "no utterance of c has a share of 'none'; leave it out"),
-        ("a,minus", "shares", "1 of 8 values of 'minus' is below 0 or infinite"),
+        ("a,minus", "shares", "1 of 8 values of 'minus' is below 0"),
         ("a,words", "shares", "8 of 8 values of 'words' are no numbers"),
         (
             "same,same2",

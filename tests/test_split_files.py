@@ -15,6 +15,8 @@ from lsmprobe.splits.kinds import given_split, k_fold_speakers, make_split
 
 KEYS = [f"Colère/{number}.wav" for number in range(30)] + ["caf\udce9.wav", "x#0.5-1.0"]
 
+ONE = {"train": ["a", "c"], "validation": ["b"], "test": ["d"]}
+
 
 def some_split():
     return k_fold_speakers(np.arange(32) // 4, ["x"] * 32, 4)
@@ -65,6 +67,7 @@ def test_a_file_made_by_hand_is_a_split(tmp_path):
         ({"test": [1]}, "`test` is not a list of keys"),
         ({"folds": ["abc"]}, "fold 0: `train` is not a list"),
         ({"folds": 3}, "`folds` is 3; expected a list"),
+        ({"folds": [ONE, ONE]}, "1 key in the test sets of several folds, first 'd'"),
         ({"hash": "00"}, "was changed"),
         ({"format": "other"}, "format 'other' version 1; expected 'lsmprobe split' version 1 or 2"),
         ({"version": 3}, "version 3; expected"),
@@ -72,7 +75,7 @@ def test_a_file_made_by_hand_is_a_split(tmp_path):
 )
 def test_a_file_that_does_not_fit_is_refused(tmp_path, change, message):
     path = tmp_path / "split.json"
-    record = {"train": ["a", "c"], "validation": ["b"], "test": ["d"]} | change
+    record = ONE | change
     path.write_text(json.dumps(record))
     with pytest.raises(SplitError, match=message):
         load_split(path, list("abcd"))

@@ -87,6 +87,17 @@ def test_a_full_scale_sine_has_minus_three_decibels():
     sine = np.sin(2 * np.pi * 100 * np.arange(16_000) / 16_000).astype(np.float32)
     assert energy_db(sine) == pytest.approx(-3.01, abs=0.01)
     assert energy_db(sine / 10) == pytest.approx(-23.01, abs=0.01)
+    assert energy_db(0 * sine) == -np.inf
+
+
+def test_silence_has_no_energy_to_learn(tmp_path, voices, caplog):
+    csv = tmp_path / "made.csv"
+    measure_acoustics(voices, csv)
+    kept = pd.read_csv(csv, dtype={"sha256": str})
+    kept.loc[1, "energy_db"] = -np.inf
+    kept.to_csv(csv, index=False)
+    assert find_target("energy", voices, csv).rows.tolist() == [0, 2]
+    assert "1 of 3 utterances has no energy; left out: 001.wav" in caplog.text
 
 
 @pytest.mark.parametrize("hz", [80.0, 220.0, 500.0])

@@ -3,7 +3,8 @@
 Each rating in turn is the truth. A score is read off sums over utterances, as in results/scores.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -18,7 +19,7 @@ from lsmprobe.config import Seed
 from lsmprobe.errors import SettingsError, counted, nearest
 from lsmprobe.layers.targets import labels_of, of_arguments
 from lsmprobe.probing.objectives import votes_of
-from lsmprobe.probing.targets import Read, read_target, target_columns
+from lsmprobe.probing.targets import Read, check_numbers, read_target, target_columns
 from lsmprobe.probing.task import labelled
 from lsmprobe.results import agreement
 from lsmprobe.results.bootstrap import interval_ends, resampled_over, resamples, resampling_bias
@@ -267,6 +268,9 @@ def _ratings(table: pd.DataFrame, columns: tuple[str, ...], kind: str, corpus: s
             f'{table[words[0]].iloc[0]!r}); expected numbers, or kind="votes".'
         )
     if kind == "numbers":
+        with _of_raters():
+            for name in columns:
+                check_numbers(table, name, corpus)
         ratings = table[list(columns)].to_numpy(np.float64)
         return _Rated(table, ratings, (~np.isnan(ratings)).sum(1), bounds_of_numbers)
     found = _read(table, columns, corpus, kind)
@@ -280,8 +284,15 @@ def _ratings(table: pd.DataFrame, columns: tuple[str, ...], kind: str, corpus: s
 
 
 def _read(table: pd.DataFrame, columns: tuple[str, ...], corpus: str, kind: str) -> Read:
-    try:
+    with _of_raters():
         return read_target(table, columns, corpus=corpus, kind=kind)
+
+
+@contextmanager
+def _of_raters() -> Iterator[None]:
+    """What is said of a target, as said of raters."""
+    try:
+        yield
     except SettingsError as error:
         raise SettingsError(of_arguments(str(error)).replace("target:", "raters:")) from error
 

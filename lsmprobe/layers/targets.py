@@ -141,7 +141,8 @@ def _numbers(
         return utterances["seconds"].to_numpy(np.float64)
     measured = measure_acoustics(utterances, acoustics_csv, progress)
     if name == "energy":
-        return measured["energy_db"].to_numpy(np.float64)
+        energy = measured["energy_db"].to_numpy(np.float64)
+        return np.where(np.isfinite(energy), energy, np.nan)  # silence has none
     return 12 * np.log2(measured["pitch_hz"].to_numpy(np.float64) / REFERENCE_HZ)
 
 
@@ -193,7 +194,9 @@ def measure_acoustics(
 
 
 def energy_db(waveform: Float[np.ndarray, " samples"]) -> float:
-    """Root mean square in dB relative to full scale; a full-scale sine has -3."""
+    """Root mean square in dB relative to full scale; a full-scale sine has -3, silence -inf."""
+    if not waveform.any():
+        return -np.inf
     return float(10 * np.log10(np.mean(waveform.astype(np.float64) ** 2)))
 
 

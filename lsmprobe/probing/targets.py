@@ -103,7 +103,7 @@ def _read_classes(table: pd.DataFrame, target: Sequence[str], corpus: str) -> Re
 
 def _read_numbers(table: pd.DataFrame, target: Sequence[str], corpus: str) -> Read:
     for name in target:
-        _check_numbers(table, name, corpus)
+        check_numbers(table, name, corpus)
         if table[name].nunique() < 2:
             raise SettingsError(
                 f"--target: {name!r} is {table[name].iloc[0]} for all {len(table)} utterances of "
@@ -120,11 +120,11 @@ def _read_shares(table: pd.DataFrame, target: Sequence[str], corpus: str) -> Rea
             "or more. One column of votes is --target-kind votes."
         )
     for name in target:
-        _check_numbers(table, name, corpus)
-        if below := int((~table[name].between(0, np.finfo(np.float64).max)).sum()):
+        check_numbers(table, name, corpus)
+        if below := int((table[name] < 0).sum()):
             raise SettingsError(
                 f"--target: in {corpus}, {counted(below, 'value', of=len(table))} of {name!r} "
-                f"{agreeing(below, 'is')} below 0 or infinite; expected shares or counts of votes."
+                f"{agreeing(below, 'is')} below 0; expected shares or counts of votes."
             )
         if not table[name].any():
             raise SettingsError(
@@ -271,7 +271,12 @@ def _check_words(table: pd.DataFrame, name: str, corpus: str) -> None:
         )
 
 
-def _check_numbers(table: pd.DataFrame, name: str, corpus: str) -> None:
+def check_numbers(table: pd.DataFrame, name: str, corpus: str) -> None:
+    """Refuse a column with words or infinite values in it; empty cells may be there.
+
+    Raises:
+        SettingsError: with counts.
+    """
     if not pd.api.types.is_numeric_dtype(table[name]):
         numbers = pd.to_numeric(table[name], errors="coerce")
         words = table[name][numbers.isna()]
@@ -280,6 +285,13 @@ def _check_numbers(table: pd.DataFrame, name: str, corpus: str) -> None:
             f"{agreeing(len(words), 'is')} no numbers (the first is {words.iloc[0]!r}); expected "
             "numbers alone"
             + (", or words alone with --target-kind classes." if len(words) < len(table) else ".")
+        )
+    if n := int(np.isinf(table[name]).sum()):
+        first = table.key[np.isinf(table[name])].iloc[0]
+        raise SettingsError(
+            f"--target: in {corpus}, {counted(n, 'value', of=len(table))} of {name!r} "
+            f"{agreeing(n, 'is')} infinite ({first!r} first); expected numbers. Correct it with "
+            "--labels, or leave the cell empty."
         )
 
 

@@ -131,9 +131,9 @@ def load_split(path: str | Path, keys: Iterable[str]) -> Split:
         keys: the corpus's keys, in the order that the indices of the folds are to follow.
 
     Raises:
-        SplitError: not such a file; a key that is unknown, missing or listed twice; folds whose
-            test sets have other names; a hash that is not that of the lists (a file without a hash
-            is taken as it is).
+        SplitError: not such a file; a key that is unknown, missing or listed twice; folds that test
+            a key again, or whose test sets have other names; a hash that is not that of the lists
+            (a file without a hash is taken as it is).
     """
     keys = list(keys)
     index = {key: number for number, key in enumerate(keys)}
@@ -155,6 +155,13 @@ def load_split(path: str | Path, keys: Iterable[str]) -> Split:
     )
     if record.get("hash", found := split_hash(split, keys)) != found:
         raise SplitError(f"{path} was changed, its hash is of other lists. If meant, drop `hash`.")
+    times = Counter(int(row) for fold in folds for row in fold.test)
+    if twice := [keys[row] for row, count in sorted(times.items()) if count > 1]:
+        raise SplitError(
+            f"{path}: {counted(len(twice), 'key')} in the test sets of several folds, first "
+            f"{twice[0]!r}; expected each to be tested once, since all folds are scored together. "
+            "Make a file of each fold."
+        )
     return split
 
 
