@@ -5,7 +5,6 @@ a reader sees first as docs/figures/page.png. Made from EmoDB with whisper-tiny.
 
     lsmprobe extract --model whisper-tiny-en --dataset emodb --data-dir FOLDER
     lsmprobe probe --head linear --layer all --feature-norm NORM --split loso --runs 5
-    lsmprobe probe --head all --feature-norm NORM --split loso --runs 5
 """
 
 import shutil
