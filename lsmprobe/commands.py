@@ -365,7 +365,7 @@ def _print_split(split: Any, utterances: Any, path: Path) -> None:
         )
         print(f"fold {number}: {sizes}" if len(split.folds) > 1 else sizes)
     _print_shares(split, utterances)
-    print(*split.notes, *warnings_of(utterances), path, sep="\n")
+    print(*dict.fromkeys([*split.notes, *warnings_of(utterances), path]), sep="\n")
 
 
 def _print_shares(split: Any, utterances: Any) -> None:

@@ -21,6 +21,8 @@ FeatureNorm = Literal["none", "zscore", "layernorm"]  # those of probing/table
 STANDARDISING: tuple[FeatureNorm, ...] = ("zscore",)  # with statistics of a training set
 StoreDtype = Literal["float32", "bfloat16", "float16", "int8"]  # those of cache/codecs
 Seed = Annotated[int, Within(0, 2**32)]
+NOTHING = {"", "nan", "NaN", "None", "null", "NULL", "<NA>", "#N/A", "N/A", "n/a"}
+"""What programs write into a cell that holds nothing."""
 HEAD_NAMES = [  # those of probing/table, which adds to it
     *("linear", "nonlinear", "multilayer"),
     *("multilayer-means", "weighted-mean", "mean-std", "attentive"),

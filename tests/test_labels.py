@@ -16,6 +16,7 @@ from lsmprobe.cache.export import export_cache
 from lsmprobe.cache.labels import (
     labels_path,
     read_labels,
+    read_own_labels,
     with_labels,
     write_labels,
     written_mark,
@@ -218,6 +219,19 @@ def test_a_mark_that_a_kill_prevented_is_set_by_the_next_run(tmp_path):
     write_labels(cache, table, None)
     write_labels(cache, table, None, mark=True)  # nothing differs
     assert written_mark(cache).exists()
+
+
+def test_cells_of_a_table_of_labels_mean_what_they_mean_in_a_manifest(tmp_path, corpus, run):
+    path = run(corpus()).path
+    own = tmp_path / "own.csv"
+    table = FeatureCache(path).utterances[["key", "emotion"]]
+    said = table.assign(emotion=["anger ", " fear"] * 8, t=["a ", "b"] * 8)
+    said.to_csv(own, index=False)
+    read = read_own_labels(own)
+    assert (set(read.emotion), set(read.t)) == ({"anger", "fear"}, {"a", "b"})
+    said.assign(emotion=["None", *said.emotion[1:]]).to_csv(own, index=False)
+    with pytest.raises(CacheError, match=r"1 clip without emotion \('00\.wav' first\)"):
+        probed(tmp_path, labels=own)
 
 
 def test_labels_from_a_file_join_by_key(tmp_path, corpus, run):

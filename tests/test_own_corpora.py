@@ -288,13 +288,16 @@ def test_genders_and_parts_of_a_split_as_people_write_them(tmp_path, caplog):
 def test_what_is_read_as_it_stands_but_rarely_meant_so_is_said(tmp_path, caplog):
     text = (
         "path,emotion,speaker\nwav/a.wav,Anger,1\nwav/b.wav,anger,2\n"
-        "wav/c.wav,joy;sadness,NA\nwav/d.wav,xxx,4"
+        "wav/c.wav,joy;sadness,NA\nwav/d.wav,xxx,?"
     )
     assert list(read_lines(tmp_path, text).emotion) == ["Anger", "anger", "joy;sadness", "xxx"]
     assert "'Anger' (1), 'anger' (1); --map Anger=anger makes them one" in caplog.text
     assert "1 utterance has several emotions in one cell ('joy;sadness')" in caplog.text
     assert "1 utterance has the emotion 'xxx'" in caplog.text
     assert "1 utterance has the speaker 'NA'" in caplog.text
+    assert "1 utterance has the speaker '?'" in caplog.text
+    text = "path,emotion,speaker\nwav/a.wav,joy,1\nwav/b.wav,fear,Unknown"
+    assert list(read_lines(tmp_path, text).speaker) == ["1", "unknown"]
 
 
 def test_what_programs_write_for_nothing_is_nothing(tmp_path, caplog):

@@ -310,3 +310,12 @@ def test_shares_of_another_sum_are_divided_by_it_and_utterances_without_any_left
     counts = table.assign(other=[0.0, 0.0, 0.1, *range(5)])
     kept = learned(counts, ("sometimes", "other"), corpus="c", kind="shares").table
     assert len(kept) == 6 and "2 of 8 utterances have no sometimes,other" in caplog.text
+
+
+def test_words_that_may_be_one_and_votes_that_may_be_several_are_said(caplog):
+    own = pd.DataFrame({"key": list("abcd"), "word": ["a", "b", "A", "B"] * 1})
+    learned(pd.concat([own, own]), ("word",), corpus="c", kind="classes")
+    assert "classes of word that differ only in case, each learned apart: 'A', 'a'" in caplog.text
+    votes = own.assign(word=["a;a;b", "b;b", "a, b", "a"])
+    learned(votes, ("word",), corpus="c", kind="votes")
+    assert "votes of word such as 'a, b' count as one word" in caplog.text

@@ -461,3 +461,9 @@ def test_no_split_by_speaker_where_speakers_are_not_known():
     for spec in ("auto", "speaker", "loso", "kfold:3"):
         with pytest.raises(SplitError, match="speaker of 3 of 4 utterances is not known"):
             make_split(spec, table)
+
+
+def test_one_person_by_two_names_is_a_note_of_the_split():
+    table = pd.DataFrame({"key": list("abcdef"), "speaker": ["Ann", "ann", "Bo", "Cy", "Di", "Ed"]})
+    split = make_split("loso", table.assign(emotion=["x", "y"] * 3))
+    assert any("the speakers 'Ann', 'ann' differ only in capitals" in note for note in split.notes)

@@ -20,6 +20,7 @@ from lsmprobe.atomic import write_then_rename
 from lsmprobe.cache.file import disk_errors
 from lsmprobe.cache.layout import LABELS, NUMBERS, TEXT, table_of
 from lsmprobe.cache.parts import cache_of
+from lsmprobe.config import NOTHING
 from lsmprobe.errors import CacheError, counted
 
 OWN = {*TEXT, *NUMBERS, "offset", "sha256"} - {"key", *LABELS}  # columns of the cache itself
@@ -121,14 +122,13 @@ def read_labels(path: Path) -> pd.DataFrame:
     Raises:
         CacheError: it is not there, is not a CSV table with a column `key`, or names a key twice.
     """
-    table = _as_written(path)
-    for name in further_columns(table):
-        table[name] = _numbers(table[name])
-    return table
+    return _with_numbers(_as_written(path))
 
 
 def read_own_labels(path: Path, *, wanted: Sequence[str] = ()) -> pd.DataFrame:
     """A table of labels that a user made: as `read_labels`, and it must hold labels.
+
+    Blanks around a cell do not count, and what programs write for nothing is no label.
 
     Args:
         path: of the CSV file.
@@ -138,7 +138,12 @@ def read_own_labels(path: Path, *, wanted: Sequence[str] = ()) -> pd.DataFrame:
         CacheError: also where no column is a label, or a column's name is nearly that of one, so
             that its labels would be ignored.
     """
-    table = read_labels(path)
+    table = _as_written(path)
+    for name in table.columns.difference([*OWN]):  # cells mean what they mean in a manifest
+        table[name] = [cell.strip() for cell in table[name]]
+    for name in table.columns.intersection(LABELS).drop("sentence", errors="ignore"):
+        table[name] = ["" if cell in NOTHING else cell for cell in table[name]]
+    table = _with_numbers(table)
     known = ("key", *LABELS)
     for name in table.columns:
         meant = name.strip().casefold()
@@ -149,6 +154,12 @@ def read_own_labels(path: Path, *, wanted: Sequence[str] = ()) -> pd.DataFrame:
             f"{path} has the columns key, {', '.join(table.columns) or 'and no other'}; expected "
             f"at least one of {', '.join(LABELS)}."
         )
+    return table
+
+
+def _with_numbers(table: pd.DataFrame) -> pd.DataFrame:
+    for name in further_columns(table):
+        table[name] = _numbers(table[name])
     return table
 
 

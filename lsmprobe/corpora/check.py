@@ -21,6 +21,7 @@ from lsmprobe.corpora.audio import AudioHeader, read_audio, read_header
 from lsmprobe.corpora.fingerprint import Fingerprint, fingerprint, same_recordings
 from lsmprobe.corpora.read import corpus_folder, known_corpus, read_corpus, release_in
 from lsmprobe.corpora.table import AS_IN_THE_PAPER, CORPORA, EMOTIONS, Corpus, Release
+from lsmprobe.corpora.utterances import names_alike
 from lsmprobe.errors import AudioError, CorpusError, counted
 from lsmprobe.progress import Progress, automatic
 
@@ -323,14 +324,6 @@ def nearly_equal(clips: Sequence[Clip]) -> list[list[int]]:
     """Groups of clips that are one recording, though not equal: gain or silence was changed."""
     groups = same_recordings([clip.fingerprint for clip in clips])
     return [group for group in groups if len({clips[i].audio_hash for i in group}) > 1]
-
-
-def names_alike(speakers: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    """Names of speakers that differ only in capitals and blanks."""
-    alike: dict[str, list[str]] = defaultdict(list)
-    for name in sorted(set(map(str, speakers))):
-        alike["".join(name.split()).casefold()].append(name)
-    return (tuple(names) for names in alike.values() if len(names) > 1)
 
 
 def _published(corpus: Corpus, release: Release) -> pd.DataFrame:

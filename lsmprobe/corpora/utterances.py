@@ -10,14 +10,15 @@ import math
 import os
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from lsmprobe.config import NOTHING
 from lsmprobe.errors import CorpusError, counted, nearest
 
 COLUMNS = (
@@ -50,8 +51,6 @@ SPLIT_WORDS_EXPECTED = (
     f"{', '.join(PARTS)} (or dev, valid, val), the name of one of several test sets (test1), "
     f"{UNUSED}"
 )
-NOTHING = {"", "nan", "NaN", "None", "null", "NULL", "<NA>", "#N/A", "N/A", "n/a"}
-"""What programs write into a cell that holds nothing."""
 ALIASES = {
     "path": ("file", "filename", "file_name", "filepath", "file_path", "audio", "wav"),
     "emotion": ("label",),
@@ -64,6 +63,12 @@ ALIASES = {
 """What others call our columns."""
 SEVERAL = re.compile(r"[;|,/+&]")  # between the emotions of one cell
 ODD_WORDS = (
+    *(
+        (column, word, "if it means that nobody knows, leave the cell empty")
+        for column in ("emotion", "speaker")
+        for word in ("-", "--", "?", ".")
+    ),
+    ("emotion", "unknown", "if it means that nobody knows, leave the cell empty"),
     ("emotion", "xxx", "in IEMOCAP it means that the annotators do not agree"),
     ("emotion", "oth", "in IEMOCAP it means another emotion"),
     ("speaker", "NA", "if it means that the speaker is not known, leave the cell empty"),
@@ -228,6 +233,14 @@ def as_text(value: Any) -> str:
     return "" if text in NOTHING else text
 
 
+def names_alike(speakers: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    """Names of speakers that differ only in capitals and blanks."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(set(map(str, speakers))):
+        alike["".join(name.split()).casefold()].append(name)
+    return (tuple(names) for names in alike.values() if len(names) > 1)
+
+
 def utterance_table(
     rows: Sequence[Mapping[str, Any]], *, skip_unlabelled: bool = False
 ) -> pd.DataFrame:
@@ -281,6 +294,8 @@ def _in_our_words(given: Mapping[str, Any]) -> dict[str, Any]:
     row: dict[str, Any] = unknown | dict(given)
     row |= {name: as_text(row[name]) for name in ("emotion", "speaker", "gender", "split")}
     row["sentence"] = as_text(row["sentence"])
+    if row["speaker"].casefold() == UNKNOWN_SPEAKER:
+        row["speaker"] = UNKNOWN_SPEAKER
     row["said_gender"] = row["gender"]
     row["gender"] = GENDER_WORDS.get(row["gender"].casefold(), "")
     row["split"] = SPLIT_WORDS.get(row["split"].casefold(), row["split"])

@@ -1,6 +1,7 @@
 """What a head learns: columns of the table of utterances, as classes, numbers or distributions."""
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from lsmprobe.results.measures import EMOTION
 
 MOST_CLASSES = 100  # more are names of clips or whole texts rather than classes
 NAMED = ("emotion", "speaker", "gender", "sentence")  # columns of every table: classes for sure
+OTHER_MARKS = re.compile(r"[,|/+&]")  # that may stand between votes, but do not here
 log = logging.getLogger(__name__)
 
 
@@ -88,7 +90,28 @@ def read_target(
     table = _with_target(table, target, kind, corpus, tell=tell)
     if unasked and kind == "classes" and tuple(target) != EMOTION:
         _check_words(table, target[0], corpus)
-    return KINDS[kind](table, target, corpus)
+    found = KINDS[kind](table, target, corpus)
+    if tell and kind in ("classes", "votes"):
+        _say_what_may_be_one(found, ",".join(target), corpus)
+    return found
+
+
+def _say_what_may_be_one(found: Read, target: str, corpus: str) -> None:
+    """Classes that differ in case alone, and votes that may be several words."""
+    folded: dict[str, list[str]] = {}
+    for name in found.names:
+        folded.setdefault(name.casefold(), []).append(name)
+    if alike := [", ".join(map(repr, names)) for names in folded.values() if len(names) > 1]:
+        log.warning(
+            "%s: classes of %s that differ only in case, each learned apart: %s",
+            *(corpus, target, "; ".join(alike)),
+        )
+    several = [name for name in found.names if found.kind == "votes" and OTHER_MARKS.search(name)]
+    if several:
+        log.warning(
+            "%s: votes of %s such as %r count as one word; between votes is a semicolon",
+            *(corpus, target, several[0]),
+        )
 
 
 def _read_classes(table: pd.DataFrame, target: Sequence[str], corpus: str) -> Read:

@@ -4,13 +4,14 @@ from itertools import combinations
 
 import pandas as pd
 
-from lsmprobe.corpora.check import Clip, listen_to_all, names_alike, nearly_equal
+from lsmprobe.corpora.check import Clip, listen_to_all, nearly_equal
 from lsmprobe.corpora.utterances import UNKNOWN_SPEAKER
 from lsmprobe.errors import CorpusError, counted
 from lsmprobe.splits.confounds import confounds
 from lsmprobe.splits.file import Split as Split
 from lsmprobe.splits.file import parts_of
 from lsmprobe.splits.kinds import make_split
+from lsmprobe.splits.voices import one_person_notes
 
 SHARED = ("speaker", "sentence", "sha256", "recording")
 
@@ -104,9 +105,4 @@ def emotion_shares(split: Split, utterances: pd.DataFrame) -> pd.DataFrame:
 
 def warnings_of(utterances: pd.DataFrame) -> list[str]:
     """Sentences about the utterances themselves: confounds, and speakers that may be one."""
-    one_person = [
-        f"the speakers {', '.join(map(repr, names))} differ only in capitals or blanks: if they "
-        "are one person, a split by speaker puts that person in two parts. Write the name one way."
-        for names in names_alike(utterances.speaker)
-    ]
-    return [*one_person, *map(str, confounds(utterances))]
+    return [*one_person_notes(utterances.speaker), *map(str, confounds(utterances))]

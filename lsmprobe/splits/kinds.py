@@ -27,7 +27,7 @@ from lsmprobe.splits.file import PARTS, load_split, parts_of
 from lsmprobe.splits.file import Fold as Fold
 from lsmprobe.splits.file import Split as Split
 from lsmprobe.splits.search import choose, rank_assignments
-from lsmprobe.splits.voices import leak_notes
+from lsmprobe.splits.voices import leak_notes, one_person_notes
 
 SPECS = ("auto", "speaker", "random", "loso", "kfold:K", "kfold", "given")
 VALIDATION_SHARE = 0.1  # of the training utterances, where a corpus brings no validation part
@@ -52,6 +52,7 @@ def make_split(spec: str, utterances: pd.DataFrame, *, seed: int = 0) -> Split:
     split = _asked(spec, utterances, seed)
     emotions = _as_strings(utterances["emotion"])
     said = [*_unused_notes(split, utterances["key"]), *_share_notes(split, emotions)]
+    said += one_person_notes(utterances["speaker"])
     split = replace(split, notes=tuple(dict.fromkeys((*split.notes, *said))))
     if not chosen:
         return split
