@@ -37,13 +37,18 @@ debootstrap --variant=minbase --include="$packages" "$suite" "$root" ${mirror:+"
 rm -f "$root.log"
 cp /etc/hosts /etc/resolv.conf "$root/etc/"
 # A machine behind a proxy that signs for others has its certificates in this one file.
-cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
-mount --bind /proc "$root/proc"
-mount --bind /dev "$root/dev"
+[ ! -f /etc/ssl/certs/ca-certificates.crt ] ||
+    cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
+mount --bind /proc "$root/proc" && mount --bind /dev "$root/dev" || cannot "it may not mount"
 git clone -q "$repository" "$root/root/lsmprobe"
 bundle=/etc/ssl/certs/ca-certificates.crt
-env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 \
-    SSL_CERT_FILE=$bundle PIP_CERT=$bundle REQUESTS_CA_BUNDLE=$bundle PIP_DEFAULT_TIMEOUT=180 \
-    chroot "$root" bash -euc "cd /root/lsmprobe; python3 --version
+inside() {
+    env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 \
+        SSL_CERT_FILE=$bundle PIP_CERT=$bundle REQUESTS_CA_BUNDLE=$bundle PIP_DEFAULT_TIMEOUT=180 \
+        chroot "$root" bash -euc "$1"
+}
+inside "python3 -m venv /tmp/index; /tmp/index/bin/pip download -q --no-deps -d /tmp/index tqdm" \
+    >/dev/null 2>&1 || cannot "a bare system reaches no index of Python's packages"
+inside "cd /root/lsmprobe; python3 --version
         for target in $targets; do make -s \$target; done
         du -sh .venv | sed 's/\t.*/ of installed packages/'"
