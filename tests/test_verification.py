@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from test_cache import fill, plan_of
@@ -124,3 +126,22 @@ def test_a_file_is_read_whole_once_and_again_when_it_has_changed(planted_cache, 
     with pytest.raises(CacheError, match="damaged"):
         verify_once(FeatureCache(path))
     assert len(read) == 3
+
+
+def test_a_cache_under_the_name_of_another_is_said_once(tmp_path, planted_cache, caplog):
+    identity = {"model": "owner/planted", "corpus": "made", "random_init": None}
+    path = planted_cache(identity=identity)
+    places = ("owner--planted@main/made.h5", "planted-random0/made.h5", "other/made.h5")
+    for place in (*places, "owner--planted/mine.h5", "owner--planted/mine.h5"):
+        copied = tmp_path / place
+        copied.parent.mkdir(exist_ok=True)
+        shutil.copy(path, copied)
+        verify_once(FeatureCache(copied))
+    said = [each.message for each in caplog.records if "was made of" in each.message]
+    assert said == [
+        f"{tmp_path / 'other/made.h5'} was made of made by owner/planted; its numbers are shown as "
+        "those of made by other. If it was not renamed on purpose, put the right file there.",
+        f"{tmp_path / 'owner--planted/mine.h5'} was made of made by owner/planted; its numbers are "
+        "shown as those of mine by owner--planted. If it was not renamed on purpose, put the right "
+        "file there.",
+    ]

@@ -20,13 +20,14 @@ from lsmprobe.cache.file import CacheFile, disk_errors, fdatasync, pwrite
 from lsmprobe.cache.labels import labels_that_count
 from lsmprobe.cache.layout import decoded
 from lsmprobe.cache.lock import sole_writer
-from lsmprobe.cache.parts import verified_mark
+from lsmprobe.cache.parts import names_of, verified_mark
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.errors import CacheError, counted, one_line
 from lsmprobe.progress import Progress, automatic
 
 log = logging.getLogger(__name__)
 _verified: set[tuple[Path, bytes]] = set()  # by this process; for folders that take no mark
+_told: set[str] = set()  # by this process
 READERS = 4  # threads; a disk likes to be asked for several things at once
 BLOCK_BYTES = 8_000_000  # of one layer, read at once
 
@@ -34,9 +35,14 @@ BLOCK_BYTES = 8_000_000  # of one layer, read at once
 def verify_once(cache: FeatureCache, progress: Progress = automatic) -> None:
     """Compare every checksum of a cache, unless that was done since it last changed.
 
+    A cache that lies under another name than it was made for is named in the log.
+
     Raises:
         CacheError: utterances are damaged, or the cache was replaced since it was opened.
     """
+    if (said := another_name(cache)) and said not in _told:
+        log.warning(said)
+        _told.add(said)
     stamps = {file.path: _stamp(file) for file in cache.files}  # taken first: it may change
     if all(_is_verified(path, stamp) for path, stamp in stamps.items()):
         return
@@ -54,6 +60,22 @@ def verify_once(cache: FeatureCache, progress: Progress = automatic) -> None:
             verified_mark(path).write_bytes(stamp)  # half of it is no mark
         except OSError:  # a folder of somebody else's: the next process reads it again
             log.debug("%s cannot be written", verified_mark(path))
+
+
+def another_name(cache: FeatureCache) -> str:
+    """A sentence where a file was copied over or moved to the place of another cache; or empty.
+
+    A model's folder may have more in its name than the model's: a revision, an adapter, a seed.
+    """
+    model, corpus = names_of(cache.path)
+    made_for = str(cache.identity.get("model", model)), str(cache.identity.get("corpus", corpus))
+    folder = made_for[0].strip("/").replace("/", "--")
+    if made_for[1] == corpus and model.startswith((folder, Path(made_for[0]).name)):
+        return ""
+    return one_line(
+        f"{cache.path} was made of {made_for[1]} by {made_for[0]}; its numbers are shown as those "
+        f"of {corpus} by {model}. If it was not renamed on purpose, put the right file there."
+    )
 
 
 def _is_verified(path: Path, stamp: bytes) -> bool:
