@@ -9,7 +9,9 @@ from lsmprobe.config import ProbeConfig
 from lsmprobe.probing.record import run_record
 from lsmprobe.probing.run import make_task_split, name_runs
 from lsmprobe.probing.task import read_task
+from lsmprobe.results.alarms import audio_alarms
 from lsmprobe.splits.file import load_split
+from lsmprobe.splits.voices import clips_in_train
 
 
 @pytest.fixture
@@ -55,6 +57,24 @@ def test_a_split_that_was_made_can_be_given_back(task, tmp_path):
         named(task, tmp_path, spec=str(path)).split_hash
         == named(task, tmp_path, spec="speaker").split_hash
     )
+
+
+def test_test_files_that_train_has_too_are_an_alarm(task, tmp_path):
+    run = named(task, tmp_path)
+    [train, test] = (getattr(run.split.folds[0], part)[0] for part in ("train", "test"))
+
+    def shared(**columns):
+        table = task.utterances.copy()
+        table.loc[test, "sha256"] = table.sha256[train]
+        for name, value in columns.items():
+            table.loc[test, name] = value
+        return clips_in_train(run.split, table)
+
+    assert clips_in_train(run.split, task.utterances) == 0
+    assert shared() == 1  # of the fold; the one in train is tested where this one validates
+    assert shared(start_s=0.5, end_s=0.6) == 0  # another part of the file
+    [alarm] = audio_alarms(2, 160)
+    assert alarm.text.startswith("2 of 160 test utterances are in train too, byte for byte")
 
 
 def test_a_head_without_layers_has_a_record_too(task, tmp_path):

@@ -14,11 +14,11 @@ from lsmprobe.probing.objectives import objective_of
 from lsmprobe.probing.run import METHOD, Run
 from lsmprobe.probing.table import NORMS, head_of
 from lsmprobe.probing.task import Task
-from lsmprobe.results.alarms import Alarm, layer_alarms, speaker_alarms
+from lsmprobe.results.alarms import Alarm, audio_alarms, layer_alarms, speaker_alarms
 from lsmprobe.results.measures import EMOTION
 from lsmprobe.results.records import run_id
 from lsmprobe.splits.confounds import confounds
-from lsmprobe.splits.voices import voices_of
+from lsmprobe.splits.voices import clips_in_train, voices_of
 from lsmprobe.version import __version__
 
 
@@ -62,6 +62,7 @@ def run_record(
     if "speaker" not in task.target:  # a voice can only be known again
         voices = voices_of(run.split, task.utterances.speaker.to_numpy(str))
         alarms += speaker_alarms(**voices._asdict())
+    alarms += audio_alarms(clips_in_train(run.split, task.utterances), len(tested))
     told = {"test_set": run.split.test_set, "source": run.split.source}
     if run.whole_hash != run.split_hash:
         told["whole"] = run.whole_hash

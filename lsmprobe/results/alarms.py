@@ -29,6 +29,7 @@ MEANINGS = {  # of each code, for the line below a table
     "confounded": "the speaker, gender or sentence nearly tells the emotion",
     SHARED_SPEAKERS: "test speakers are also in train, so the score does not tell how new speakers "
     "fare",
+    "shared-audio": "files that are tested are in train too, so the score is flattered",
     "unknown-speakers": "not every test speaker is known, so train may have the same voices",
 }
 
@@ -134,6 +135,19 @@ def speaker_alarms(*, tested: int, shared: int, unknown: int, utterances: int) -
         text = f"{found} is not known: its score may be of voices that train has heard."
         alarms.append(Alarm("unknown-speakers", text))
     return alarms
+
+
+def audio_alarms(in_train: int, utterances: int) -> list[Alarm]:
+    """`shared-audio`: files that are tested lie under other names in train too.
+
+    Args:
+        in_train: test utterances that train has too, byte for byte.
+        utterances: that are tested.
+    """
+    if not in_train:
+        return []
+    found = counted(in_train, "test utterance", "is", of=utterances)
+    return [Alarm("shared-audio", f"{found} in train too, byte for byte: its score is flattered.")]
 
 
 def layer_alarms(

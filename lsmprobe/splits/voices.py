@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from lsmprobe.corpora.utterances import UNKNOWN_SPEAKER, names_alike
 from lsmprobe.errors import counted
@@ -36,6 +37,17 @@ def voices_of(split: Split, speakers: np.ndarray) -> Voices:
         unknown += int((~is_known).sum())
         n_utterances += len(own)
     return Voices(len(tested), len(shared), unknown, n_utterances)
+
+
+def clips_in_train(split: Split, utterances: pd.DataFrame) -> int:
+    """How many test utterances are in the training set of their fold too, byte for byte.
+
+    Args:
+        split: with one test set, see `Split.apart`.
+        utterances: sha256 of each one's file, and start_s and end_s of the part that it is.
+    """
+    number = utterances.groupby(["sha256", "start_s", "end_s"], dropna=False).ngroup().to_numpy()
+    return sum(int(np.isin(number[f.test], number[f.train]).sum()) for f in split.folds)
 
 
 def leak_notes(split: Split, speakers: np.ndarray) -> tuple[str, ...]:
