@@ -265,3 +265,21 @@ def test_runs_of_before_a_correction_are_not_mixed_with_later_ones(tmp_path):
     assert set(every.created[every.main]) == {"2026-01-04T00:00:00+00:00"}
     text = " ".join(make_report(ReportConfig(results_dir=tmp_path)).split())
     assert "Not compared: north (12 experiments). Later runs of the same name" in text
+
+
+def test_what_another_recipe_or_target_scores_is_neither_dropped_nor_mixed_in_silence(tmp_path):
+    def across(target, right):
+        made = record("a", "north-to-south", "linear", 4, 0, kind="transfer")
+        made["folds"][0]["history"][0]["validation_score"] = right
+        made["experiment"] = run_id({"of": target})
+        for said in made["predictions"]:
+            said["truth"] = said["emotion"]
+        return made | {"target": [target]}
+
+    records = [record("a", "north", "linear", layer, 0) for layer in (3, 4)]
+    records.append(record("a", "north", "linear", 4, 0, lr=1e-3))
+    write_records(tmp_path, [*records, across("emotion", 50.0), across("gender", 90.0)])
+    text = " ".join(make_report(ReportConfig(results_dir=tmp_path)).split())
+    assert "Not compared: north (1 experiment) by another recipe than most" in text
+    table = text.partition("Across corpora")[2]
+    assert "a emotion" in table and "a gender" in table

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
+from simulated import simulated_record, write_records
 
 from lsmprobe.errors import ResultsError
 from lsmprobe.results import comparison
 from lsmprobe.results.bootstrap import interval_ends
 from lsmprobe.results.comparison import add_holm, compare, compare_records, compare_runs, too_small
+from lsmprobe.results.records import load_results
 from lsmprobe.results.scores import macro_f1, resampled_scores
 
 
@@ -269,3 +271,11 @@ def test_runs_that_leave_open_what_is_compared_are_refused(results):
         compare_runs(results, "model")
     with pytest.raises(ResultsError, match="no two runs here differ in feature_norm"):
         compare_runs(results, "feature_norm")
+
+
+def test_further_settings_in_which_two_sides_differ_are_noted(tmp_path):
+    norms = ({"feature_norm": "none", "lr": 0.1}, {"feature_norm": "zscore", "lr": 0.2})
+    made = [simulated_record("m", "c", "linear", 0, 4, settings=own) for own in norms]
+    made = [one | {"experiment": str(number)} for number, one in enumerate(made)]
+    [row] = compare_runs(load_results(write_records(tmp_path, made)), "feature_norm").itertuples()
+    assert row.note.startswith("They differ in lr (0.1 and 0.2) too. The test set has 5 speakers")

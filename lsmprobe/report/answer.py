@@ -9,10 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from lsmprobe.errors import ResultsError, counted
 from lsmprobe.layers.recorded import recorded_curves
+from lsmprobe.layers.targets import OWN_LABELS, labels_of
 from lsmprobe.layers.weights import WEIGHTS_NAMED_BY, layer_weights
 from lsmprobe.probing.table import head_title
 from lsmprobe.report.advice import one_voice_advice
@@ -59,7 +61,7 @@ def answer_items(runs: Runs, out: Path) -> list[Item]:
     runs, every, compared, chosen, best, differences = Comparable.of(runs)
     items: list[Item] = [Heading("lsmprobe report")]
     items += summary(best, compared, differences, runs)
-    items += outdated_items(every)
+    items += left_out_items(every)
     items += curve_items(runs, [row for of_one in compared.rows for row in of_one], out)
     items.append(scores_item(runs, chosen, compared))
     items += outcome_items(best, out)
@@ -75,7 +77,7 @@ def answer_sentences(runs: Runs) -> list[str]:
     """What the report says first; see `answer_items`."""
     found = Comparable.of(runs)
     said = summary(found.best, found.compared, found.differences, found.runs)
-    return [*said, *outdated_items(found.every)]
+    return [*said, *left_out_items(found.every)]
 
 
 # What is said first
@@ -117,18 +119,28 @@ def summary(
         )
 
 
-def outdated_items(experiments: pd.DataFrame) -> Iterator[str]:
-    """What is not compared since the labels or the cache that it is of are not those of today."""
-    old = experiments[experiments.outdated]
-    if len(old):
-        found = [
-            f"{corpus} ({counted(len(own), 'experiment')})" for corpus, own in old.groupby("corpus")
-        ]
+def left_out_items(experiments: pd.DataFrame) -> Iterator[str]:
+    """What is not compared: other recipes, and labels or caches that are not those of today."""
+    named = [*zip(*(experiments[name] for name in ("corpus", "target", "split")), strict=True)]
+    shown = {name for name, is_main in zip(named, experiments.main, strict=True) if is_main}
+    of_shown = np.array([name in shown for name in named], dtype=bool)  # others are told already
+    others = experiments[~experiments.main & ~experiments.outdated & of_shown]
+    if len(others):
         yield (
-            f"Not compared: {listed(found)}. Later runs of the same name learned other labels, or "
-            "read a cache that was made again; lsmprobe results ls lists all. Probe again what is "
-            "to be compared, or move the old records away."
+            f"Not compared: {_by_corpus(others)} by another recipe than most, or on splits of "
+            "another seed; lsmprobe results ls lists all, lsmprobe report --html shows all."
         )
+    if len(old := experiments[experiments.outdated]):
+        yield (
+            f"Not compared: {_by_corpus(old)}. Later runs of the same name learned other labels, "
+            "or read a cache that was made again; lsmprobe results ls lists all. Probe again what "
+            "is to be compared, or move the old records away."
+        )
+
+
+def _by_corpus(experiments: pd.DataFrame) -> str:
+    groups = experiments.groupby("corpus")
+    return listed([f"{name} ({counted(len(own), 'experiment')})" for name, own in groups])
 
 
 def _target(row: Any) -> str:
@@ -309,14 +321,16 @@ def transfer_items(runs: Runs) -> Iterator[Table]:
     table = runs.transfers
     if table.empty:
         return
-    keys = ["model", "corpus", "feature_norm", "head", "layer", "experiment"]
+    told = [labels_of({**own.settings, "labels": own.labels_file}) for own in table.itertuples()]
+    table = table.assign(labels=told).sort_values("created", kind="stable")
+    same = ["model", "corpus", "target", "labels"]
+    table = table[table.labels_hash == table.groupby(same).labels_hash.transform("last")]
+    keys = [*same, "feature_norm", "head", "layer", "experiment"]
     groups = table.groupby(keys, dropna=False)
     means = groups[["macro_f1", "validation", "constant_f1"]].mean().reset_index()
     means["runs"] = groups.size().to_numpy()
     means["std"] = groups["macro_f1"].std().to_numpy()
-    best = means.loc[
-        means.assign(rank=means.validation.fillna(-1)).groupby(["model", "corpus"])["rank"].idxmax()
-    ]
+    best = means.loc[means.assign(rank=means.validation.fillna(-1)).groupby(same)["rank"].idxmax()]
     ends = [
         interval_of_experiment(table[table.experiment == row.experiment], load=runs.load)
         for row in best.itertuples()
@@ -326,6 +340,7 @@ def transfer_items(runs: Runs) -> Iterator[Table]:
         {
             "model": best.model,
             "trained → tested": [" → ".join(pair) for pair in pairs],
+            "learned": [_learned(row) for row in best.itertuples()],
             "head": [head_and_layer(head_title(row.head), row.layer) for row in best.itertuples()],
             "norm": best.feature_norm,
             "macro-F1": list(map(score, best.macro_f1, best["std"])),
@@ -336,7 +351,15 @@ def transfer_items(runs: Runs) -> Iterator[Table]:
     notes = [
         "Head, layer and norm by validation on the corpus trained on; tested on all of the other."
     ]
-    yield shortened(Table("transfers", "Across corpora.", rows, 4, notes, means))
+    if set(rows["learned"]) == {"emotion"}:
+        rows = rows.drop(columns="learned")
+    n_names = rows.columns.get_loc("macro-F1")
+    yield shortened(Table("transfers", "Across corpora.", rows, n_names, notes, means))
+
+
+def _learned(row: Any) -> str:
+    """The target of a transfer, and how its labels were merged and chosen."""
+    return row.target if row.labels == OWN_LABELS else f"{row.target} ({row.labels})"
 
 
 def paper_items(compared: pd.DataFrame) -> Iterator[Item]:

@@ -160,7 +160,8 @@ def compare_runs(
     Returns:
         One row per group and pair: the group's columns, a, b, the fields of `Comparison`
         (difference, low and high in the measure's unit: percentage points of macro-F1) and p_holm,
-        which is corrected for all tests of the table.
+        which is corrected for all tests of the table. `note` also says in which settings of
+        training A and B differ besides.
 
     Raises:
         ResultsError: there is nothing to compare, two runs of one side have the same seed, or as
@@ -182,12 +183,22 @@ def compare_runs(
         }
         for a, b in combinations(sides, 2):
             found = asdict(compare_records(sides[a], sides[b]))
+            further = _also_differ(sides[a][0], sides[b][0], but=between)
+            found["note"] = " ".join(filter(None, (further, found["note"])))
             rows.append({**dict(zip(same, about, strict=True)), "a": a, "b": b, **found})
     if not rows:
         raise ResultsError(
             f"no two runs here differ in {between} and agree in {', '.join(same)}; probe another."
         )
     return add_holm(pd.DataFrame(rows))
+
+
+def _also_differ(a: Mapping[str, Any], b: Mapping[str, Any], *, but: str) -> str:
+    """A sentence on settings that both sides have, and that are not what is compared."""
+    one, other = a.get("settings", {}), b.get("settings", {})
+    names = [n for n in one if n != but and n in other and one[n] != other[n]]
+    told = [f"{name} ({one[name]} and {other[name]})" for name in names]
+    return f"They differ in {', '.join(told)} too." if told else ""
 
 
 def add_holm(comparisons: pd.DataFrame) -> pd.DataFrame:
