@@ -315,7 +315,8 @@ def audit_command(config: AuditConfig) -> int:
         print(f"{what} in more than one part: {found}")
         for row in shared.itertuples():
             shown = ", ".join(row.values[:3]) + (", ..." if row.shared > 3 else "")
-            print(f"  fold {row.fold}, {row.parts}: {row.shared} ({shown})")
+            fold = f"fold {row.fold}, " if len(split.folds) > 1 else ""
+            print(f"  {fold}{row.parts}: {row.shared} ({shown})")
     leaks = table[(table.column != "sentence") & (table.shared > 0)]
     print("this split leaks" if len(leaks) else "no speaker and no audio is in two parts")
     return 1 if len(leaks) else 0
@@ -349,7 +350,7 @@ def import_split_command(config: ImportSplitConfig) -> None:
     save_split(config.out, split, utterances.key)
     print(f"{split.source}:")
     _print_split(make_split(str(config.out), utterances), utterances, config.out)
-    print(f"lsmprobe splits audit {config.out} {config.dataset} compares the audio as well.")
+    print(f"Run lsmprobe splits audit {config.out} {config.dataset} to compare the audio as well.")
 
 
 def _print_split(split: Any, utterances: Any, path: Path) -> None:
@@ -365,7 +366,7 @@ def _print_split(split: Any, utterances: Any, path: Path) -> None:
         )
         print(f"fold {number}: {sizes}" if len(split.folds) > 1 else sizes)
     _print_shares(split, utterances)
-    print(*dict.fromkeys([*split.notes, *warnings_of(utterances), path]), sep="\n")
+    print(*dict.fromkeys([*split.notes, *warnings_of(utterances)]), f"written: {path}", sep="\n")
 
 
 def _print_shares(split: Any, utterances: Any) -> None:

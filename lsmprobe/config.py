@@ -55,13 +55,13 @@ class CorpusConfig(EmotionFlags):
     """How a corpus is read: the flags of every command that reads one."""
 
     data_dir: Path | None = None
-    """Where the corpus lies; otherwise $LSMPROBE_DATA/NAME, then data/NAME."""
+    """The folder of the corpus; otherwise $LSMPROBE_DATA/NAME, then data/NAME."""
     speaker_pattern: str = ""
     """For folder:DIR, a regular expression over the path with a group named speaker."""
     columns: tuple[str, ...] = ()
-    """How a manifest or a data set calls its columns: emotion=label,speaker=speaker_id;
-    speaker=unknown where nobody knows. For audformat:DIR, which scheme or column holds the
-    emotion."""
+    """What a manifest or a data set calls its columns: emotion=label,speaker=speaker_id;
+    speaker=unknown where nobody knows who speaks. For audformat:DIR, which scheme or column
+    holds the emotion."""
     where: tuple[str, ...] = ()
     """Only the rows of a manifest or a data set with this value: COLUMN=VALUE."""
     hf_split: str = ""
@@ -73,7 +73,7 @@ class CorpusConfig(EmotionFlags):
     skip_unlabelled: bool = False
     """Leave out clips without an emotion or a speaker; they are counted and named."""
     skip_unreadable: bool = False
-    """Leave out clips that cannot be read; they are counted and named, and stand as not done."""
+    """Leave out clips that cannot be read; they are counted and named."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -116,11 +116,11 @@ class ClusterFlags(Config):
     """local:N, N processes here, one per GPU where there are GPUs; slurm, pbs, lsf or sge; or the
     address or the scheduler file of a Dask cluster. By default this process alone."""
     workers: Annotated[int, Within(1, 10_000)] = 4
-    """With slurm, pbs, lsf or sge: so many jobs, one worker each."""
+    """With slurm, pbs, lsf or sge: the number of jobs; each runs one worker."""
     queue: str = ""
-    """With these: the partition or queue; otherwise as the Dask configuration says."""
+    """With any of the four: the partition or queue; otherwise the Dask configuration's."""
     account: str = ""
-    """With these: the account or project."""
+    """With any of the four: the account or project that pays."""
     cores: Annotated[int, Within(1, 1024)] | None = None
     """With slurm, pbs or lsf: cores of each job."""
     memory: str = ""
@@ -181,7 +181,7 @@ class Extraction(CorpusConfig):
     layers: str = ""
     """Store only these layers: 0,6,12, or last; by default all."""
     frame_step: Annotated[float, Within(10, 60_000)] | None = None
-    """Store means of consecutive frames, one for every so many milliseconds at most."""
+    """Store means of consecutive frames; each covers at most this many milliseconds."""
     device: Device = "auto"
     """Where the model runs; auto takes a GPU if there is one."""
     precision: Precision = "float32"
@@ -205,7 +205,7 @@ class Extraction(CorpusConfig):
     part: str = ""
     """I/N: only part I (from 0) of N, for N processes or machines that share the work."""
     replace: bool = False
-    """Where a cache is there that was made otherwise, put a new one in its place once it is
+    """Where a cache with other settings is there, build a new one and swap it in once it is
     finished."""
     dry_run: bool = False
     """Say how many clips, hours and gigabytes, and how long it would take; extract nothing."""
@@ -331,7 +331,7 @@ class SlurmScriptConfig(Extraction, _ModelOnDataset):
     queue: str = ""
     """The partition."""
     account: str = ""
-    """Who pays."""
+    """The account or project that pays."""
     cores: Annotated[int, Within(1, 1024)] | None = None
     """Cores of each task."""
     memory: str = ""
@@ -369,7 +369,7 @@ class TargetFlags(EmotionFlags):
     labels: shares, a column of shares or counts for each class; votes, a column of words for each
     rater, or one with anger;anger;fear."""
     regression_loss: Literal["ccc", "mse"] = "ccc"
-    """The loss for numbers: one less the concordance correlation, or the mean squared error."""
+    """The loss for numbers: 1 minus the concordance correlation, or the mean squared error."""
     labels: Path | None = None
     """A CSV table with the column key, whose other columns count instead of the cache's labels
     (emotion, speaker, ...): one row for each utterance. Or a folder with such a table for each
@@ -420,8 +420,8 @@ class ProbeConfig(TargetFlags):
     weight_decay: Annotated[float, Within(0, 100)] = 1e-4
     """Adam's (coupled) weight decay."""
     scheduler: Literal["plateau", "cosine", "none"] = "plateau"
-    """plateau: halved when 5 epochs in a row and one more bring no better validation loss, not
-    below 5e-5."""
+    """How the learning rate falls. plateau: it is halved after 6 epochs in a row without a better
+    validation loss, but not below 5e-5."""
     class_weights: Literal["balanced", "none"] = "balanced"
     """Weigh the loss inversely to the training counts of the classes, or not."""
     epoch_choice: Literal["best", "uar", "jsd", "loss", "last"] = "best"
@@ -482,14 +482,14 @@ class BaselineConfig(TargetFlags, CorpusConfig, _Dataset):
     frequency_mask: Annotated[int, Within(0, 128)] = 24
     """While training, a band of less than this many of the 128 bins is blanked out; 0: none."""
     time_mask: Annotated[int, Within(0, 512)] = 96
-    """The same of the 512 frames."""
+    """The same for the 512 frames."""
     force: bool = False
     """Repeat runs whose record is there already."""
 
 
 @dataclass(frozen=True)
 class SensitivityConfig(ProbeConfig):
-    """Flip one open choice at a time: how far do the scores move, which conclusions turn around?"""
+    """Flip one open choice at a time: how far do the scores move, which conclusions change?"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -543,7 +543,7 @@ class ProbeCommand(ClusterFlags, ProbeConfig):
 
 @dataclass(frozen=True)
 class SensitivityCommand(ClusterFlags, SensitivityConfig):
-    """Flip one open choice at a time: how far do the scores move, which conclusions turn around?"""
+    """Flip one open choice at a time: how far do the scores move, which conclusions change?"""
 
 
 @dataclass(frozen=True)
@@ -566,12 +566,12 @@ class ScoresConfig(Config):
     """What records hold: confusion matrix, scores by class and by group, the worst errors."""
 
     runs: Positional[tuple[str, ...]]
-    """Records; or what is in their names (emodb/linear-layer12), or the numbers of runs or
-    experiments as lsmprobe results ls shows them; all runs of an experiment are shown together."""
+    """Records; or a part of their names (emodb/linear-layer12), or the numbers of runs or
+    experiments that lsmprobe results ls shows; all runs of an experiment are shown together."""
     results_dir: Path = Path("results")
     """Where lsmprobe probe wrote its records."""
     cache_dir: Path = Path("cache")
-    """Where the caches are: they know gender, sentence, duration and the places of clips."""
+    """Where the caches are, which hold gender, sentence, duration and the paths of clips."""
     by: tuple[str, ...] = ()
     """Further columns of the table of utterances to group by."""
     out: Path | None = None
@@ -599,7 +599,7 @@ class FindResultsConfig(Config):
     """Print the paths of the records that a short name means."""
 
     name: str
-    """What is in their names (emodb/linear-layer12), or the number of a run or an experiment."""
+    """A part of their names (emodb/linear-layer12), or the number of a run or an experiment."""
     results_dir: Path = Path("results")
     """Where lsmprobe probe wrote its records."""
 
@@ -610,13 +610,13 @@ class PredictConfig(Config):
 
     run: Path
     """The run's record, RESULTS_DIR/MODEL/CORPUS/....json, whose head lies beside it; or a part of
-    its name that only it has, such as its last digits."""
+    its name that no other has, such as its last digits."""
     files: Positional[tuple[Path, ...]]
     """Audio files."""
     results_dir: Path = Path("results")
-    """Where a run that is named by a part of its name is looked for."""
+    """Where to look for a run that is named by a part of its name."""
     model: str | None = None
-    """Where the encoder is, if it was a folder: that folder. Other weights are refused."""
+    """The folder of the encoder, if the run's was a folder. Other weights are refused."""
     device: Device = "auto"
     """Where the encoder runs; auto takes a GPU if there is one."""
     json: bool = False
@@ -655,7 +655,7 @@ class ReportConfig(Config):
     cache_dir: Path = Path("cache")
     """For the page: where the caches are, for pictures of their layers, groups and clips."""
     embed_audio: Annotated[int, Within(0, 200)] = 0
-    """For the page: at most so many clips inside it, 5 MB at most. Mind the corpus's licence."""
+    """For the page: embed up to this many clips, 5 MB at most. Mind the corpus's licence."""
 
 
 @dataclass(frozen=True)
@@ -663,7 +663,7 @@ class DemoConfig(Config):
     """Both stages on the embedded corpus and the embedded model, whose weights are random."""
 
     folder: Path = Path("demo")
-    """data/, cache/ and results/ are written in here, so that the toy meets no real results."""
+    """data/, cache/ and results/ are written in here, apart from real results."""
 
 
 @dataclass(frozen=True)
@@ -735,7 +735,7 @@ class _SplitSource(Config):
     session-speakers, the same with the second speaker of that session as validation;
     partitions, the corpus's own (MSP-Podcast, MELD, M3ED, Emozionalmente)."""
     folder: Path
-    """For emobox the clone, or its folder of the corpus; for the others where the corpus lies."""
+    """For emobox the clone, or its folder of the corpus; for the others the corpus folder."""
     dataset: str
     """As at extraction: a corpus, a manifest, folder:DIR."""
 

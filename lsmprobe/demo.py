@@ -12,9 +12,9 @@ from lsmprobe.report.score_lines import format_scores
 
 WARNING = """\
 The model `toy` has random weights and the corpus `toy` is synthetic: these scores show that the
-machine runs, not what speech models know. A real run is two lines:
-  python extract.py --model whisper-small --dataset emodb --data-dir FOLDER
-  python probe.py --model whisper-small --dataset emodb --head all"""
+code runs, not what speech models know. A real run is two lines:
+  lsmprobe extract --model whisper-small --dataset emodb --data-dir FOLDER
+  lsmprobe probe --model whisper-small --dataset emodb --head all"""
 
 
 def run_demo(config: DemoConfig) -> pd.DataFrame:

@@ -299,8 +299,8 @@ def test_a_target_that_the_corpus_lacks_is_left_out_unless_it_was_asked_for(plan
         what_layers_know(cache, ["energy"])
     knowledge = what_layers_know(cache, shuffles=0)
     assert knowledge.target.unique().tolist() == ["emotion", "speaker", "duration"]
-    assert "skipping a target: target: 160 of 160 utterances of made have no gend" in caplog.text
-    assert "skipping a target: energy and pitch are measured on the audio" in caplog.text
+    assert "skipping gender: 160 of 160 utterances of made have no gend" in caplog.text
+    assert "skipping energy: energy and pitch are measured on the audio" in caplog.text
 
 
 def test_a_layer_is_told_in_a_line():

@@ -98,7 +98,7 @@ def test_folds_are_averaged(runs, caplog):
     record = runs["linear-none-loso"]
     told = load_predictions(record)
     mean = predict(record, [record.parents[3] / key for key in told["key"]], device="cpu")
-    assert "3 folds: the mean of their probabilities" in caplog.text
+    assert "3 folds: the answer is the mean of what their heads say" in caplog.text
     rest = 3 * mean[CHANCES].to_numpy() - told[CHANCES].to_numpy()  # the sum of the other two
     assert (rest > -1e-5).all()
     np.testing.assert_allclose(rest.sum(1), 2, atol=1e-5)

@@ -217,7 +217,7 @@ def test_only_facts_that_concern_what_is_shown_are_told(write, report):
 
 
 def test_what_a_split_cannot_give_is_told_below(write, report):
-    note = "6 speakers: nearest to 80/10/10 is 67/17/17; the test set is one woman"
+    note = "6 speakers: the parts hold 67/17/17% of the clips; the test set is one woman"
     write("m", "emovo", "linear", 0, 10, split={"notes": [note]})
     assert f"- emovo: {note}." in report()[0]
 

@@ -68,11 +68,12 @@ def test_six_even_speakers_and_the_sentences_about_them():
     genders = np.where(np.char.startswith(speakers, "f"), "female", "male")
     split = speaker_split(speakers, emotions, genders=genders)
     assert split.notes == (
-        "6 speakers: nearest to 80/10/10 is 67/17/17; the test set is one woman",
+        "6 speakers: the parts hold 67/17/17% of the clips, nearest to 80/10/10; "
+        "the test set is one woman",
     )
     assert speaker_split(speakers, emotions).notes[0].endswith("the test set is one speaker")
     man = speaker_split(speakers, emotions, genders=genders, seed=5)
-    assert man.notes == ("6 speakers: near to 80/10/10 is 67/17/17; the test set is one man",)
+    assert man.notes[0].endswith("% of the clips, near 80/10/10; the test set is one man")
 
 
 def test_nothing_is_said_where_nothing_is_amiss():

@@ -210,12 +210,14 @@ def test_emotions_are_intersected_by_hand(language, config, caplog):
         ("emodb", "emovo"): ("anger", "fear"),
         ("emovo", "emodb"): ("anger", "fear"),
     }
-    said = "emodb -> emovo: anger, fear; left out: boredom | joy, surprise"
+    said = "emodb -> emovo: anger, fear; left out of the source: boredom; "
+    said += "of the target: joy, surprise"
     assert said in caplog.messages
     told = [line for line in caplog.messages if line.startswith("skipping made, emodb -> demos")]
     assert told == [
         "skipping made, emodb -> demos: they share 0 emotions; "
-        "emodb -> demos: ; left out: anger, boredom, fear | guilt, joy"
+        "emodb -> demos: nothing shared; left out of the source: anger, boredom, fear; "
+        "of the target: guilt, joy"
     ]
     assert any("emovo -> demos: they share 1 emotion;" in line for line in caplog.messages)
 
@@ -353,7 +355,7 @@ def test_classes_of_another_column_are_matched_by_name(labelled, config, caplog)
     asked = labelled(group=lambda row, number: groups[number][row.emotion])
     table = transfer(config(target="group", **asked))
     assert set(table.classes) == {"cold, hot"} and table.macro_f1[0] > 90
-    assert "north -> south: group: cold, hot; left out: none | mild" in caplog.text
+    assert "group: cold, hot; left out of the source: none; of the target: mild" in caplog.text
     own = transfer(config(target="group", emotions=("anger", "sadness"), **asked))
     assert set(across(own).n_test) == {40}  # the target's clips of these emotions
     default = transfer(config(**LEARN))
@@ -368,7 +370,7 @@ def test_votes_transfer_as_distributions_over_the_classes_that_both_corpora_have
     asked = labelled(votes=lambda row, n: f"{row.emotion}; {row.emotion}; fear{also[n]}")
     table = transfer(config(target="votes", target_kind="votes", **asked))
     assert set(table.classes) == {"anger, fear, sadness"}
-    assert "votes: anger, fear, sadness; left out: boredom | none" in caplog.text
+    assert "fear, sadness; left out of the source: boredom; of the target: none" in caplog.text
     assert (table.jsd < 0.6 * table.constant_jsd).all() and across(
         table
     ).within_plurality_f1.notna().all()
@@ -527,7 +529,8 @@ def test_text_that_two_corpora_share_is_said(language, config, caplog):
     assert "Emozionalmente has three sentences of EMOVO" in said["emovo -> emozionalmente"]
     assert "1 sentence in both corpora: 'gli operai" in said["emovo -> emozionalmente"]
     assert "in both corpora" not in said["emovo -> theirs"]
-    assert said["mine -> emovo"] == "mine -> emovo: anger, fear, sadness; left out: none | none"
+    shared = "anger, fear, sadness; left out of the source: none; of the target: none"
+    assert said["mine -> emovo"] == f"mine -> emovo: {shared}"
     assert said["mine -> yours"] in caplog.messages
 
 

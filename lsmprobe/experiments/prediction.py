@@ -73,7 +73,9 @@ def predict(
     tensors = load_head(path)
     probes = [saved_probe(run, tensors, fold) for fold in range(len(run["folds"]))]
     if len(probes) > 1:
-        log.info("%s has %d folds: the mean of their probabilities", path, len(probes))
+        log.info(
+            "%s has %d folds: the answer is the mean of what their heads say", path, len(probes)
+        )
     encoder = recorded_encoder(run["cache"]["identity"], model, choose_device(device))
     longest_s = run["cache"]["identity"].get("max_seconds")
     answers = []

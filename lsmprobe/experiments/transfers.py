@@ -278,9 +278,12 @@ def _match(source: Read, target: Read, columns: Sequence[str], only: Sequence[st
     kept = only if columns == EMOTION else ()
     shared = shared_classes(source.names, target.names, kept)
     one, other = (sorted(set(each.names) - {*shared}) for each in (source, target))
-    rest = " | ".join(", ".join(each) or "none" for each in (one, other))
+    left, also_left = (", ".join(each) or "none" for each in (one, other))
     what = "" if columns == EMOTION else f"{columns[0]}: "
-    note = f"{what}{', '.join(shared)}; left out: {rest}"
+    note = (
+        f"{what}{', '.join(shared) or 'nothing shared'}; left out of the source: {left}; of the "
+        f"target: {also_left}"
+    )
     if len(shared) > 1:
         return Matched(shared, note)
     count = counted(len(shared), _what(columns))

@@ -254,7 +254,7 @@ def _found(
         except SettingsError as error:
             if targets is not None:
                 raise
-            log.warning("skipping a target: %s", error)
+            log.warning("skipping %s: %s", name, str(error).removeprefix("target: "))
     if not found:
         raise SettingsError("no target is left to compare layers with; expected one or more.")
     return utterances, list(found.values())

@@ -96,7 +96,7 @@ def what_layers_know(
         except (SettingsError, AudioError) as error:
             if targets is not None:
                 raise
-            log.warning("skipping a target: %s", error)
+            log.warning("skipping %s: %s", name, str(error).removeprefix("target: "))
     return pd.concat(tables, ignore_index=True)
 
 

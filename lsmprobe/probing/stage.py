@@ -214,7 +214,9 @@ def planned_runs(config: ProbeConfig, task: Task) -> list[Run]:
     once = [r for r in runs if HEADS[r.head].draws or config.resplit or r.seed == config.seed]
     if len(once) < len(runs):
         log.info(
-            "%s: a head that draws nothing is solved once, not %d times", task.corpus, config.runs
+            "%s: one run instead of %d for heads that use no random numbers",
+            task.corpus,
+            config.runs,
         )
     return once
 

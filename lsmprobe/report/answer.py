@@ -113,8 +113,8 @@ def summary(
     ]
     if others:
         yield (
-            "Shown is of each corpus the split that tests most speakers, if there is one without "
-            "speakers of train. Runs on other splits: "
+            "For each corpus one split is shown: that which tests most speakers, of those without "
+            "speakers of train if there are any. Runs on other splits: "
             f"{listed(others)}; --split shows them."
         )
 

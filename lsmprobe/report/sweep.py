@@ -91,8 +91,8 @@ def curve_table(curves: pd.DataFrame, n_figures: int = 0) -> Table:
     )
     notes = [
         *mark_notes(flags),
-        "Chosen by validation, each fold of each run for itself; in brackets how many took it. The "
-        "score is that of the choosing, on the test set; a curve's highest point would flatter.",
+        "Each fold of each run chooses by validation; shown is the layer chosen most often. The "
+        "score is what these choices reach on the test set; a curve's highest point would flatter.",
     ]
     if (n := len(top) - len(chosen)) > 0:
         notes.append(f"With another normalisation, and drawn only: {counted(n, 'curve')}.")

@@ -143,7 +143,7 @@ def speaker_split(
     part_of, again = choose(ranked, ranked == PARTS.index("test"), seed)
     fold = Fold(*(np.flatnonzero(part_of[speaker_of] == part) for part in range(len(PARTS))))
     notes = [
-        *_size_notes(fold, speaker_of, genders, fractions, "nearest" if seed == 0 else "near"),
+        *_size_notes(fold, speaker_of, genders, fractions, "nearest to" if seed == 0 else "near"),
         *_gap_notes(fold, speaker_of, _as_strings(emotions)),
         *again,
     ]
@@ -402,7 +402,7 @@ def _size_notes(
     reached = "/".join(f"{100 * size / sum(sizes):.0f}" for size in sizes)
     facts = []
     if reached != wanted:
-        facts.append(f"{nearness} to {wanted} is {reached}")
+        facts.append(f"the parts hold {reached}% of the clips, {nearness} {wanted}")
     if len(set(speaker_of[fold.test])) == 1:
         gender = "" if genders is None else str(_as_strings(genders)[fold.test[0]])
         who = {"female": "woman", "male": "man"}.get(gender, "speaker")
