@@ -40,6 +40,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/sizes.py --models wav2vec2-base whisper-small --json benchmarks/results/sizes.json
 	$(BIN)/python benchmarks/scale.py --json benchmarks/results/scale.json
 	$(BIN)/python benchmarks/parts.py --json benchmarks/results/parts.json
+	$(BIN)/python benchmarks/workers.py --json benchmarks/results/workers.json
 	$(BIN)/python benchmarks/beyond_memory.py --json benchmarks/results/beyond_memory.json
 	$(BIN)/python benchmarks/intervals.py --json benchmarks/results/intervals.json
 	$(BIN)/python benchmarks/stores.py --quick --json benchmarks/results/stores.json

@@ -20,6 +20,7 @@ import lsmprobe  # noqa: F401  before torch, which reads once how its threads ar
 
 # isort: split
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,14 @@ import torch
 from hypothesis import settings
 
 from lsmprobe.cache.plan import CachePlan
+from lsmprobe.cache.reader import FeatureCache
+from lsmprobe.cache.verify import damaged_rows
 from lsmprobe.cache.writer import CacheWriter
+from lsmprobe.config import ExtractConfig
 from lsmprobe.errors import TrainingError
+from lsmprobe.extraction.stage import extract
 from lsmprobe.probing import stage
+from lsmprobe.progress import silent
 
 torch.set_num_threads(1)
 settings.register_profile("suite", deadline=None, derandomize="CI" in os.environ, max_examples=40)
@@ -168,3 +174,26 @@ def breaks_down(monkeypatch):
         monkeypatch.setattr(stage, "fit", broken)
 
     return make
+
+
+def waited_for(look, what="", timeout_s=400):
+    """What is there in the end."""
+    until = time.monotonic() + timeout_s
+    while not (found := look()):
+        assert time.monotonic() < until, what or look
+        time.sleep(0.1)
+    return found
+
+
+def assert_as_undisturbed(path, dataset, folder, **settings):
+    """Equal to the cache of one undisturbed process, but for rounding; nothing lies beside it."""
+    where = {"cache_dir": folder / "undisturbed", "device": "cpu"}
+    one = FeatureCache(extract(ExtractConfig("toy", dataset, **where, **settings)).path)
+    other = FeatureCache(path)
+    assert other.is_finished
+    assert not any(damaged_rows(file, silent) for file in other.files)
+    columns = ["key", "sha256", "emotion", "speaker"]
+    pd.testing.assert_frame_equal(one.utterances[columns], other.utterances[columns])
+    np.testing.assert_allclose(one.pooled, other.pooled, rtol=1e-3, atol=1e-4)
+    assert {file.suffix for file in path.parent.iterdir()} == {".h5", ".csv"}
+    assert list(path.parent.parent.glob(".*.mark")) == []

@@ -5,19 +5,16 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 import torch
-from conftest import utterance_table
+from conftest import utterance_table, waited_for, write_cache
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tqdm import tqdm
@@ -29,19 +26,17 @@ from lsmprobe.cache.plan import CachePlan
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.verify import damaged_rows
 from lsmprobe.cache.writer import CacheWriter
-from lsmprobe.cli import INTERRUPTED
-from lsmprobe.cluster import runner, worker
-from lsmprobe.cluster.engines import DASK, SYSTEMS, Engine, job_settings, opened, slots
+from lsmprobe.cluster import runner, stages, worker
+from lsmprobe.cluster.engines import SYSTEMS, Engine, job_settings, opened, slots
 from lsmprobe.cluster.pieces import Piece, pieces_of_extraction, read_table, write_table
 from lsmprobe.cluster.runner import LOST, run_pieces, shared_by_all
 from lsmprobe.cluster.slurm_script import slurm_script
-from lsmprobe.cluster.stages import STAGES, extract_on, train_on
+from lsmprobe.cluster.stages import STAGES
 from lsmprobe.cluster.task import do_piece
 from lsmprobe.commands import list_caches_command
 from lsmprobe.config import (
     ClusterFlags,
     ExtractConfig,
-    ExtractGridConfig,
     ListCachesConfig,
     ProbeConfig,
     SensitivityConfig,
@@ -51,10 +46,8 @@ from lsmprobe.config import (
 from lsmprobe.corpora.utterances import UNLABELLED
 from lsmprobe.errors import CacheError, SettingsError
 from lsmprobe.extraction import resume
-from lsmprobe.extraction.grid import extract_all
 from lsmprobe.extraction.plan import planned_utterances
 from lsmprobe.extraction.resume import planned_files
-from lsmprobe.probing.stage import probe_all
 from lsmprobe.progress import silent
 
 ROOT = Path(__file__).parents[1]
@@ -103,7 +96,7 @@ def test_what_is_there_decides_how_a_cache_is_continued():
     ],
 )
 def test_a_piece_travels_as_json(config):
-    piece = Piece("named", config, 7, ("a.json",))
+    piece = Piece("named", config, 7, ("a.json",), 3)
     assert Piece.from_json(json.loads(json.dumps(piece.to_json()))) == piece
 
 
@@ -135,6 +128,25 @@ def test_a_piece_of_stage_2_is_what_one_read_serves(planted_cache, tmp_path):
     heads = [{Path(record).name.partition("-")[0] for record in piece.records} for piece in pieces]
     assert heads == [{"linear"}, {"nonlinear", "multilayer"}]
     assert [piece.size for piece in pieces] == [2, 4]
+
+
+def test_the_longest_piece_of_a_grid_begins_first(tmp_path, monkeypatch):
+    speakers = [f"s{n // 2}" for n in range(12)]
+    for model, frames in (("a", 20), ("b", 60), ("c", 40)):
+        table = utterance_table(speakers, ["anger", "fear"] * 6, [frames] * 12)
+        hidden = [torch.randn(2, frames, 32) for _ in range(12)]
+        write_cache(tmp_path / "cache" / model / "made.h5", table, hidden)
+    order = []
+
+    def run_none(pieces, *_, **__):
+        order.extend(piece.name for piece in pieces)
+        return {}, {}
+
+    monkeypatch.setattr(stages, "run_pieces", run_none)
+    config = ProbeConfig(cache_dir=tmp_path / "cache", results_dir=tmp_path / "r", runs=1)
+    assert stages.train_on(ThreadPoolExecutor(1), config, progress=silent) == {}
+    means = [f"{model} on made, means 0" for model in "abc"]
+    assert order == [f"{model} on made, frames 1" for model in "bca"] + means
 
 
 # Handing out
@@ -323,6 +335,27 @@ def test_a_worker_that_is_not_fit_says_so_in_one_line(tmp_path, changed, message
             worker.check_place(shared | changed)
 
 
+def test_what_a_killed_command_left_is_removed_by_the_next_one(tmp_path):
+    killed = subprocess.Popen(["true"])
+    killed.wait()
+    with shared_by_all(tmp_path, [tmp_path / "cache"]) as alive:
+        [mark] = (tmp_path / "cache").glob(".*.mark")
+        left = tmp_path / ".20260101-000000-abcdef.mark"
+        left.write_text(f"{os.uname().nodename} {killed.pid}")
+        elsewhere = tmp_path / "cache" / ".20260101-000000-123456.mark"
+        elsewhere.write_text(f"another-host {killed.pid}")
+        logs = tmp_path / "logs" / "20260101-000000-abcdef"
+        logs.mkdir()
+        for name in ("0.npz", "0.progress", "0.log"):
+            (logs / name).touch()
+        with shared_by_all(tmp_path, [tmp_path / "cache"]):
+            assert not left.exists()
+            assert [file.name for file in logs.iterdir()] == ["0.log"]
+            assert mark.exists()
+            worker.check_place(alive)
+    assert [*tmp_path.glob(".*.mark"), *(tmp_path / "cache").glob(".*.mark")] == [elsewhere]
+
+
 def test_secrets_do_not_travel(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_xyz")
     monkeypatch.setenv("HF_HOME", "/models")
@@ -382,6 +415,23 @@ def test_a_part_is_compared_with_few_files_however_many_there_are(tmp_path, monk
         planned_files(path, replace(plan, dim=5), (7, 20))
     with pytest.raises(CacheError, match="cut from another list of utterances"):
         planned_files(path, plan_of(41), (7, 20))
+
+
+def test_a_part_that_is_replaced_while_it_is_looked_at_is_looked_at_again(tmp_path, monkeypatch):
+    """By its next attempt, which continues in a copy."""
+    path, plan = tmp_path / "m" / "c.h5", plan_of()
+    CacheWriter.open(part_path(path, 0, 2), plan_part(plan, 0, 2)).close()
+    opened_once = []
+
+    def first_in_the_middle(file):
+        opened_once.append(file)
+        if len(opened_once) == 1:
+            raise CacheError(f"{file} was replaced in the meantime. Open it again.")
+        return CacheFile(file)
+
+    monkeypatch.setattr(resume, "CacheFile", first_in_the_middle)
+    assert planned_files(path, plan, (1, 2))[0][0] == part_path(path, 1, 2)
+    assert len(opened_once) == 2
 
 
 def test_a_damaged_clip_is_not_carried_into_the_next_attempt(tmp_path):
@@ -492,31 +542,6 @@ def test_a_job_that_is_cancelled_stays_so(job):
     assert said.read_text().splitlines()[1:] == ["stopped"]
 
 
-# Real processes
-
-
-@pytest.fixture
-def clips(tmp_path, write_wav, rng):
-    rows = ["path,emotion,speaker,rater"]
-    for n in range(24):
-        write_wav(tmp_path / "mine" / f"{n:02d}.wav", rng.normal(size=1600 + 160 * n) * 0.1)
-        rows.append(f"{n:02d}.wav,{('anger', 'fear')[n % 2]},s{n // 4},r{n % 3}")
-    path = tmp_path / "mine" / "mine.csv"
-    path.write_text("\n".join(rows) + "\n")
-    return str(path)
-
-
-def records(folder):
-    """Every record, but for when, how long and where it was made."""
-    found = {}
-    for path in sorted(folder.rglob("*-seed*.json")):
-        record = json.loads(path.read_text())
-        for name in ("seconds", "created"):
-            record.pop(name, None)
-        found[path.relative_to(folder).as_posix()] = record
-    return found
-
-
 def test_a_task_without_a_process_of_its_own_is_told_apart(tmp_path):
     """What a process that ends by itself, or cannot begin, is to whoever hands it out."""
     with shared_by_all(tmp_path, [tmp_path]) as shared:
@@ -525,132 +550,3 @@ def test_a_task_without_a_process_of_its_own_is_told_apart(tmp_path):
         assert (
             "cannot write /nowhere/x.log" in do_piece(order | {"log": "/nowhere/x.log"})["failed"]
         )
-
-
-@pytest.mark.slow
-def test_both_stages_in_local_processes_are_those_of_one_process(clips, tmp_path):
-    """And a model that is not there is named once, and a broken clip with its name."""
-
-    def extraction(folder, models=("toy",), datasets=(clips,)):
-        where = {"cache_dir": tmp_path / folder, "device": "cpu", "store_dtype": "float32"}
-        return ExtractGridConfig(models, datasets, **where).cells
-
-    alone, _ = extract_all(extraction("a"))
-    summaries, failures = extract_on(
-        "local:2", extraction("b", ("toy", "nosuch-model")), parts=3, progress=silent
-    )
-    assert list(failures) == ["nosuch-model on mine, part 0 of 3 and 2 more"]
-    [summary] = summaries
-    assert (summary.n_done, summary.n_utterances, summary.n_tried) == (24, 24, 24)
-    one, other = FeatureCache(alone[0].path), FeatureCache(summary.path)
-    assert other.is_finished
-    assert len(other.files) == 3
-    assert one.utterances.drop(columns="path").equals(other.utterances.drop(columns="path"))
-    assert "rater" in one.utterances
-    for i in range(24):
-        np.testing.assert_allclose(one.frames(i, 2), other.frames(i, 2), rtol=1e-4, atol=1e-5)
-    again, _ = extract_on("local:2", extraction("b"), progress=silent)
-    assert again[0].n_tried == 0
-
-    def asked(kind, results, **more):
-        where = {"cache_dir": tmp_path / "b", "results_dir": tmp_path / results, "device": "cpu"}
-        return kind(runs=2, epochs=2, hidden=8, **where, **more)
-
-    assert train_on("local:2", asked(ProbeConfig, "r2"), progress=silent) == {}
-    there = sorted((tmp_path / "r2").rglob("*-seed*.json"))
-    assert len(there) == 6
-    results, _ = probe_all(asked(ProbeConfig, "r2"), only=())
-    probe_all(asked(ProbeConfig, "r1"))
-    assert len(results) == 6
-    one, other = records(tmp_path / "r1"), records(tmp_path / "r2")
-    assert one.keys() == other.keys()
-    differing = {path: differences(one[path], other[path]) for path in one}
-    assert not any(differing.values()), differing
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", ["SIGKILL", "Ctrl-C", "SIGKILL of the command"])
-def test_a_piece_that_is_killed_or_stopped_is_finished_in_the_end(clips, tmp_path, how):
-    """The process of a part is killed: another does it. The command is stopped or killed: nothing
-    runs on, and the same command finishes."""
-    command = [sys.executable, str(ROOT / "extract.py"), "--model", "toy", "--dataset", clips]
-    command += ["--cache-dir", str(tmp_path / "c"), "--device", "cpu", "--cluster", "local:2"]
-    command += ["--parts", "2", "--batch-seconds", "0.001"]
-    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    children = waited_for(lambda: psutil.Process(run.pid).children())
-    if how == "SIGKILL":
-        children[0].kill()
-        _, said = run.communicate(timeout=250)
-        assert (run.returncode, "is handed out again: signal 9" in said) == (0, True)
-    else:
-        run.send_signal(signal.SIGINT if how == "Ctrl-C" else signal.SIGKILL)
-        run.communicate(timeout=120)
-        assert run.returncode == (INTERRUPTED if how == "Ctrl-C" else -signal.SIGKILL)
-        _, alive = psutil.wait_procs(children, 0 if how == "Ctrl-C" else 60)
-        assert alive == []
-        assert subprocess.run(command, capture_output=True).returncode == 0
-    cache = FeatureCache(tmp_path / "c" / "toy" / "mine.h5")
-    assert cache.is_finished
-    assert not any(damaged_rows(file, silent) for file in cache.files)
-    assert {path.suffix for path in cache.path.parent.iterdir()} == {".h5", ".csv"}
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("default")  # those of Dask, at its end
-def test_a_worker_that_is_given_up_and_wakes_up_damages_nothing(clips, tmp_path):
-    """A Dask worker and its process stop in the middle of a part; another worker takes it over."""
-    dask = pytest.importorskip("dask")
-    distributed = pytest.importorskip("distributed")
-    rows = [f"23.wav,anger,s{n % 5},{n * 0.0001:.4f},\n" for n in range(1000)]
-    many = Path(clips).with_name("many.csv")
-    many.write_text("path,emotion,speaker,start,end\n" + "".join(rows))
-    where = {"cache_dir": tmp_path / "c", "device": "cpu", "batch_seconds": 0.001}
-    [config] = ExtractGridConfig(("toy",), (str(many),), store="pooled", **where).cells
-    parts = [part_path(config.cache_path, number, 2) for number in range(2)]
-    with (
-        dask.config.set({**DASK, "distributed.scheduler.worker-ttl": "15s"}),
-        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster,
-        distributed.Client(cluster) as client,
-        ThreadPoolExecutor(1) as thread,
-    ):
-        run = thread.submit(extract_on, client, [config], parts=2, progress=silent)
-        waited_for(lambda: any(part.exists() and CacheFile(part).done.any() for part in parts))
-        mine = psutil.Process().children(recursive=True)
-        process = next(p for p in mine if "lsmprobe.cluster.worker" in p.cmdline())
-        stopped = [process, process.parent()]
-        for each in stopped:
-            each.suspend()
-        [summary], failures = run.result(timeout=280)
-        sound = [part.read_bytes() for part in parts]
-        for each in stopped:
-            with suppress(psutil.NoSuchProcess):
-                each.resume()
-        psutil.wait_procs([process], timeout=60)
-    assert (summary.n_done, failures) == (1000, {})
-    assert [part.read_bytes() for part in parts] == sound
-    cache = FeatureCache(config.cache_path)
-    assert cache.is_finished
-    assert not any(damaged_rows(file, silent) for file in cache.files)
-    assert {path.suffix for path in cache.path.parent.iterdir()} == {".h5", ".csv"}
-
-
-def differences(one, other, where=""):
-    """Where two records differ by more than the rounding of another process."""
-    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-        return [w for k in one for w in differences(one[k], other[k], f"{where}/{k}")]
-    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        both = zip(one, other, strict=True)
-        return [w for i, (a, b) in enumerate(both) for w in differences(a, b, f"{where}/{i}")]
-    if isinstance(one, float) and isinstance(other, float):
-        return (
-            [] if one == pytest.approx(other, rel=1e-3, abs=1e-5) else [f"{where}: {one} {other}"]
-        )
-    return [] if one == other else [f"{where}: {one} {other}"]
-
-
-def waited_for(look, timeout_s=120):
-    """What is there in the end."""
-    until = time.monotonic() + timeout_s
-    while not (found := look()) and time.monotonic() < until:
-        time.sleep(0.1)
-    return found

@@ -4,16 +4,15 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import numpy as np
 import pytest
+from conftest import assert_as_undisturbed, waited_for
+from recipes import recipe, typed, write_corpora
 
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cluster.slurm_script import slurm_script
-from lsmprobe.config import ExtractConfig, SlurmScriptConfig
-from lsmprobe.extraction.stage import extract
+from lsmprobe.config import SlurmScriptConfig
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = Path(__file__).with_name("one_node_slurm.sh")
@@ -54,14 +53,6 @@ def clips(tmp_path, write_wav, rng):
     return str(path)
 
 
-def waited_for(look, what, timeout_s=400):
-    until = time.monotonic() + timeout_s
-    while not (found := look()):
-        assert time.monotonic() < until, what
-        time.sleep(0.3)
-    return found
-
-
 def queue(environment):
     command = ["squeue", "-h", "-r", "-o", "%i %T"]
     said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
@@ -72,17 +63,6 @@ def n_done(path):
     if not path.exists():
         return 0
     return int(FeatureCache(path, allow_unfinished=True).files[0].done.sum())
-
-
-def assert_same(path, clips, tmp_path, **settings):
-    """Equal to the cache of one undisturbed process, but for rounding; nothing lies beside it."""
-    where = {"cache_dir": tmp_path / "alone", "device": "cpu"}
-    one = FeatureCache(extract(ExtractConfig("toy", clips, **where, **settings)).path)
-    other = FeatureCache(path)
-    assert other.is_finished
-    assert list(one.utterances.key) == list(other.utterances.key)
-    np.testing.assert_allclose(one.pooled, other.pooled, rtol=1e-3, atol=1e-4)
-    assert {file.suffix for file in path.parent.iterdir()} == {".h5", ".csv"}
 
 
 def test_an_array_is_stopped_queued_again_cancelled_and_finished(environment, clips, tmp_path):
@@ -117,7 +97,7 @@ def test_an_array_is_stopped_queued_again_cancelled_and_finished(environment, cl
     assert said.stdout.splitlines()[-1] == "--array=1 of --part I/2"
     sbatch("--array=1")
     waited_for(lambda: not queue(environment), "the rest ends")
-    assert_same(path, clips, tmp_path, store="pooled")
+    assert_as_undisturbed(path, clips, tmp_path, store="pooled")
 
 
 def test_both_stages_run_in_jobs_that_dask_starts(environment, clips, tmp_path):
@@ -139,8 +119,27 @@ def test_both_stages_run_in_jobs_that_dask_starts(environment, clips, tmp_path):
     )
     assert made.returncode == 0, made.stderr
     assert "2000 of 2000 clips" in made.stdout
-    assert_same(tmp_path / "c" / "toy" / "mine.h5", clips, tmp_path, store="pooled")
+    assert_as_undisturbed(tmp_path / "c" / "toy" / "mine.h5", clips, tmp_path, store="pooled")
     probed = lsmprobe("probe", "--runs", "2", "--epochs", "2", "--head", "linear")
     assert probed.returncode == 0, probed.stderr
     assert len(list((tmp_path / "results" / "toy" / "mine").glob("*.json"))) == 2
+    waited_for(lambda: not queue(environment), "no job is left")
+
+
+def test_the_recipe_of_an_array(environment, tmp_path):
+    write_corpora(tmp_path, "msp.csv")
+    said = typed(recipe("A Slurm array, nothing else installed"), tmp_path, environment)
+    assert "--array=1 of --part I/2\n" in said
+    folder = tmp_path / "cache" / "toy"
+    assert {file.name for file in folder.iterdir()} == {"msp.h5", "msp.labels.csv"}
+    assert FeatureCache(folder / "msp.h5").is_finished
+
+
+def test_the_recipe_of_slurm_through_dask(environment, tmp_path):
+    pytest.importorskip("dask_jobqueue")
+    write_corpora(tmp_path, "msp.csv")
+    typed(recipe("Slurm through Dask"), tmp_path, environment)
+    for model in ("toy", "logmel"):
+        assert FeatureCache(tmp_path / "cache" / model / "msp.h5").is_finished
+        assert len(list((tmp_path / "results" / model / "msp").glob("linear-*.json"))) == 1
     waited_for(lambda: not queue(environment), "no job is left")

@@ -11,7 +11,7 @@ from typing import Any
 
 from lsmprobe.cluster.task import take_slot
 from lsmprobe.config import ClusterFlags
-from lsmprobe.errors import SettingsError, counted
+from lsmprobe.errors import LsmprobeError, SettingsError, counted
 
 # Dask's defaults that do not suit pieces, which are long, write files and are processes themselves.
 DASK = {
@@ -74,6 +74,10 @@ SYSTEMS = {
 }
 
 
+class EngineError(LsmprobeError):
+    """What runs pieces is gone."""
+
+
 @dataclass(frozen=True)
 class Engine:
     """An executor, and what is worth knowing of it."""
@@ -82,6 +86,7 @@ class Engine:
     said: str  # what it is, in words
     n_workers: int  # at a time, for the number of parts
     threads: int | None = None  # of each piece; None: the cores that its worker may use
+    check: Callable[[], None] = lambda: None  # raises an error once nothing can be done any more
 
 
 @contextmanager
@@ -165,8 +170,17 @@ def _count_gpus() -> int:
 def _of_client(client: Any) -> Engine:
     """The cluster that a Dask client is connected to."""
     n_workers = max(1, sum(client.nthreads().values()))
-    said = f"Dask at {client.scheduler.address}, dashboard {client.dashboard_link or 'off'}"
-    return Engine(client.get_executor(pure=False), said, n_workers)
+    address = client.scheduler.address
+    said = f"Dask at {address}, dashboard {client.dashboard_link or 'off'}"
+
+    def check() -> None:
+        if client.status in ("closing", "closed"):  # it has tried to connect again for a while
+            raise EngineError(
+                f"the Dask scheduler at {address} is gone. Finished work is kept; start a "
+                "scheduler and workers, and run the same command to continue."
+            )
+
+    return Engine(client.get_executor(pure=False), said, n_workers, check=check)
 
 
 def _dask(where: str, flags: ClusterFlags, held: ExitStack) -> Any:

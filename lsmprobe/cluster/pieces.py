@@ -35,6 +35,7 @@ class Piece:
     config: Config  # of the stage
     size: int  # how much work it is: samples of audio, or epochs of training
     records: tuple[str, ...] = ()  # of stage 2, the records that it makes
+    cost: int = 0  # how long it takes beside the others, in no unit: the longest goes first
 
     def to_json(self) -> dict[str, Any]:
         """Values that JSON can hold."""
@@ -45,6 +46,7 @@ class Piece:
             "config": json.loads(json.dumps(config, default=_path_as_json)),
             "size": self.size,
             "records": list(self.records),
+            "cost": self.cost,
         }
 
     @classmethod
@@ -56,6 +58,7 @@ class Piece:
             KINDS[values["kind"]](**config),
             values["size"],
             tuple(values["records"]),
+            values["cost"],
         )
 
 

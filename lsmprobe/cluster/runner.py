@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from lsmprobe.cluster.engines import Engine
+from lsmprobe.cluster.engines import Engine, EngineError
 from lsmprobe.cluster.pieces import Piece
 from lsmprobe.cluster.task import PATIENCE_S, do_piece
 from lsmprobe.errors import LsmprobeError, counted
@@ -38,15 +38,20 @@ def shared_by_all(folder: Path, folders: Sequence[Path]) -> Iterator[dict[str, A
     Args:
         folder: the logs go into its folder `logs`.
         folders: where pieces write.
+
+    What a command of this machine that was killed has left there is removed.
     """
     lease = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
     logs = (folder / "logs" / lease).resolve()
     logs.mkdir(parents=True)
     marks = []
-    for each in dict.fromkeys(folders):
+    for each in dict.fromkeys([folder, *folders]):
         each.mkdir(parents=True, exist_ok=True)
+        for mark in each.resolve().glob(".*.mark"):
+            if _was_killed(mark):
+                _clear(mark)
         marks.append(each.resolve() / f".{lease}.mark")
-        marks[-1].touch()
+        marks[-1].write_text(f"{os.uname().nodename} {os.getpid()}")
     environment = {k: v for k, v in os.environ.items() if k.startswith(TRAVELS) and k not in STAYS}
     stop = logs / "stop"
     try:
@@ -65,9 +70,31 @@ def shared_by_all(folder: Path, folders: Sequence[Path]) -> Iterator[dict[str, A
         raise
     finally:
         for mark in marks:
-            mark.unlink(missing_ok=True)
-        for left in (*logs.glob("*.progress"), *logs.glob("*.npz")):
-            left.unlink(missing_ok=True)
+            _clear(mark)
+
+
+def _was_killed(mark: Path) -> bool:
+    """Whether a mark is that of a command of this machine which is gone."""
+    try:
+        host, _, pid = mark.read_text().partition(" ")
+    except OSError:  # another command has just removed it
+        return False
+    if host != os.uname().nodename or not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _clear(mark: Path) -> None:
+    """Remove a command's mark, and what lies beside its logs."""
+    logs = mark.parent / "logs" / mark.name.removeprefix(".").removesuffix(".mark")
+    for left in (*logs.glob("*.progress"), *logs.glob("*.npz"), mark):
+        left.unlink(missing_ok=True)
 
 
 def run_pieces(
@@ -88,6 +115,9 @@ def run_pieces(
         progress: how it is shown: one bar for all of them.
         run: what the executor calls with each order.
         bar_settings: of the bar: its unit.
+
+    Raises:
+        LsmprobeError: the engine is gone.
     """
     log.info("%s; %s; logs: %s", counted(len(pieces), "piece"), engine.said, shared["logs"])
     orders = [_order(piece, number, engine, shared) for number, piece in enumerate(pieces)]
@@ -108,6 +138,7 @@ def run_pieces(
             for number in range(len(pieces)):
                 hand_out(number)
             while waiting:
+                engine.check()
                 done, _ = wait(waiting, timeout=LOOK_S, return_when="FIRST_COMPLETED")
                 for future in done:
                     piece = pieces[number := waiting.pop(future)]
@@ -124,6 +155,8 @@ def run_pieces(
                     orders[number]["over"] = True
                 bar.set_postfix({"failed": len(failures)} if failures else {}, refresh=False)
                 bar.update(_far(pieces, orders) - bar.n)
+        except EngineError:  # there is nobody whom it could be told
+            raise
         except BaseException:
             for future in waiting:
                 future.cancel()

@@ -146,6 +146,8 @@ def train_on(
         opened(where, flags or ClusterFlags(), config.device) as engine,
         shared_by_all(config.results_dir, [config.cache_dir, config.results_dir]) as shared,
     ):
+        # The longest first: one that begins last would keep a single worker busy at the end.
+        pieces.sort(key=lambda piece: -piece.cost)
         _, failed = run_pieces(pieces, engine, shared, progress=progress, unit="epoch")
     return failures | _alike(failed)
 
@@ -189,7 +191,8 @@ def _probe_pieces(config: ProbeConfig, progress: Progress) -> tuple[list[Piece],
     pieces = []
     for cell in cells:
         own = replace(config, model=(cell.model,), dataset=(cell.corpus,))
-        pieces += _of_jobs(own, cell.name, cell.jobs)
+        nbytes = sum(file.stat().st_size for file in cache_files(cell.path))
+        pieces += _of_jobs(own, cell.name, cell.jobs, nbytes)
     return pieces, failures
 
 
@@ -281,17 +284,15 @@ STAGES: dict[type[Config], Stage] = {
 }
 
 
-def _of_jobs(config: ProbeConfig, name: str, jobs: Sequence[Job]) -> list[Piece]:
-    """A piece for the runs that one read serves."""
-    return [
-        Piece(
-            f"{name}, {HEADS[group[0][1].head].reads} {number}",
-            config,
-            n_epochs(group),
-            tuple(str(run.path) for _, run in group),
-        )
-        for number, group in enumerate(reading_alike(jobs))
-    ]
+def _of_jobs(config: ProbeConfig, name: str, jobs: Sequence[Job], nbytes: int = 0) -> list[Piece]:
+    """A piece for the runs that one read serves; `nbytes` are those of the cache."""
+    pieces = []
+    for number, group in enumerate(reading_alike(jobs)):
+        reads, epochs = HEADS[group[0][1].head].reads, n_epochs(group)
+        records = tuple(str(run.path) for _, run in group)
+        cost = epochs * nbytes if reads == "frames" else 0
+        pieces.append(Piece(f"{name}, {reads} {number}", config, epochs, records, cost))
+    return pieces
 
 
 def _records(piece: Piece) -> set[Path]:

@@ -106,6 +106,14 @@ def _opens(path: Path) -> bool:
     return True
 
 
+def _opened(file: Path) -> CacheFile:
+    """A file that another process may be replacing by its copy, which is to be continued."""
+    try:
+        return CacheFile(file)
+    except CacheError:
+        return CacheFile(file)
+
+
 def _part(path: Path, plan: CachePlan, number: int, count: int) -> PlannedFile:
     """One part of `count`, if it goes with what is there."""
     mine = part_path(path, number, count)
@@ -119,7 +127,7 @@ def _part(path: Path, plan: CachePlan, number: int, count: int) -> PlannedFile:
     others = [file for file in there if file != mine]
     # One of the others stands for all: each of them was compared with one that was there before.
     for file in [*([mine] if mine in there else []), *others[:1]]:
-        stored = CacheFile(file)
+        stored = _opened(file)
         found = []
         if not is_of_plan(whole_plan_hash(stored), plan):
             found = differences(stored, plan, but=("new",))
