@@ -77,6 +77,7 @@ def curve_table(curves: pd.DataFrame, n_figures: int = 0) -> Table:
             "head": found["head"].map(head_title),
             "norm": found.feature_norm,
             "split": found.split,
+            "measure": [STATISTICS[metric].title for metric in found.metric],
             "chosen layer": [_most_chosen(text) for text in found.chosen],
             "its score": marked(map(score, found.score, found["std"], decimals), flags),
             "95% interval": [
@@ -98,7 +99,7 @@ def curve_table(curves: pd.DataFrame, n_figures: int = 0) -> Table:
         notes.append(f"With another normalisation, and drawn only: {counted(n, 'curve')}.")
     if n_figures > MAX_CORPORA:
         notes.append(f"{MAX_CORPORA} of {n_figures} curves are drawn.")
-    return shortened(Table("layers", "Which layer.", rows, 6, notes, every))
+    return shortened(Table("layers", "Which layer.", rows, 7, notes, every))
 
 
 def _sweep_keys(curves: pd.DataFrame) -> list[str]:
