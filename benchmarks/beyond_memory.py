@@ -1,11 +1,11 @@
-"""What an epoch over a cache larger than the memory costs: disk speed, and no more memory.
+"""What an epoch over a cache larger than the memory costs: time at disk speed, no more memory.
 
 Run it where memory is limited, in a container or a batch job, or on Linux as
     systemd-run --scope -p MemoryMax=1500M python benchmarks/beyond_memory.py
 Where it is not, the process limits its own memory to 1.5 GB (the page cache stays free). It writes
-a cache of --times the limit and goes through the Multi-Layer head's frames: without training, in
-the order of a training; then with training; beside reading the file from its start. Before each of
-them the page cache forgets the file.
+a cache --times as large as the limit, and times three ways through it: the file read from its
+start; the frames of the Multi-Layer head, read in the order of a training; an epoch of training.
+Before each of them the page cache is told to forget the file.
 
     python benchmarks/beyond_memory.py [--quick] [--json FILE]
 """
@@ -40,9 +40,9 @@ class Config:
     """Time an epoch over a cache that does not fit."""
 
     times: float = 4
-    """How many times the memory the cache is to fill."""
+    """Size of the cache, as a multiple of the memory limit."""
     folder: Path | None = None
-    """On the disk that is meant; by default where temporary files go."""
+    """A folder on the disk to measure; by default where temporary files go."""
     quick: bool = False
     """Tiny sizes, to see that it runs."""
     json: Path | None = None
@@ -60,7 +60,7 @@ def memory_limit() -> int:
 
 def forget(path: Path) -> None:
     """Have the system drop what it keeps of a file."""
-    if hasattr(os, "posix_fadvise"):  # macOS has none: there memory is measured too
+    if hasattr(os, "posix_fadvise"):  # macOS has none: there the page cache is measured too
         with path.open("rb") as file:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

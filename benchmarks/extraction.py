@@ -1,15 +1,15 @@
-"""What stage 1 costs beside the forward pass alone, and beside what people do today.
+"""What stage 1 costs, compared with the forward pass alone and with what people do today.
 
-wav2vec2-base's architecture with random weights over clips of EmoDB (where it lies in
-$LSMPROBE_DATA/emodb or ../shared/emodb; else noise of like lengths), written at 48 kHz as most
-corpora have it, five ways in turn, several times:
-- the forward pass alone, of clips that are decoded already, one by one and in lsmprobe's batches;
-- all of extract.py but for loading the model: headers, layout, decoding, resampling, normalising,
-  the forward pass, pooling, rounding, checksums, writing, flushing;
+wav2vec2-base's architecture with random weights over clips of EmoDB (from
+$LSMPROBE_DATA/emodb or ../shared/emodb; else noise of similar lengths), written at 48 kHz as in
+most corpora. Five ways take turns, several times:
+- the forward pass alone, of decoded clips, one by one and in lsmprobe's batches;
+- all of lsmprobe extract except loading the model: headers, layout, decoding, resampling,
+  normalising, the forward pass, pooling, rounding, checksums, writing, flushing;
 - one clip at a time through transformers, every layer into a .npy file;
-- padded batches of 16 through transformers, attention mask given, the same files.
-Then how far the batches' states lie from those of each clip alone, what bounds the run, and the
-peak memory over a short and a long corpus (a tiny model, a process each).
+- padded batches of 16 through transformers, with an attention mask, into the same files.
+Then it measures how far the states of a batch are from those of each clip alone, what bounds the
+run, and the peak memory over a short and a long corpus (a tiny model, a process for each).
 
     python benchmarks/extraction.py [--quick] [--json FILE]
 """
@@ -67,15 +67,15 @@ class Config:
     """Time the ways to extract."""
 
     clips: int = 48
-    """A sample of the corpus."""
+    """How many clips of the corpus to take."""
     sample_rate: int = 48_000
-    """Of the files, in Hz; at 16000 nothing is resampled."""
+    """Sampling rate of the files in Hz; at 16000 nothing is resampled."""
     repeats: int = 3
     """Rounds; the median counts."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     """Where the model runs."""
     batch_seconds: float | None = None
-    """As of extract.py."""
+    """As for lsmprobe extract."""
     corpora: tuple[int, int] = (500, 5_000)
     """Clips of the short and the long corpus whose peak memory is compared."""
     quick: bool = False
@@ -110,7 +110,7 @@ def write_corpus(folder: Path, clips: Sequence[np.ndarray], sample_rate: int) ->
 
 @dataclass(frozen=True)
 class Work:
-    """The same clips and the same model for all the ways."""
+    """The clips and the model that all ways share."""
 
     encoder: Encoder
     config: ExtractConfig
@@ -125,7 +125,7 @@ class Work:
 
     @property
     def batches(self) -> list[list[int]]:
-        """Those of extract.py."""
+        """Those of lsmprobe extract."""
         order = sorted(range(len(self.clips)), key=lambda i: -len(self.clips[i]))
         costs = [self.encoder.cost_s(len(clip)) for clip in self.clips]
         return list(batches(costs, order, _batch_seconds(self.config)))
@@ -156,7 +156,7 @@ class Work:
 
     @torch.no_grad()
     def padded(self, size: int) -> Iterator[Tensor]:
-        """(layers, frames, dim) per clip, `size` at a time as they come, zeros behind each clip."""
+        """(layers, frames, dim) per clip; `size` clips at a time, in order, padded with zeros."""
         for start in range(0, len(self.paths), size):
             some = [self.waveform(path) for path in self.paths[start : start + size]]
             batch = torch.nn.utils.rnn.pad_sequence(some, batch_first=True)
@@ -199,7 +199,10 @@ def prepared(config: Config, folder: Path) -> Work:
 
 
 def differences(work: Work) -> tuple[float, float]:
-    """Of padded batches and of lsmprobe's from each clip alone, in the layer's root mean square."""
+    """Largest distance of padded batches, and of lsmprobe's, from each clip alone.
+
+    As a part of the layer's root mean square.
+    """
     together, alone = (torch.cat(list(work.padded(size)), 1) for size in (PADDED, 1))
     scale = alone.square().mean((1, 2)).sqrt()
     padded = ((together - alone).abs().amax((1, 2)) / scale).max()
@@ -207,8 +210,8 @@ def differences(work: Work) -> tuple[float, float]:
     return float(padded), max(max(largest_difference(work.encoder, batch)) for batch in batches)
 
 
-def peak_mb(folder: Path, n_clips: int) -> float:
-    """The peak memory of extracting so many short clips, the model called toy, in a new process."""
+def peak_mib(folder: Path, n_clips: int) -> float:
+    """Peak memory in MiB of extracting `n_clips` clips with the model `toy`, in a new process."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(8_000, 24_000, 20)
     manifest = write_corpus(folder, [rng.normal(0, 0.1, n) for n in lengths], SAMPLE_RATE)
@@ -223,7 +226,7 @@ def peak_mb(folder: Path, n_clips: int) -> float:
 
 
 def print_peak(manifest: Path) -> None:
-    """In a process of its own: extract, and say how much memory that took at most, in MB."""
+    """In a process of its own: extract, and print the peak memory in MiB."""
     extract(
         ExtractConfig(
             model="toy", dataset=str(manifest), cache_dir=manifest.parent / "cache", device="cpu"
@@ -243,7 +246,7 @@ def main(config: Config) -> None:
         ways: dict[str, Callable[[], object]] = {
             "forward, one by one": lambda: work.forward(alone),
             "forward, batches": lambda: work.forward(work.batches),
-            "extract.py": work.extract,
+            "lsmprobe extract": work.extract,
             "one by one, .npy files": lambda: work.npy_files(1),
             "padded batches of 16, .npy files": lambda: work.npy_files(PADDED),
         }
@@ -258,12 +261,12 @@ def main(config: Config) -> None:
             speed = took["forward, batches"] / seconds
             print(f"{way:34} {speed:5.2f} x the speed of the forward pass,", end="")
             print(f" {audio_s / seconds:6.1f} x real time")
-        overhead = took["extract.py"] / took["forward, batches"] - 1
+        overhead = took["lsmprobe extract"] / took["forward, batches"] - 1
         padded_off, off = differences(work)
-        print(f"extract.py beyond the forward pass: {100 * overhead:.1f} %")
+        print(f"lsmprobe extract takes {100 * overhead:.1f}% longer than the forward pass")
         print(
-            "states differ from each clip alone, in the layer's root mean square: "
-            f"padded batches {padded_off:.1e}, lsmprobe's {off:.1e}"
+            "largest difference from the states of each clip alone, as a part of the layer's root "
+            f"mean square: padded batches {padded_off:.1e}, lsmprobe's batches {off:.1e}"
         )
 
         gigabytes = work.config.cache_path.stat().st_size / 1e9
@@ -272,11 +275,12 @@ def main(config: Config) -> None:
         bound, bound_s = max(
             ("the forward pass", took["forward, batches"]), ("the disk", disk_s), key=lambda b: b[1]
         )
-        reached = bound_s / took["extract.py"]
-        print(f"{gigabytes:.3f} GB; bound by {bound}: {100 * reached:.0f} % of it is reached")
+        reached = bound_s / took["lsmprobe extract"]
+        print(f"{gigabytes:.3f} GB; bound by {bound}: {100 * reached:.0f}% of its speed is reached")
 
-        short, long = (peak_mb(folder / f"memory{n}", n) for n in config.corpora)
-        print(f"peak memory, {config.corpora} clips: {short:.0f}, {long:.0f} MB", end="")
+        short, long = (peak_mib(folder / f"memory{n}", n) for n in config.corpora)
+        few, many = config.corpora
+        print(f"peak memory: {few} clips {short:.0f} MiB, {many} clips {long:.0f} MiB", end="")
         print(f", {long / short:.3f} x")
     figures = {
         "seconds": took,

@@ -2,10 +2,10 @@
 
 Stage 2 as it is, on made-up hidden states of the corpora's true sizes, for one base model (12
 layers of 768 dimensions) and one large one (24 of 1024); the paper has three of each. The states
-are cut from one block of noise in memory, since caches for the two would fill 200 GB: what a disk
-adds is the gigabytes that are printed at its speed, at most once an epoch.
-A part of each corpus can stand for it (--fraction) and a few epochs for 30; both are scaled up, and
-what does not grow with them too, so that the projection is then too long.
+are cut from one block of noise in memory, since caches for the two would fill 200 GB. A disk would
+add the time to read the gigabytes that are printed, at most once an epoch.
+A part of each corpus (--fraction) and a few epochs (--epochs) can stand for the whole. The time is
+scaled up, with what does not grow with them, so the projection is then too long.
 
     python benchmarks/grid.py [--quick] [--json FILE]
 """
@@ -75,9 +75,9 @@ class Config:
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     """Where the heads are trained."""
     fraction: float = 1.0
-    """The part of each corpus' clips that is trained on; the time is scaled up."""
+    """Share of each corpus's clips that is used, 0 to 1; the time is scaled up."""
     epochs: int = EPOCHS
-    """The same of the epochs."""
+    """How many epochs of the 30 are run; the time is scaled up."""
     quick: bool = False
     """A tiny part of the three smallest corpora and a tiny model, to see that it runs."""
     json: Path | None = None
@@ -112,7 +112,7 @@ class Noise:
 
     @property
     def pooled_std(self) -> np.ndarray:
-        """No head asks for it without normalisation."""
+        """Never read here: no head asks for it without normalisation."""
         return np.ones_like(self.pooled)
 
 

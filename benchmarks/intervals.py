@@ -1,11 +1,10 @@
 """How often the 95% interval of a score holds the truth, on simulated runs.
 
-    python benchmarks/intervals.py            # the tables of docs/statistics.md, four minutes
-    python benchmarks/intervals.py --trials 50
+    python benchmarks/intervals.py --trials 200    # the tables of docs/statistics.md, two minutes
 
-Seven classes, as many utterances of each; answers are wrong in favour of some classes. Every
-speaker and every run has a skill of its own around the mean; the truth is the mean over all
-speakers and runs there could be.
+Seven classes with equally many utterances; wrong answers favour some classes. Every speaker and
+every run has a skill of its own around the mean; the truth is the mean over all possible speakers
+and runs.
 """
 
 import lsmprobe  # noqa: F401  before torch, which reads once how its threads are to wait
@@ -136,7 +135,7 @@ def coverage(world: World, methods: list[Method], trials: int) -> dict[str, str]
 
 
 def alarm_rates(trials: int) -> pd.DataFrame:
-    """How often runs that guess score within what their shuffled answers reach."""
+    """How often, in percent, runs that guess stay within what their shuffled answers reach."""
     rng = np.random.default_rng(0)
     even, skewed = np.full(7, 1 / 7), np.array([50, 20, 10, 8, 6, 4, 2]) / 100
     kinds = {
@@ -164,7 +163,7 @@ def main(trials: int = 400, quick: bool = False, json: Path | None = None) -> No
     """Print the tables.
 
     Args:
-        trials: of every row.
+        trials: simulated experiments for each row.
         quick: a few trials, to see that it runs.
         json: write the figures here too.
     """

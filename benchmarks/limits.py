@@ -1,6 +1,6 @@
 """What this machine can do at most: the limits that the stages are measured against.
 
-Matrix products, memory copies, the disk, and the way to a GPU and back where there is one.
+Matrix products, memory copies, the disk, and copies to a GPU and back where there is one.
 
     python benchmarks/limits.py [--quick] [--json FILE]
 """
@@ -30,11 +30,11 @@ class Config:
     size: int = 2048
     """Rows and columns of the matrices."""
     megabytes: int = 1024
-    """Copied, written and read."""
+    """MiB that are copied, written and read."""
     repeats: int = 5
-    """The median counts."""
+    """Rounds; the median counts."""
     folder: Path | None = None
-    """On the disk that is meant; by default where temporary files go."""
+    """A folder on the disk to measure; by default where temporary files go."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     """Where matrices are multiplied and memory is copied."""
     quick: bool = False
@@ -44,7 +44,7 @@ class Config:
 
 
 def median_s(way: Callable[[], object], config: Config, device: str = "cpu") -> float:
-    """The first call warms up."""
+    """Median seconds of a call; one call before that warms up."""
     way()
     return statistics.median(seconds(way, device) for _ in range(config.repeats))
 
@@ -61,13 +61,13 @@ def products(config: Config, dtype: torch.dtype) -> float:
 
 
 def copies(config: Config, source: Tensor, target: Tensor) -> float:
-    """GB/s that arrive; within one memory as many are read besides."""
+    """GB/s written; within one memory as many are read too."""
     way = median_s(lambda: target.copy_(source), config, config.device)
     return source.nbytes / way / 1e9
 
 
 def disk(config: Config, folder: Path) -> tuple[float, float]:
-    """GB/s written, fsync included, and read again with nothing left in the page cache."""
+    """GB/s written, fsync included, and read back with nothing left in the page cache."""
     path, block = folder / "block", torch.randint(0, 256, (16 * 2**20,), dtype=torch.uint8).numpy()
     times = config.megabytes // 16
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -82,7 +82,7 @@ def disk(config: Config, folder: Path) -> tuple[float, float]:
             os.preadv(descriptor, [block], number * block.nbytes)
 
     def forgotten_then_read() -> float:
-        if hasattr(os, "posix_fadvise"):  # macOS has none: there memory is measured
+        if hasattr(os, "posix_fadvise"):  # macOS has none: there the page cache is measured
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         return seconds(read)
 

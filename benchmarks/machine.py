@@ -29,7 +29,7 @@ def machine(device: str = "cpu") -> str:
 
 
 def seconds(way: Callable[[], object], device: str = "cpu") -> float:
-    """How long a call takes, what it left to the device included."""
+    """How long a call takes, until the device has finished too."""
     started = time.perf_counter()
     way()
     if device.startswith("cuda"):
@@ -40,7 +40,7 @@ def seconds(way: Callable[[], object], device: str = "cpu") -> float:
 def medians(
     ways: Mapping[str, Callable[[], object]], repeats: int, device: str = "cpu"
 ) -> dict[str, float]:
-    """Seconds of each way, the median of rounds in which all take their turn."""
+    """Median seconds of each way; in every round each way runs once, in turn."""
     took: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
@@ -49,8 +49,8 @@ def medians(
 
 
 def peak_memory() -> int:
-    """Bytes that this process has held at most."""
-    # What getrusage says on Linux counts the process that started this one.
+    """The most bytes that this process has held so far."""
+    # On Linux getrusage also counts the process that started this one.
     status = Path("/proc/self/status")
     if status.exists():
         [kilobytes] = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())

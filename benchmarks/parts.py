@@ -1,7 +1,7 @@
 """How the cost of a cache in many parts grows: planning, opening, merging, probing.
 
-Made-up pooled means of few dimensions. Linear means that the microseconds per utterance stay the
-same from row to row; memory is the largest that the process has held so far.
+Made-up pooled means of few dimensions. The cost is linear if the seconds grow as the utterances do;
+memory is the most that the process has held so far.
 
     python benchmarks/parts.py [--quick] [--json FILE]
 """
@@ -36,16 +36,16 @@ from lsmprobe.progress import silent
 
 @dataclass(frozen=True)
 class Config:
-    """Time what a cache in parts is put through, at growing sizes."""
+    """Time what is done with a cache in parts, at growing sizes."""
 
     utterances: tuple[int, ...] = (10_000, 100_000, 1_000_000)
     """Sizes, each a cache of its own."""
     per_part: int = 1000
-    """Utterances of a part."""
+    """Utterances in each part."""
     layers: int = 2
-    """Layer 0 counts."""
+    """How many layers, layer 0 included."""
     dim: int = 16
-    """Dimensions."""
+    """Dimensions of a layer."""
     quick: bool = False
     """Tiny sizes, to see that it runs."""
     json: Path | None = None
@@ -81,7 +81,7 @@ def write_parts(path: Path, plan: CachePlan, count: int) -> None:
 
 
 def measure(folder: Path, n: int, config: Config) -> dict[str, float]:
-    """Seconds of everything, and the memory after it."""
+    """Seconds of each step, and the peak memory in GB after it."""
     count = max(1, n // config.per_part)
     path = folder / "made" / "many.h5"
     path.parent.mkdir(parents=True)

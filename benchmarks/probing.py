@@ -1,15 +1,16 @@
-"""What stage 2 costs, beside what people do today; the same work in one run.
+"""What stage 2 costs, compared with what people do today.
 
 Synthetic features of EmoDB's size (535 clips, 12 layers of 768 dimensions), and
-- every layer x 3 seeds of the Linear head from pooled means, beside the same heads one by one from
-  padded frames (a DataLoader over a .npy file per utterance) and scikit-learn's LogisticRegression;
-- an epoch of the Multi-Layer head, beside the DataLoader, and beside the backbone in the loop
+- every layer x 3 seeds of the Linear head from pooled means, compared with the same heads one by
+  one from padded frames (a DataLoader over a .npy file per utterance) and with scikit-learn's
+  LogisticRegression;
+- an epoch of the Multi-Layer head, compared with the DataLoader, and with the backbone in the loop
   (computed from a measured epoch and the speed of wav2vec2-base);
-- the part of that epoch inside matrix products: theirs in an epoch with torch.profiler, which
-  makes all else slower, divided by an epoch without;
-- three heads x three seeds in one read, beside nine runs, where every read comes from the disk: the
-  page cache is dropped after each pool; also with the disk slowed down to --disk-mb-per-s.
-Of what takes long, a part is measured and scaled up; the lines say so.
+- the share of that epoch inside matrix products: their time in an epoch with torch.profiler, which
+  makes everything else slower, divided by an epoch without it;
+- three heads x three seeds from one read, compared with nine runs, where every read comes from the
+  disk: the page cache is dropped after each pool; also with the disk slowed to --disk-mb-per-s.
+Where the whole would take long, a part is measured and scaled up; the printed line says so.
 
     python benchmarks/probing.py [--quick] [--json FILE]
 """
@@ -54,21 +55,21 @@ class Config:
     """Time the ways to train heads."""
 
     clips: int = 535
-    """Four fifths of them to train from."""
+    """How many clips; four fifths of them are the training set."""
     layers: int = 12
-    """Layers 1 to this one."""
+    """How many layers, without layer 0."""
     dim: int = 768
     """Dimensions of a frame."""
     epochs: int = 30
-    """Of the Linear sweep."""
+    """Epochs of the Linear sweep."""
     repeats: int = 3
     """Rounds, or epochs; the median counts."""
     disk_mb_per_s: tuple[float, ...] = (400, 200, 100)
-    """Read no faster than this where reads come from the disk, as from a network's disk."""
+    """Limits in MB/s for reads from the disk, as a network filesystem would set them."""
     parts: tuple[Literal["linear", "multilayer", "reads"], ...] = ("linear", "multilayer", "reads")
     """What to measure."""
     cache: Path | None = None
-    """Take the means for the Linear head, and for LogisticRegression, from this cache: how long the
+    """Take the means for the Linear head and for LogisticRegression from this cache: how long the
     latter takes depends on the features."""
     device: str = "cpu"
     """Where heads are trained."""
@@ -123,7 +124,7 @@ class Corpus:
 
     @property
     def fold(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """80/10/10, in an order of chance."""
+        """80/10/10, in a random order."""
         order = np.random.default_rng(1).permutation(len(self.labels))
         first, second = len(order) * 8 // 10, len(order) * 9 // 10
         return order[:first], order[first:second], order[second:]
@@ -153,12 +154,12 @@ class FromDisk:
     mb_per_s: float | None
 
     def all_of(self, utterances: np.ndarray, layers: Sequence[int], device: str) -> None:
-        """As if memory were too small for them."""
+        """Nothing, as if memory were too small for them."""
 
     def through(
         self, pools: Sequence[np.ndarray], layers: Sequence[int], device: str
     ) -> Iterator[Batches]:
-        """One pool ahead, at most as fast as the disk is to be."""
+        """One pool ahead, no faster than the limit."""
         frames = self.corpus.frames()
 
         def read(utterance: int, layer: int) -> np.ndarray:
@@ -176,7 +177,7 @@ class FromDisk:
 
 
 def member(name: str, corpus: Corpus, layer: int, seed: int, epochs: int) -> Member:
-    """A fresh head; layers count from 0 here."""
+    """An untrained head; layers count from 0 here."""
     torch.manual_seed(seed)
     head = {
         "linear": lambda: LinearHead(corpus.dim, CLASSES),
@@ -194,7 +195,7 @@ def train(
     device: str,
     on_epoch: Callable[[], None] = lambda: None,
 ) -> None:
-    """As probe.py does."""
+    """As lsmprobe probe does."""
     fit(
         members,
         features,
@@ -207,7 +208,7 @@ def train(
 
 
 def padded_epoch(name: str, corpus: Corpus, device: str, layer: int = 0) -> None:
-    """The usual way: a DataLoader over .npy files, zero padding, a mask, Adam as it comes."""
+    """The usual way: a DataLoader over .npy files, zero padding, a mask, Adam with its defaults."""
     probe = member(name, corpus, layer, 0, 1).probe.to(device)
     head = probe.head
     optimiser = torch.optim.Adam(head.parameters(), lr=5e-4, weight_decay=1e-4)
@@ -253,7 +254,7 @@ def padded_epoch(name: str, corpus: Corpus, device: str, layer: int = 0) -> None
 
 
 def epoch_seconds(name: str, corpus: Corpus, config: Config) -> float:
-    """An epoch of one head, the second: the first one fills the memory."""
+    """Seconds of the second epoch of one head: the first one reads the frames into memory."""
     ends: list[float] = []
     only = [member(name, corpus, corpus.layers - 1, 0, 2)]
     train(only, corpus, corpus.frames(), config.device, lambda: ends.append(time.perf_counter()))
@@ -261,7 +262,7 @@ def epoch_seconds(name: str, corpus: Corpus, config: Config) -> float:
 
 
 def products_seconds(corpus: Corpus) -> float:
-    """How much of such an epoch of the Multi-Layer head passes inside matrix products."""
+    """Seconds of such an epoch of the Multi-Layer head inside matrix products."""
     profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
     ends: list[float] = []
 
@@ -278,7 +279,7 @@ def products_seconds(corpus: Corpus) -> float:
 
 
 def logistic_regressions(corpus: Corpus, *, standardised: bool) -> None:
-    """scikit-learn's, as it comes, on every layer."""
+    """scikit-learn's with its defaults, but for max_iter, on every layer."""
     train_rows, _, test_rows = corpus.fold
     steps = [StandardScaler()] if standardised else []
     for layer in range(corpus.layers):
@@ -298,7 +299,7 @@ def real_time_factor(*, quick: bool) -> float:
 
 
 def linear_sweep(corpus: Corpus, config: Config) -> dict[str, float]:
-    """Every layer x 3 seeds, beside padded frames and scikit-learn."""
+    """Every layer x 3 seeds, compared with padded frames and scikit-learn."""
     made_up = corpus
     if config.cache:
         corpus = corpus.with_means_of(FeatureCache(config.cache))
@@ -339,9 +340,9 @@ def linear_sweep(corpus: Corpus, config: Config) -> dict[str, float]:
 
 
 def multilayer_epoch(corpus: Corpus, config: Config) -> dict[str, float]:
-    """An epoch, beside padded frames and the backbone in the loop."""
+    """An epoch, compared with padded frames and with the backbone in the loop."""
     epochs, padded_epochs, products = [], [], []
-    for _ in range(config.repeats):  # in turn, since other work on the machine comes and goes
+    for _ in range(config.repeats):  # in turn, since the load of the machine varies
         epochs.append(epoch_seconds("multilayer", corpus, config))
         products.append(products_seconds(corpus))
         padded_epochs.append(
@@ -354,7 +355,7 @@ def multilayer_epoch(corpus: Corpus, config: Config) -> dict[str, float]:
     print(f"Multi-Layer, an epoch: {epoch:.2f} s")
     print(f"  DataLoader, zero padding: {padded:.2f} s, {padded / epoch:.1f} x")
     print(f"  wav2vec2-base in the loop: {on_the_fly:.0f} s (computed), {on_the_fly / epoch:.0f} x")
-    print(f"  inside matrix products on the CPU: {100 * share:.0f} %")
+    print(f"  inside matrix products on the CPU: {100 * share:.0f}%")
     return {
         "multilayer_epoch_s": epoch,
         "multilayer_times_padded": padded / epoch,
@@ -364,7 +365,7 @@ def multilayer_epoch(corpus: Corpus, config: Config) -> dict[str, float]:
 
 
 def one_read(corpus: Corpus, config: Config) -> dict[str, float]:
-    """Three heads x three seeds, one epoch and the test, beside nine runs."""
+    """Three heads x three seeds, one epoch and the test, compared with nine runs."""
     means = PooledFeatures(corpus.means.to(config.device))
     runs = [(name, seed) for seed in range(SEEDS) for name in ("linear", "nonlinear", "multilayer")]
 
@@ -387,7 +388,7 @@ def one_read(corpus: Corpus, config: Config) -> dict[str, float]:
         part = took["one"] / took["nine"]
         slowed = f" at {speed:.0f} MB/s" if speed else ""
         print(f"3 heads x 3 seeds from the disk{slowed}: one read {took['one']:.1f} s,", end="")
-        print(f" nine runs {took['nine']:.1f} s: {part:.2f} of it", flush=True)
+        print(f" nine runs {took['nine']:.1f} s: {part:.2f} of their time", flush=True)
         figures[f"one_read_of_nine_runs{slowed.replace(' ', '_')}"] = part
     return figures
 

@@ -1,7 +1,7 @@
-"""How long `read_corpus` takes for a large corpus, by the way its labels are read.
+"""How long `read_corpus` takes for a large corpus, for each way to read labels.
 
-A rule alone (ESD), a label table (MELD) and a parser (MSP-Podcast), each over as many empty files
-in folders as those corpora have them; no audio is opened.
+A rule alone (ESD), a label table (MELD) and a parser (MSP-Podcast), each over equally many empty
+files, in folders like those of these corpora; no audio is opened.
 
     python benchmarks/reading.py [--quick] [--json FILE]
 """

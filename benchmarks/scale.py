@@ -1,7 +1,7 @@
 """How the cost of a cache grows: opening, splitting, reading, verifying, an epoch.
 
-Synthetic caches with few dimensions, so that even 50,000 utterances fit anywhere. Linear means that
-the nanoseconds per frame stay the same from row to row, opening that the milliseconds do.
+Synthetic caches with few dimensions, so that even 50,000 utterances fit anywhere. A cost is linear
+if the nanoseconds per frame stay the same from row to row. Opening should take equally long.
 
     python benchmarks/scale.py [--quick] [--json FILE]
 """
@@ -33,7 +33,7 @@ class Config:
     utterances: tuple[int, ...] = (500, 5_000, 10_000, 50_000)
     """Sizes, each a cache of its own."""
     layers: int = 4
-    """Layer 0 counts."""
+    """How many layers, layer 0 included."""
     dim: int = 16
     """Dimensions of a frame."""
     repeats: int = 3
@@ -52,7 +52,7 @@ def read_all(cache: FeatureCache) -> None:
 
 
 def measure(path: Path, config: Config) -> dict[str, float]:
-    """Seconds of everything that one cache is put through."""
+    """Seconds of everything that is done with one cache."""
     cache = FeatureCache(path)
     table = cache.utterances
     parts = speaker_split(table.speaker, table.emotion).folds[0]

@@ -1,8 +1,8 @@
 """Stage 1 for models of the usual sizes, compared with the bare forward pass and the disk.
 
 Architectures of wav2vec2-base and -large, XLS-R, Whisper's small and medium encoders, with random
-weights (their speed is the real one), in each precision, with frames stored and without. Of a run
-the share of what bounds it is printed: of the bare forward pass of the same batches, or of the disk
+weights (their speed is the real one), in each precision, with frames stored and without. For each
+run it prints how near it comes to its bound: the bare forward pass of the same batches, or the disk
 where that is slower. For the models with convolutions also: clips one by one, as lsmprobe runs
 them, compared with a batch of equally long ones; and how far each precision moves the states.
 
@@ -72,7 +72,7 @@ class Config:
     models: tuple[str, ...] = tuple(name for name in MODELS if name != "tiny")
     """Which of wav2vec2-base, wav2vec2-large, xls-r, whisper-small, whisper-medium, tiny."""
     precisions: tuple[Literal["float32", "bfloat16", "float16"], ...] = ("float32", "bfloat16")
-    """What the models compute in."""
+    """The precisions to compute in."""
     clips: int = 48
     """A sample of the corpus."""
     repeats: int = 3

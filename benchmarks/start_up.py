@@ -1,4 +1,4 @@
-"""What one waits for before anything happens: --help, and probe.py up to its first epoch.
+"""How long the commands take to start: --help, and probe.py up to its first epoch.
 
 Each is a fresh process, timed from outside; for comparison, one that only imports torch.
 
@@ -19,7 +19,7 @@ from machine import machine, medians, write_json
 from synthetic import clip_seconds, utterance_table, write_cache
 
 ROOT = Path(__file__).parents[1]
-# probe.py, which leaves where its training would begin.
+# probe.py, which exits where its training would begin.
 UNTIL_TRAINING = """
 import sys
 from lsmprobe import cli

@@ -4,8 +4,8 @@ Each way is a cache of its own, made by `extract`; from each `probe` trains both
 frames, with and without zscore, leaving one speaker out. Every way is compared with float16 at
 every frame by the same runs on the same test clips (`compare_records`): the score lost with its 95%
 interval, paired by seed, the bytes of the file, and the seconds of training. A way is within a
-point where that interval lies above -1. What is there already is not made again, so that more
-seeds, or the run that was stopped, cost what is missing.
+point where that interval lies above -1. Caches and runs that exist are not made again, so
+more seeds, or going on after a stop, cost only what is missing.
 
     python benchmarks/stores.py [--quick] [--model M --dataset D --data-dir DIR] [--json FILE]
 """
@@ -44,7 +44,7 @@ class Config:
     """Compare ways to store hidden states."""
 
     model: str = "whisper-tiny-en"
-    """As for extract."""
+    """As for lsmprobe extract."""
     dataset: str = "emodb"
     """As for extract."""
     data_dir: Path | None = None
@@ -80,7 +80,7 @@ def made_cache(config: Config, way: str) -> Path:
 
 
 def runs_of(config: Config, way: str, norm: str, head: str) -> pd.DataFrame:
-    """One row per seed, trained where it was not."""
+    """One row per seed; only missing runs are trained."""
     asked = ProbeConfig(
         cache_dir=config.folder / way,
         results_dir=config.folder / "results" / way,

@@ -1,4 +1,4 @@
-"""Made-up corpora and caches for the benchmarks: speech-like lengths, noise for states."""
+"""Made-up corpora and caches for the benchmarks: lengths as in speech, noise as hidden states."""
 
 import lsmprobe  # noqa: F401  before torch, which reads once how its threads are to wait
 
@@ -52,7 +52,7 @@ def utterance_table(seconds: Sequence[float] | np.ndarray, n_speakers: int) -> p
 
 
 def write_cache(path: Path, table: pd.DataFrame, n_layers: int, dim: int) -> Path:
-    """A finished cache of noise, as extract.py writes it."""
+    """A finished cache of noise, as lsmprobe extract writes it."""
     identity = {"model": path.parent.name, "random_init": None}
     plan = CachePlan(table, n_layers, dim, "frames", "float16", identity)
     noise = torch.randn(n_layers, int(table.frames.max()), dim)
