@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import tyro
 
 from lsmprobe.commands import COMMANDS, GROUPS, Run
+from lsmprobe.config import Extraction
 from lsmprobe.errors import LsmprobeError, one_line
 from lsmprobe.version import __version__
 
@@ -56,10 +57,14 @@ def run_script(command: str) -> None:
 
 def _group(description: str, commands: dict[str, tuple[type, Run]]) -> type:
     """A command with commands of its own, the first of which is the default if it needs nothing."""
-    kinds: list[Any] = [
-        Annotated[config, tyro.conf.subcommand(name), tyro.conf.PositionalRequiredArgs]
-        for name, (config, _) in commands.items()
-    ]
+    kinds: list[Any] = []
+    for name, (config, _) in commands.items():
+        kind: Any = Annotated[config, tyro.conf.subcommand(name)]
+        if not issubclass(config, Extraction):  # as at lsmprobe extract, all are flags
+            kind = Annotated[kind, tyro.conf.PositionalRequiredArgs]
+        kinds.append(kind)
+    if len(kinds) == 1:  # tyro would leave its name out
+        kinds.append(Annotated[None, tyro.conf.Suppress])
     first, _ = next(iter(commands.values()))
     default = field() if _needs_something(first) else field(default_factory=first)
     return make_dataclass(

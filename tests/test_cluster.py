@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +18,10 @@ import torch
 from conftest import utterance_table, waited_for, write_cache
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recipes import recipe
 from tqdm import tqdm
 
+from lsmprobe import cli
 from lsmprobe.cache.file import CacheFile
 from lsmprobe.cache.lock import sole_writer
 from lsmprobe.cache.parts import part_path, plan_part
@@ -522,6 +525,16 @@ def test_a_job_file_says_what_is_asked_for(tmp_path):
     assert asked in text
     with pytest.raises(SettingsError, match="drop --part"):
         SlurmScriptConfig("toy", "emodb", parts=2, part="0/2")
+
+
+def test_a_job_file_is_asked_for_by_flags_as_the_page_says(capsys):
+    asked, _, _ = recipe("A Slurm array, nothing else installed").partition(" > job.sh")
+    with pytest.raises(SystemExit) as left:
+        cli.main(shlex.split(asked.replace("\\\n", ""))[1:])
+    assert left.value.code == 0
+    said = capsys.readouterr().out
+    assert said.startswith("#!/bin/bash\n")
+    assert "lsmprobe extract --model toy --dataset msp.csv --part" in said
 
 
 def test_a_job_whose_time_is_up_stops_its_extraction_and_is_queued_again(job):

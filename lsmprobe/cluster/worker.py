@@ -115,7 +115,8 @@ class Watch:
                 return
 
     def _tell(self) -> None:
-        if self._count != self._told:
+        # Once all is to stop, nobody looks at it any more, nor removes it.
+        if self._count != self._told and not Path(self._order["stop"]).exists():
             self._told = self._count
             with contextlib.suppress(OSError):
                 Path(self._order["progress"]).write_text(str(self._told))
