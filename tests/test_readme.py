@@ -33,7 +33,11 @@ LINES = {
     ]
     for page, fenced in FENCED.items()
 }
-COMMANDS = [line for lines in LINES.values() for line in lines if line.startswith("lsmprobe ")]
+PAGES = [path.read_text("utf-8") for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]]
+SHELL = [
+    block for page in PAGES for block in re.findall(r"^```(?:sh)?\n(.*?)^```", page, re.M | re.S)
+]
+COMMANDS = [line for block in SHELL for line in re.findall(r"^lsmprobe (?:.*\\\n)*.*", block, re.M)]
 LAYERS, DIM = 10, 4
 
 INSTALLS = "an install, which tests/machines/fresh.sh makes on a bare system"
@@ -78,12 +82,16 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     plt.close("all")
 
 
-def test_the_flags_of_every_command_are_read(monkeypatch):
-    """Read alone: the commands need corpora, models and hours."""
+def test_the_flags_of_every_command_are_read(monkeypatch, tmp_path):
+    """Of every page, and read alone: the commands need corpora, models and hours."""
+    (tmp_path / "one-scale").mkdir()  # the folder of labels that a page names
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli, "_exit_with", lambda read_flags: read_flags())
     assert COMMANDS
     for command in COMMANDS:
-        cli.main(shlex.split(command)[1:])
+        typed = command.replace("\\\n", " ").partition(" > ")[0]
+        words = shlex.split(typed, comments=True)
+        cli.main(words[1:])
 
 
 def toy(line):
