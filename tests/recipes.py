@@ -11,8 +11,9 @@ PAGE = Path(__file__).parents[1] / "docs" / "cluster.md"
 TOYS = {  # what a line names -> what is there instead
     r"wav2vec2-large": "toy",
     r"whisper-small|xls-r-300m": "logmel",
-    r"emodb emovo": "emodb.csv emovo.csv",
+    r"emodb emovo": "emodb.csv emovo.csv --parts 2",
     r"--parts 32": "--parts 2",
+    r"msp.csv --cluster": "msp.csv --parts 2 --cluster",
     r"--queue (gpu|cpu)": "--queue main",
     r"--gpus 1 ": "",
     r"--cores \d": "--cores 1",
