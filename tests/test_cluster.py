@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -298,6 +299,19 @@ def test_what_a_site_has_written_down_stays_beside_the_gpus(in_a_file):
     assert "#SBATCH --constraint=a100\n#SBATCH --gres=gpu:2\n" in script
     in_a_file("pbs", cores=4, memory="8GiB")
     assert "select=1:ncpus=4:ngpus=1:mem=8192MB\n" in job_script("pbs", ClusterFlags(gpus=1))
+
+
+def test_ctrl_c_stays_what_it_is_beside_the_library_of_batch_systems():
+    """In a process of its own, since the library does it once."""
+    pytest.importorskip("dask_jobqueue")
+    program = """
+import signal
+from lsmprobe.cluster.engines import _dask_jobqueue
+_dask_jobqueue()
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_what_each_site_calls_by_its_own_name_is_to_be_written_into_the_file():

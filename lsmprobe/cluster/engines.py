@@ -2,6 +2,8 @@
 
 import os
 import queue
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -212,8 +214,8 @@ def _dask(where: str, flags: ClusterFlags, held: ExitStack) -> Any:
 def _batch_system(where: str, flags: ClusterFlags) -> Any:
     """A cluster whose workers are jobs of a batch system; a job that ends is replaced."""
     import dask
-    import dask_jobqueue
 
+    dask_jobqueue = _dask_jobqueue()
     if flags.cluster_file:
         dask.config.update(dask.config.config, dask.config.collect([str(flags.cluster_file)], {}))
     try:
@@ -222,6 +224,17 @@ def _batch_system(where: str, flags: ClusterFlags) -> Any:
         raise SettingsError(f"--cluster {where}: {error}") from error
     cluster.adapt(minimum_jobs=flags.workers, maximum_jobs=flags.workers)
     return cluster
+
+
+def _dask_jobqueue() -> Any:
+    """The library, which at its import would make Ctrl-C an exit with status 0."""
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    import dask_jobqueue
+
+    if threading.current_thread() is threading.main_thread():
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+    return dask_jobqueue
 
 
 def job_settings(where: str, flags: ClusterFlags) -> dict[str, Any]:
