@@ -486,7 +486,6 @@ COMMANDS: dict[str, tuple[type, Run]] = {
     "predict": (PredictConfig, predict_command),
     "report": (ReportConfig, report_command),
     "demo": (DemoConfig, demo_command),
-    "slurm-script": (SlurmScriptConfig, slurm_script_command),
 }
 
 
@@ -499,6 +498,10 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[type, Run]]]] = {
             "get": (GetCorpusConfig, get_corpus_command),
             "table1": (Table1Config, table1_command),
         },
+    ),
+    "slurm-script": (
+        "The job file of a Slurm array, to be handed to sbatch.",
+        {"extract": (SlurmScriptConfig, slurm_script_command)},
     ),
     "splits": (
         "Splits: make one, take over a published one, or ask what train and test share.",
