@@ -277,7 +277,8 @@ def test_what_another_recipe_or_target_scores_is_neither_dropped_nor_mixed_in_si
         return made | {"target": [target]}
 
     records = [record("a", "north", "linear", layer, 0) for layer in (3, 4)]
-    records.append(record("a", "north", "linear", 4, 0, lr=1e-3))
+    records.append(record("a", "north", "linear", 4, 0, lr=1e-3))  # a flip, which has a table
+    records.append(record("a", "north", "linear", 4, 0, lr=1e-3, epochs=3))
     write_records(tmp_path, [*records, across("emotion", 50.0), across("gender", 90.0)])
     text = " ".join(make_report(ReportConfig(results_dir=tmp_path)).split())
     assert "Not compared: north (1 experiment) by another recipe than most" in text

@@ -20,7 +20,7 @@ from lsmprobe.probing.table import head_title
 from lsmprobe.report.advice import one_voice_advice
 from lsmprobe.report.comparable import Comparable
 from lsmprobe.report.figures import draw_answers, draw_layer_weights
-from lsmprobe.report.flips import flips_table
+from lsmprobe.report.flips import flips_of, flips_table
 from lsmprobe.report.outcomes import by_group, confused
 from lsmprobe.report.paper import paper_table
 from lsmprobe.report.runs import Runs
@@ -124,7 +124,9 @@ def left_out_items(experiments: pd.DataFrame) -> Iterator[str]:
     named = [*zip(*(experiments[name] for name in ("corpus", "target", "split")), strict=True)]
     shown = {name for name, is_main in zip(named, experiments.main, strict=True) if is_main}
     of_shown = np.array([name in shown for name in named], dtype=bool)  # others are told already
-    others = experiments[~experiments.main & ~experiments.outdated & of_shown]
+    flips = set(flips_of(experiments).experiment)  # which have a table
+    of_flips = experiments.experiment.isin(flips)
+    others = experiments[~(experiments.main | experiments.outdated | of_flips) & of_shown]
     if len(others):
         yield (
             f"Not compared: {_by_corpus(others)} by another recipe than most, or on splits of "

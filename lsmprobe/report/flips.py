@@ -23,8 +23,7 @@ def flips_table(experiments: pd.DataFrame) -> Iterator[Table]:
     Args:
         experiments: what `answer.experiments_of` returned.
     """
-    last = experiments.layer.isna() | (experiments.layer == experiments.n_layers - 1).fillna(False)
-    found = _flips(experiments[last.astype(bool)])
+    found = flips_of(experiments)
     if found.empty:
         return
     heads = list(dict.fromkeys(found["head"]))
@@ -39,10 +38,14 @@ def flips_table(experiments: pd.DataFrame) -> Iterator[Table]:
     yield Table("flips", "What single choices move.", pd.DataFrame(rows), 2, notes, found)
 
 
-def _flips(experiments: pd.DataFrame) -> pd.DataFrame:
-    """One row per flip and head: model, corpus, target, head, choice, value, difference, and turned
-    (whether another head is best than without the flip; missing where there is one head).
+def flips_of(experiments: pd.DataFrame) -> pd.DataFrame:
+    """One row per flip and head: model, corpus, target, experiment, head, choice, value, score.
+
+    And difference, in points, and turned: whether another head is best than without the flip,
+    missing where there is one head.
     """
+    last = experiments.layer.isna() | (experiments.layer == experiments.n_layers - 1).fillna(False)
+    experiments = experiments[last.astype(bool)]
     rows: list[dict[str, Any]] = []
     for key, own in experiments.groupby(CACHE, sort=False):
         main = own[own.main]
@@ -53,7 +56,13 @@ def _flips(experiments: pd.DataFrame) -> pd.DataFrame:
         bases = {row.head: row for row in main[main[NORM] == norm].itertuples()}
         candidates = pd.concat([others, main[main[NORM] != norm]])
         of_cache = [
-            {"head": row.head, "choice": flip[0], "value": flip[1], "score": row.macro_f1}
+            {
+                "experiment": row.experiment,
+                "head": row.head,
+                "choice": flip[0],
+                "value": flip[1],
+                "score": row.macro_f1,
+            }
             for row in candidates.itertuples()
             if row.head in bases and (flip := _flip(bases[row.head], row))
         ]
@@ -72,7 +81,7 @@ def _flips(experiments: pd.DataFrame) -> pd.DataFrame:
                     "turned": _best(before) != _best(before | alike) if len(before) > 1 else None,
                 }
             )
-    columns = [*CACHE, "head", "choice", "value", "score", "difference", "turned"]
+    columns = [*CACHE, "experiment", "head", "choice", "value", "score", "difference", "turned"]
     return pd.DataFrame(rows, columns=columns)
 
 
