@@ -11,6 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
+from simulated import simulated_record
 
 from lsmprobe.cli import main
 from lsmprobe.corpora.read import read_corpus
@@ -19,7 +20,7 @@ from lsmprobe.extraction.checkpoints import find_checkpoint, read_config
 from lsmprobe.extraction.load import load_encoder
 from lsmprobe.extraction.models import MODEL_TYPES
 from lsmprobe.extraction.network import random_network
-from lsmprobe.results.records import load_head
+from lsmprobe.results.records import load_head, save_run
 from lsmprobe.splits.file import load_split
 
 ROOT = Path(__file__).parents[1]
@@ -261,6 +262,14 @@ def test_a_data_set_cannot_name_files_elsewhere(tmp_path, monkeypatch):
 # Results and splits (records that hold anything: test_results.py)
 
 
+def recorded(folder, head):
+    """The path of a record that does not say which head lies beside it, as older ones do not."""
+    path = folder / "run.json"
+    save_run(path, simulated_record("model", "corpus", "linear", 0, 1), {})
+    path.with_suffix(".safetensors").write_bytes(head)
+    return path
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -275,17 +284,16 @@ def test_a_data_set_cannot_name_files_elsewhere(tmp_path, monkeypatch):
     ],
 )
 def test_a_trained_head_that_is_none_is_refused(tmp_path, content):
-    (tmp_path / "run.safetensors").write_bytes(content)
-    with pytest.raises(LsmprobeError, match="cannot be read") as caught:
-        load_head(tmp_path / "run.json")
+    path = recorded(tmp_path, content)
+    with pytest.raises(LsmprobeError, match="its trained head cannot be read") as caught:
+        load_head(path)
     assert "\n" not in str(caught.value)
     assert not Path("never").exists()
 
 
 def test_a_trained_head_is_tensors_and_nothing_else(tmp_path):
     head = {"0.classify.weight": torch.ones(2, 3)}
-    safetensors.torch.save_file(head, tmp_path / "run.safetensors")
-    loaded = load_head(tmp_path / "run.json")
+    loaded = load_head(recorded(tmp_path, safetensors.torch.save(head)))
     np.testing.assert_array_equal(loaded["0.classify.weight"], np.ones((2, 3)))
 
 
