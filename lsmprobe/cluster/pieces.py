@@ -35,7 +35,7 @@ class Piece:
     config: Config  # of the stage
     size: int  # how much work it is: samples of audio, or epochs of training
     records: tuple[str, ...] = ()  # of stage 2, the records that it makes
-    cost: int = 0  # how long it takes beside the others, in no unit: the longest goes first
+    cost: int = 0  # how long it takes compared with the others, in no unit: the longest goes first
 
     def to_json(self) -> dict[str, Any]:
         """Values that JSON can hold."""

@@ -61,13 +61,14 @@ def answer_items(runs: Runs, out: Path) -> list[Item]:
     runs, every, compared, chosen, best, differences = Comparable.of(runs)
     items: list[Item] = [Heading("lsmprobe report")]
     items += summary(best, compared, differences, runs)
-    items += left_out_items(every)
+    flips = flips_of(every)
+    items += left_out_items(every, flips)
     items += curve_items(runs, [row for of_one in compared.rows for row in of_one], out)
     items.append(scores_item(runs, chosen, compared))
     items += outcome_items(best, out)
     items += difference_items(differences)
     items += weight_items(runs.table, chosen, out)
-    items += flips_table(every)
+    items += flips_table(flips)
     items += transfer_items(runs)
     items += paper_items(compared)
     return items
@@ -77,7 +78,7 @@ def answer_sentences(runs: Runs) -> list[str]:
     """What the report says first; see `answer_items`."""
     found = Comparable.of(runs)
     said = summary(found.best, found.compared, found.differences, found.runs)
-    return [*said, *left_out_items(found.every)]
+    return [*said, *left_out_items(found.every, flips_of(found.every))]
 
 
 # What is said first
@@ -119,13 +120,12 @@ def summary(
         )
 
 
-def left_out_items(experiments: pd.DataFrame) -> Iterator[str]:
+def left_out_items(experiments: pd.DataFrame, flips: pd.DataFrame) -> Iterator[str]:
     """What is not compared: other recipes, and labels or caches that are not those of today."""
     named = [*zip(*(experiments[name] for name in ("corpus", "target", "split")), strict=True)]
     shown = {name for name, is_main in zip(named, experiments.main, strict=True) if is_main}
     of_shown = np.array([name in shown for name in named], dtype=bool)  # others are told already
-    flips = set(flips_of(experiments).experiment)  # which have a table
-    of_flips = experiments.experiment.isin(flips)
+    of_flips = experiments.experiment.isin(flips.experiment)  # which have a table
     others = experiments[~(experiments.main | experiments.outdated | of_flips) & of_shown]
     if len(others):
         yield (

@@ -14,16 +14,12 @@ NORM = "feature_norm"
 CACHE = ["model", "corpus", "target"]
 
 
-def flips_table(experiments: pd.DataFrame) -> Iterator[Table]:
+def flips_table(found: pd.DataFrame) -> Iterator[Table]:
     """A row per flipped choice: how far each head moves, and how often another head is best.
 
-    A flip is an experiment whose recipe differs from that of the main comparison in one choice, and
-    that was tested on the same split. Heads of one layer count with the last one.
-
     Args:
-        experiments: what `answer.experiments_of` returned.
+        found: what `flips_of` returned.
     """
-    found = flips_of(experiments)
     if found.empty:
         return
     heads = list(dict.fromkeys(found["head"]))
@@ -42,7 +38,12 @@ def flips_of(experiments: pd.DataFrame) -> pd.DataFrame:
     """One row per flip and head: model, corpus, target, experiment, head, choice, value, score.
 
     And difference, in points, and turned: whether another head is best than without the flip,
-    missing where there is one head.
+    missing where there is one head. A flip is an experiment whose recipe differs from that of the
+    main comparison in one choice, and that was tested on the same split. Heads of one layer count
+    with the last one.
+
+    Args:
+        experiments: what `comparable.experiments_of` returned.
     """
     last = experiments.layer.isna() | (experiments.layer == experiments.n_layers - 1).fillna(False)
     experiments = experiments[last.astype(bool)]

@@ -139,8 +139,8 @@ def _said(table: pd.DataFrame) -> list[str]:
     ]
     if flagged := int((table["alarms"].map(len) > 0).sum()):
         said.append(
-            f"! {flagged} of {counted(len(table), 'score')} {'has' if flagged == 1 else 'have'} an "
-            "alarm: see the column alarms of the CSV file, and docs/statistics.md."
+            f"! {counted(flagged, 'score', 'has', of=len(table))} an alarm: see the column alarms "
+            "of the CSV file, and docs/statistics.md."
         )
     return said
 

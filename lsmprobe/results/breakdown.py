@@ -14,7 +14,7 @@ import pandas as pd
 from lsmprobe.errors import ResultsError
 from lsmprobe.results.bootstrap import N_RESAMPLES
 from lsmprobe.results.measures import measure_of, truth_column
-from lsmprobe.results.records import load_record, predictions_of
+from lsmprobe.results.records import load_record, predictions_of, which_run
 from lsmprobe.results.scores import STATISTICS, RunAnswers, Statistic, interval_of_runs, score_of
 
 SMALL = 5  # utterances: groups with fewer are taken together
@@ -34,8 +34,7 @@ def records_of(runs: Runs) -> list[Record]:
     """
     if isinstance(runs, pd.DataFrame):
         runs = [load_record(Path(path)) for path in runs["path"]]
-    by_run = {(r["experiment"], r["seed"], r["split"]["hash"]): r for r in runs}
-    records = list(by_run.values())
+    records = list({which_run(record): record for record in runs}.values())
     experiments = sorted({record["experiment"] for record in records})
     if len(experiments) != 1:
         raise ResultsError(

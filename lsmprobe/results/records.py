@@ -355,6 +355,11 @@ def with_target(results: pd.DataFrame) -> pd.DataFrame:
     return results.assign(**{n: value for n, value in usual.items() if n not in results})
 
 
+def which_run(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The values of `ONE_RUN`, of a record."""
+    return tuple(_COLUMNS[name].read(record) for name in ONE_RUN)
+
+
 def once(results: pd.DataFrame) -> pd.DataFrame:
     """The results without runs that stand there twice, as in tables that were concatenated."""
     known = [name for name in ONE_RUN if name in results]
