@@ -13,7 +13,6 @@ Before each of them the page cache is told to forget the file.
 import lsmprobe  # noqa: F401  before torch, which reads once how its threads are to wait
 
 # isort: split
-import os
 import resource
 import tempfile
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import tyro
-from machine import machine, peak_memory, seconds, write_json
+from machine import forget, machine, peak_memory, seconds, write_json
 from synthetic import clip_seconds, train_an_epoch, utterance_table, write_cache
 
 from lsmprobe.cache.reader import FeatureCache
@@ -56,14 +55,6 @@ def memory_limit() -> int:
         limit = OWN_LIMIT
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     return limit
-
-
-def forget(path: Path) -> None:
-    """Have the system drop what it keeps of a file."""
-    if hasattr(os, "posix_fadvise"):  # macOS has none: there the page cache is measured too
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def read_from_start(path: Path) -> None:

@@ -51,10 +51,12 @@ def utterance_table(seconds: Sequence[float] | np.ndarray, n_speakers: int) -> p
     )
 
 
-def write_cache(path: Path, table: pd.DataFrame, n_layers: int, dim: int) -> Path:
-    """A finished cache of noise, as lsmprobe extract writes it."""
+def write_cache(
+    path: Path, table: pd.DataFrame, n_layers: int, dim: int, *, means_checksum: bool = True
+) -> Path:
+    """A finished cache of noise, as lsmprobe extract writes it, or as before it had that column."""
     identity = {"model": path.parent.name, "random_init": None}
-    plan = CachePlan(table, n_layers, dim, "frames", "float16", identity)
+    plan = CachePlan(table, n_layers, dim, "frames", "float16", identity, means_checksum)
     noise = torch.randn(n_layers, int(table.frames.max()), dim)
     with CacheWriter.open(path, plan) as writer:
         for row, n_frames in enumerate(table.frames):

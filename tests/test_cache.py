@@ -315,8 +315,9 @@ def test_the_hash_names_the_features(tmp_path):
     )
 
 
-def test_the_golden_file_of_version_1():
-    cache = FeatureCache(GOLDEN / "cache-v1.h5")
+@pytest.mark.parametrize("version", [1, 3])
+def test_the_golden_files_of_everything(version):
+    cache = FeatureCache(GOLDEN / f"cache-v{version}.h5")
     assert cache.utterances["key"].tolist() == ["a.wav", "für Elise/b\n'2'.wav", "d.wav#1.5-1.54"]
     assert os.fsencode(cache.utterances["path"][2]) == b"clips/d\xe9.wav"
     assert cache.utterances["sentence"].tolist() == ["b1", "Für wen?", ""]
@@ -370,7 +371,8 @@ def test_writing_changes_nothing_but_what_each_utterance_brings(tmp_path):
     after = np.frombuffer(finished(path, plan_of()).read_bytes(), np.uint8)
     assert len(before) == len(after)
     changed = np.flatnonzero(before != after)
-    brought = {"utterances/sha256", "utterances/checksum", "utterances/done"}
+    columns = ("sha256", "checksum", "means_checksum", "done")
+    brought = {f"utterances/{name}" for name in columns}
     places = [
         span
         for name, span in extents(path).items()
@@ -897,7 +899,7 @@ def virtual(file):
 
 
 EDITS = {
-    "version": lambda file: file.attrs.modify("version", 3),
+    "version": lambda file: file.attrs.modify("version", 4),
     "a version that it does not need": lambda file: file.attrs.modify("version", 2),
     "version of another type": lambda file: file.attrs.create("version", "new"),
     "no version": lambda file: file.attrs.__delitem__("version"),
@@ -912,6 +914,7 @@ EDITS = {
     "missing": lambda file: file.__delitem__("layers/01"),
     "missing table": lambda file: file.__delitem__("utterances/key"),
     "missing pooled": lambda file: file.__delitem__("pooled/mean"),
+    "missing checksum of means": lambda file: file.__delitem__("utterances/means_checksum"),
     "soft link": linked("layers/01", h5py.SoftLink("/layers/00")),
     "external link": linked("layers/01", h5py.ExternalLink("elsewhere.h5", "/layers/01")),
     "linked group": linked("pooled", h5py.ExternalLink("elsewhere.h5", "/pooled")),
@@ -937,7 +940,7 @@ EDITS = {
 def test_a_file_that_is_not_as_specified_is_refused(tmp_path, whole, how):
     path = edited(whole, tmp_path / "c.h5", EDITS[how])
     with pytest.raises(
-        CacheError, match=r"version|damaged or no cache|cache format 3|stored as 'float64'"
+        CacheError, match=r"version|damaged or no cache|cache format 4|stored as 'float64'"
     ) as caught:
         FeatureCache(path, allow_unfinished=True)
     assert "\n" not in str(caught.value)
@@ -949,7 +952,7 @@ def test_a_file_that_is_not_as_specified_is_refused(tmp_path, whole, how):
 
 def test_another_version_says_so(tmp_path, whole):
     path = edited(whole, tmp_path / "c.h5", EDITS["version"])
-    with pytest.raises(CacheError, match=r"cache format 3; expected 1 or 2\. Delete"):
+    with pytest.raises(CacheError, match=r"cache format 4; expected 1 to 3\. Delete"):
         FeatureCache(path)
 
 

@@ -71,7 +71,8 @@ def test_verify_names_exactly_the_utterances_that_were_damaged(tmp_path_factory,
     for _ in range(data.draw(st.integers(0, 3))):
         row = data.draw(st.integers(0, len(FRAMES) - 1))
         members = ["pooled/mean", "pooled/std", "utterances/sha256", "utterances/checksum"]
-        members += ["layers/00", "layers/02"] if plan.store == "frames" else []
+        of_frames = ["layers/00", "layers/02", "utterances/means_checksum"]
+        members += of_frames if plan.store == "frames" else []
         name = data.draw(st.sampled_from(members))
         member = cache_file.CacheFile(path).members[name]
         first = sum(FRAMES[:row]) if name.startswith("layers/") else row

@@ -154,8 +154,7 @@ def test_another_selection_or_codec_is_another_cache(tmp_path):
     assert len({cache.identity_hash for cache in caches}) == len(plans)
     for cache, plan in [(c, p) for c in caches for p in plans]:
         assert bool(differences(cache, plan)) == (plan is not plans[caches.index(cache)])
-    with h5py.File(caches[0].path) as whole, h5py.File(caches[1].path) as small:
-        assert (whole.attrs["version"], small.attrs["version"]) == (1, 2)
+    with h5py.File(caches[0].path) as whole:
         assert "scale" not in whole["pooled"]
 
 

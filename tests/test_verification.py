@@ -31,12 +31,12 @@ def flip_a_bit(path, name, row=3):
         raw.write(bytes([byte[0] ^ 1]))
 
 
-@pytest.mark.parametrize("name", ["pooled/mean", "layers/03"])
-def test_nothing_is_learned_from_damaged_features(tmp_path, planted_cache, name):
+@pytest.mark.parametrize("head", ["linear", "nonlinear"])
+def test_nothing_is_learned_from_damaged_means(tmp_path, planted_cache, head):
     path = planted_cache()
-    flip_a_bit(path, name)
+    flip_a_bit(path, "pooled/mean")
     config = ProbeConfig(
-        head="linear",
+        head=head,
         epochs=1,
         runs=1,
         device="cpu",
@@ -68,12 +68,14 @@ def test_no_number_comes_from_damaged_features(planted_cache, use):
     assert not path.with_name("out.npy").exists()
 
 
-@pytest.mark.parametrize("use", [layer_shares, layer_drops])
-def test_weights_are_not_explained_by_damaged_features(tmp_path, planted_cache, use):
+@pytest.mark.parametrize(
+    ("use", "name"), [(layer_shares, "pooled/std"), (layer_drops, "layers/03")]
+)
+def test_weights_are_not_explained_by_damaged_features(tmp_path, planted_cache, use, name):
     path = planted_cache()
     folders = {"cache_dir": tmp_path / "cache", "results_dir": tmp_path / "results"}
     probe(ProbeConfig(head="multilayer", epochs=1, runs=1, device="cpu", **folders))
-    flip_a_bit(path, "layers/03")
+    flip_a_bit(path, name)
     with pytest.raises(CacheError, match="1 damaged utterance"):
         use(FeatureCache(path), load_results(tmp_path / "results"))
 

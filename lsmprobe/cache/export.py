@@ -17,7 +17,7 @@ from lsmprobe.errors import CacheError, counted
 def export_cache(path: Path, out: Path, *, layer: int | None = None, frames: bool = False) -> str:
     """Write features as OUT.npy and the table of utterances as OUT.csv.
 
-    Whatever reads them has no checksums, so the cache is verified first, once.
+    Whatever reads them has no checksums, so what is exported is verified first, once.
 
     Args:
         path: the cache, which must be finished.
@@ -41,7 +41,7 @@ def export_cache(path: Path, out: Path, *, layer: int | None = None, frames: boo
         raise CacheError(f"{out} is a folder; expected a file in it: {out / path.stem}, say.")
     name = out.name.removesuffix(".npy")
     array, csv = (out.with_name(f"{name}{suffix}") for suffix in (".npy", ".csv"))
-    verify_once(cache)
+    verify_once(cache, reads="frames" if frames else "means")
     table = cache.utterances
     shape: tuple[int, ...]
     if frames:

@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import pairwise
@@ -24,15 +24,18 @@ import xxhash
 
 from lsmprobe.cache.codecs import codec_of
 from lsmprobe.cache.layout import (
+    CHECKSUM,
     FORMAT,
     HEAD_BYTES,
+    MEANS_CHECKSUM,
     PAGE,
     PLANNED,
     STATISTICS,
     TEXT,
     VERSIONS,
-    WRITTEN,
     Member,
+    Reads,
+    checksums_in,
     members,
     raw_bytes,
     version_of,
@@ -101,16 +104,25 @@ class CacheFile:
         raw = self._bytes[member.offset : member.offset + member.nbytes]
         return raw.view(member.dtype).reshape(member.shape)
 
-    @property
-    def checked(self) -> list[str]:
-        """The members that an utterance's checksum covers, in its order."""
-        pooled = [name for name in STATISTICS if name in self.members]
-        return [*self.per_frame, *pooled, "utterances/sha256"]
+    def sums(self, reads: Reads = "frames") -> list[str]:
+        """The columns of checksums to compare before means alone, or anything, is read."""
+        there = checksums_in(self.members)
+        return there[-1:] if reads == "means" else there
 
-    def checksums(
-        self, start: int, stop: int, then: Callable[[str, int, np.ndarray], None] | None = None
+    def covered(self, sums: Sequence[str]) -> list[str]:
+        """The members that some columns of checksums cover, in their order."""
+        layers = self.per_frame if CHECKSUM in sums else []
+        pooled = [name for name in STATISTICS if name in self.members]
+        return [*layers, *pooled, "utterances/sha256"]
+
+    def mismatches(
+        self,
+        start: int,
+        stop: int,
+        sums: Sequence[str],
+        then: Callable[[str, int, np.ndarray], None] | None = None,
     ) -> list[int]:
-        """Checksums of what the file holds of the utterances `start` to `stop`, to compare.
+        """Of the utterances `start` to `stop` those whose bytes are not what was written.
 
         Read member by member, as they lie on the disk, and not mapped: what the disk cannot give
         or what was cut off in the meantime is an error and not the end of the process.
@@ -118,15 +130,32 @@ class CacheFile:
         Args:
             start: the first row in the table of utterances.
             stop: the one after the last.
-            then: is handed a member's name, an utterance's row, and its part of that member.
+            sums: the columns of checksums to compute; compared are those that the file has.
+            then: is handed a member's name, an utterance's row, and its part of that member: all
+                that is covered, then the checksums as computed, for a copy that has such columns.
 
         Raises:
             OSError: the disk cannot give them.
         """
+        found = self._computed(start, stop, sums, then or (lambda *_: None))
+        differ = np.zeros(stop - start, bool)
+        for name in set(sums).intersection(self.members):
+            differ |= found[name] != self.array(name)[start:stop]
+        return (np.flatnonzero(differ) + start).tolist()
+
+    def _computed(
+        self,
+        start: int,
+        stop: int,
+        sums: Sequence[str],
+        then: Callable[[str, int, np.ndarray], None],
+    ) -> dict[str, np.ndarray]:
+        """Columns of checksums over what the file holds of some utterances, as `mismatches`."""
         offset, frames = (self.columns[name].tolist() for name in ("offset", "frames"))
-        states = [xxhash.xxh3_64() for _ in range(start, stop)]
+        rows_of = range(start, stop)
+        states = {name: [xxhash.xxh3_64() for _ in rows_of] for name in sums}
         with self.opened("rb") as file:
-            for name in self.checked:
+            for name in self.covered(sums):
                 dtype, shape, place = member = self.members[name]
                 per_frame = name in self.per_frame
                 first = offset[start] if per_frame else start
@@ -136,28 +165,38 @@ class CacheFile:
                 if len(raw) < nbytes:
                     raise OSError(errno.EIO, "the file ends too early")
                 rows = np.frombuffer(raw, dtype).reshape(-1, *shape[1:])
-                for row, state in zip(range(start, stop), states, strict=True):
+                covering = [states[each] for each in sums if name in self.covered([each])]
+                for row, *of_row in zip(rows_of, *covering, strict=True):
                     here = offset[row] - first if per_frame else row - start
                     mine = rows[here : here + (frames[row] if per_frame else 1)]
-                    state.update(raw_bytes(mine))
-                    if then:
-                        then(name, row, mine)
-        return [state.intdigest() for state in states]
+                    for state in of_row:
+                        state.update(raw_bytes(mine))
+                    then(name, row, mine)
+        found = {n: np.array([s.intdigest() for s in of], np.uint64) for n, of in states.items()}
+        for name, values in found.items():
+            for row in rows_of:
+                then(name, row, values[row - start : row - start + 1])
+        return found
 
     def read_from(self, path: Path) -> "CacheFile | None":
         """A file that HDF5 cannot open, as if it were laid out like this one; None if it is not.
 
-        The same plan makes the same bytes, and an attribute at the same place tells the plan.
+        The same plan makes the same bytes, and an attribute at the same place tells the plan. A
+        file from before there was a checksum of means is shorter by that, and alike in all else.
         """
+        old = {name: member for name, member in self.members.items() if name != MEANS_CHECKSUM}
+        least = max(member.offset + member.nbytes for member in old.values())
         digits = plan_checksum(self.identity, self.columns).encode()
         with self.opened("rb") as mine, path.open("rb") as other:
             place = mine.read(HEAD_BYTES).find(digits)
             found = other.read(HEAD_BYTES)[place : place + len(digits)]
             status = os.fstat(other.fileno())
-        if place < 0 or found != digits or status.st_size != self.size:
+        if place < 0 or found != digits or not least <= status.st_size <= self.size:
             return None
         twin = copy.copy(self)
-        twin.path, twin._inode = path, status.st_ino
+        twin.path, twin.size, twin._inode = path, status.st_size, status.st_ino
+        if twin.size < self.size:
+            twin.members = old
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
@@ -207,9 +246,11 @@ def lay_out(
         _, located, size, _ = _locate(beside)
         with beside.open("r+b") as file:
             _reserve(file.fileno(), size)
-            zeros = {name: np.zeros(len(plan.utterances), kind) for name, kind in WRITTEN.items()}
-            for name, values in (plan.columns | zeros).items():
-                pwrite(file.fileno(), values, located[f"utterances/{name}"].offset)
+            known = {f"utterances/{name}": values for name, values in plan.columns.items()}
+            for name, member in located.items():
+                if name.startswith("utterances/"):  # 0 where it is written with each utterance
+                    values = known.get(name, np.zeros(member.shape, member.dtype))
+                    pwrite(file.fileno(), values, member.offset)
             if fill:
                 fill(file.fileno(), located)
             os.fsync(file.fileno())
@@ -255,7 +296,7 @@ def _create(path: Path, plan: CachePlan) -> None:
     # Everything starts on a page, so no page that is written later holds metadata.
     aligned = {"alignment_threshold": 1, "alignment_interval": PAGE}
     with h5py.File(path, "w", locking=False, **aligned) as file:
-        version = version_of(plan.dtype, plan.identity)
+        version = version_of(plan.dtype, plan.identity, plan.members)
         file.attrs.create("version", version, dtype="<i8")
         for name, value in attributes.items():
             text = value.encode()
@@ -302,7 +343,7 @@ def _checked(file: h5py.File, path: Path, size: int) -> tuple[dict[str, Any], di
         raise CacheError(f"{path} is an HDF5 file, but not a cache that lsmprobe extract made.")
     if (version := int(file.attrs["version"])) not in VERSIONS:
         raise CacheError(
-            f"{path} has cache format {version}; expected {' or '.join(map(str, VERSIONS))}. "
+            f"{path} has cache format {version}; expected {VERSIONS[0]} to {VERSIONS[-1]}. "
             "Delete it and run lsmprobe extract."
         )
     attributes: dict[str, Any] = {
@@ -317,8 +358,6 @@ def _checked(file: h5py.File, path: Path, size: int) -> tuple[dict[str, Any], di
         codec_of(attributes["dtype"])
     except CacheError as error:
         raise CacheError(f"{path}: {error}") from error
-    if version != (needed := version_of(attributes["dtype"], attributes["identity"])):
-        raise ValueError(f"it says version {version}, and what it holds needs {needed}")
     found = {}
     for group in _hard_links(file):
         for leaf in _hard_links(file[group]):
@@ -329,6 +368,8 @@ def _checked(file: h5py.File, path: Path, size: int) -> tuple[dict[str, Any], di
             if not is_plain or made.get_external_count() or member.offset + member.nbytes > size:
                 raise ValueError(f"{group}/{leaf} does not lie plainly inside the file")
             found[f"{group}/{leaf}"] = member
+    if version != (needed := version_of(attributes["dtype"], attributes["identity"], found)):
+        raise ValueError(f"it says version {version}, and what it holds needs {needed}")
     ends = [(member.offset, member.offset + member.nbytes) for member in found.values()]
     if any(end > start for (_, end), (start, _) in pairwise(sorted(ends))):
         raise ValueError("its datasets overlap")
@@ -339,7 +380,8 @@ def _checked(file: h5py.File, path: Path, size: int) -> tuple[dict[str, Any], di
     first = f"layers/{layers[0]:02d}"
     n_frames = found[first].shape[0] if first in found else 0
     widths = [found[f"utterances/{name}"].dtype.itemsize for name in TEXT]
-    expected = members(n, n_frames, layers, dim, attributes["dtype"], widths)
+    shape, dtype = (n, n_frames, layers, dim), attributes["dtype"]
+    expected = members(*shape, dtype, widths, means_checksum=MEANS_CHECKSUM in found)
     for name in sorted(expected.keys() | found.keys()):
         if name not in found or name not in expected or found[name][:2] != expected[name][:2]:
             raise ValueError(f"{name} is missing, not known, or of another type or shape")

@@ -4,8 +4,8 @@ docs/cache-format.md is the specification.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from lsmprobe.cache.codecs import codec_of
 from lsmprobe.cache.selection import LAYERS, STEP
 
 FORMAT = "lsmprobe-cache"
-VERSIONS = (1, 2)  # 2: of some layers, of means of frames, or with scales
+VERSIONS = (1, 2, 3)  # 2: of some layers, of means of frames, or with scales; 3: MEANS_CHECKSUM
 # UTF-8, as wide as the longest
 TEXT = ("key", "path", "emotion", "speaker", "gender", "sentence", "split")
 LABELS = ("emotion", "speaker", "gender", "sentence", "split")  # may be corrected: labels.py
@@ -23,8 +23,11 @@ NUMBERS = {"start_s": "<f8", "end_s": "<f8", "seconds": "<f8", "samples": "<i8",
 PLANNED = (*TEXT, *NUMBERS, "offset")  # columns that never change in the file
 STATISTICS = ("pooled/mean", "pooled/std", "pooled/scale")  # a row per utterance
 WRITTEN = {"sha256": "S64", "checksum": "<u8", "done": "u1", "skipped": "u1"}  # with each utterance
+CHECKSUM = "utterances/checksum"  # of everything that is stored of an utterance
+MEANS_CHECKSUM = "utterances/means_checksum"  # of all but its frames, for who reads means alone
 PAGE = 4096  # bytes
 HEAD_BYTES = 1_000_000  # in which the attributes lie
+Reads = Literal["means", "frames"]  # what is read of a cache; who reads frames may read means too
 
 
 class Member(NamedTuple):
@@ -45,15 +48,32 @@ class Member(NamedTuple):
         return self.dtype.itemsize * math.prod(self.shape[1:])
 
 
-def version_of(dtype: str, identity: Mapping[str, Any]) -> int:
-    """The version of the format that a cache needs, the lowest that will do."""
+def version_of(dtype: str, identity: Mapping[str, Any], names: Collection[str]) -> int:
+    """The version of the format that a cache needs, the lowest that will do; `names`: members."""
+    if MEANS_CHECKSUM in names:
+        return 3
     return 2 if codec_of(dtype).levels or {LAYERS, STEP} & identity.keys() else 1
 
 
+def checksums_in(names: Collection[str]) -> list[str]:
+    """The columns of checksums among the names of members."""
+    return [name for name in (CHECKSUM, MEANS_CHECKSUM) if name in names]
+
+
 def members(
-    n: int, n_frames: int, layers: Sequence[int], dim: int, dtype: str, widths: Iterable[int]
+    n: int,
+    n_frames: int,
+    layers: Sequence[int],
+    dim: int,
+    dtype: str,
+    widths: Iterable[int],
+    *,
+    means_checksum: bool,
 ) -> dict[str, Member]:
-    """Every dataset of a cache of `n` utterances; no frames: pooled only; `widths` are of TEXT."""
+    """Every dataset of a cache of `n` utterances, in the order in which they are laid out.
+
+    No frames: pooled only, whose checksum is one of means already. `widths` are of TEXT.
+    """
     text = {name: f"S{width}" for name, width in zip(TEXT, widths, strict=True)}
     columns = text | NUMBERS | {"offset": "<i8"} | WRITTEN
     statistics = Member(np.dtype("<f4"), (n, len(layers), dim))
@@ -64,6 +84,8 @@ def members(
         | {"pooled/mean": statistics, "pooled/std": statistics}
         | ({"pooled/scale": statistics} if scaled else {})
         | {f"layers/{number:02d}": layer for number in (layers if n_frames else ())}
+        # The last, so that all others lie where they lie in a file without it; see `read_from`.
+        | ({MEANS_CHECKSUM: Member(np.dtype("<u8"), (n,))} if n_frames and means_checksum else {})
     )
 
 

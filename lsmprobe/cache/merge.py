@@ -9,7 +9,7 @@ import numpy as np
 
 from lsmprobe.cache.file import disk_errors, lay_out, pwrite, remove_leftovers, sync_folder
 from lsmprobe.cache.labels import labels_path
-from lsmprobe.cache.layout import PLANNED, Member, decoded, table_of
+from lsmprobe.cache.layout import PLANNED, Member, checksums_in, decoded, table_of
 from lsmprobe.cache.lock import sole_writer
 from lsmprobe.cache.parts import cache_files, remove_file
 from lsmprobe.cache.plan import CachePlan
@@ -66,7 +66,12 @@ def _copy(
     descriptor: int,
     members: dict[str, Member],
 ) -> None:
-    """All utterances of a cache into the file of a plan, each where its key says."""
+    """All utterances of a cache into the file of a plan, each where its key says.
+
+    Checksums of means are those of the bytes that were compared, so that parts of before there were
+    such need none.
+    """
+    sums = checksums_in(members)
     place = {key: row for row, key in enumerate(plan.columns["key"].tolist())}
     for file in cache.files:
         rows = np.array([place[key] for key in file.columns["key"].tolist()])
@@ -75,15 +80,13 @@ def _copy(
             at = plan.columns["offset"][rows[row]] if name.startswith("layers/") else rows[row]
             pwrite(descriptor, values, members[name].offset + int(at) * members[name].row_nbytes)
 
-        for start, stop in progress(list(blocks_of(file)), desc=file.path.name):
-            if damaged := damaged_in(file, start, stop, put):
+        for start, stop in progress(list(blocks_of(file, sums)), desc=file.path.name):
+            if damaged := damaged_in(file, start, stop, sums, put):
                 first = decoded(file.columns["key"][damaged])[0]
                 raise CacheError(
                     f"{file.path} has damaged utterances ({first!r} first); nothing was merged. "
                     f"Run: lsmprobe cache verify {cache.path} --repair, then lsmprobe extract."
                 )
-        stored = file.array("utterances/checksum")
         for row in range(len(rows)):
-            put("utterances/checksum", row, stored[row : row + 1])
             put("utterances/done", row, file.done[row : row + 1])
             put("utterances/skipped", row, file.skipped[row : row + 1])

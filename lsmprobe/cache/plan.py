@@ -45,6 +45,8 @@ class CachePlan:
     identity: dict
     """Model, preprocessing, layer convention, versions: what JSON can hold. Where only some layers,
     or means of frames are stored, it says so; see selection.py."""
+    means_checksum: bool = True
+    """Whether frames have a checksum of means beside them; False: as before there was one."""
 
     def __post_init__(self) -> None:
         assert self.n_layers > 0
@@ -72,7 +74,7 @@ class CachePlan:
         n_frames = int(self.columns["frames"].sum()) if self.store == "frames" else 0
         widths = [self.columns[name].itemsize for name in TEXT]
         shape = len(self.utterances), n_frames, self.selection.layers, self.dim
-        return members(*shape, self.dtype, widths)
+        return members(*shape, self.dtype, widths, means_checksum=self.means_checksum)
 
     @cached_property
     def selection(self) -> Selection:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lsmprobe.cache.codecs import CODECS, FINITE, codec_of
 from lsmprobe.cache.file import CacheFile, disk_errors, fdatasync, lay_out, pwrite, sync_folder
-from lsmprobe.cache.layout import Member, checksum
+from lsmprobe.cache.layout import CHECKSUM, Member, checksum, checksums_in
 from lsmprobe.cache.lock import sole_writer
 from lsmprobe.cache.parts import cache_files, remove_file
 from lsmprobe.cache.plan import CachePlan as CachePlan
@@ -141,8 +141,10 @@ class CacheWriter:
             for name, values in statistics.items():
                 self._put(name, index, values)
             self._put("utterances/sha256", index, digest)
-            stored = checksum([*layers, *statistics.values(), digest])
-            self._put("utterances/checksum", index, np.array([stored], np.uint64))
+            for name in checksums_in(self._members):
+                frames = layers if name == CHECKSUM else []
+                stored = checksum([*frames, *statistics.values(), digest])
+                self._put(name, index, np.array([stored], np.uint64))
         self.done[index], self.skipped[index] = True, False
         self._acknowledge_soon("done", index)
 
@@ -157,21 +159,19 @@ class CacheWriter:
         twin = CacheFile(self.path).read_from(path)
         if twin is None:
             return 0
-        stored, n_taken = twin.array("utterances/checksum"), 0
+        sums, n_taken = checksums_in(self._members), 0
         parts: list[tuple[str, int, np.ndarray]] = []
         for index in self.remaining:
             parts.clear()
             try:
-                found = twin.checksums(index, index + 1, lambda *part: parts.append(part))
+                if twin.mismatches(index, index + 1, sums, lambda *part: parts.append(part)):
+                    continue
             except OSError:  # the disk does not give it
-                continue
-            if found != [int(stored[index])]:
                 continue
             with disk_errors(self.path, self.plan.nbytes):
                 for name, row, values in parts:
                     at = twin.columns["offset"][row] if name.startswith("layers/") else row
                     self._put(name, int(at), values)
-                self._put("utterances/checksum", index, stored[index : index + 1])
             self.done[index], n_taken = True, n_taken + 1
             self._acknowledge_soon("done", index)
         return n_taken
@@ -220,12 +220,11 @@ def _continue_in_a_copy(path: Path, plan: CachePlan) -> None:
             member = members[name]
             pwrite(descriptor, values, member.offset + int(at) * member.row_nbytes)
 
-        stored = old.array("utterances/checksum")
-        for start, stop in blocks_of(old):
-            damaged = set(damaged_in(old, start, stop, put))
+        sums = checksums_in(members)
+        for start, stop in blocks_of(old, sums):
+            damaged = set(damaged_in(old, start, stop, sums, put))
             for row in range(start, stop):
                 if row not in damaged:
-                    put("utterances/checksum", row, stored[row : row + 1])
                     put("utterances/done", row, np.ones(1, np.uint8))
 
     lay_out(path, plan, copy)

@@ -39,7 +39,7 @@ from lsmprobe.probing.stage import (
     reading_alike,
     todo,
 )
-from lsmprobe.probing.table import HEADS
+from lsmprobe.probing.table import HEADS, what_is_read
 from lsmprobe.probing.task import find_caches, read_task
 from lsmprobe.progress import Progress, automatic
 
@@ -204,9 +204,10 @@ def _probe_piece(piece: Piece, _: dict[str, Any], progress: Progress) -> dict[st
 def _sensitivity_pieces(
     config: SensitivityConfig, progress: Progress
 ) -> tuple[list[Piece], Failures]:
-    pieces = []
+    pieces: list[Piece] = []
+    reads = what_is_read(config.head)
     for model, corpus, path in find_caches(config):
-        task = read_task(config, model, corpus, path, progress=progress)
+        task = read_task(config, model, corpus, path, reads=reads, progress=progress)
         jobs = flipped_jobs(planned_flips(config, task), force=config.force)
         own = replace(config, model=(model,), dataset=(corpus,))
         pieces += _of_jobs(own, f"{model} on {corpus}", jobs)
@@ -217,7 +218,7 @@ def _sensitivity_piece(piece: Piece, _: dict[str, Any], progress: Progress) -> d
     config = piece.config
     assert isinstance(config, SensitivityConfig)
     [(model, corpus, path)] = find_caches(config)
-    task = read_task(config, model, corpus, path)
+    task = read_task(config, model, corpus, path, reads=what_is_read(config.head))
     jobs = flipped_jobs(planned_flips(config, task), force=config.force, only=_records(piece))
     with progress(total=n_epochs(jobs), unit="epoch") as bar:
         failed = train_flips(jobs, task, bar)

@@ -25,6 +25,7 @@ from lsmprobe.probing.stage import (
     todo,
     train_survivors,
 )
+from lsmprobe.probing.table import what_is_read
 from lsmprobe.probing.task import Task, read_task
 from lsmprobe.progress import Progress, automatic
 from lsmprobe.results.alarms import SHARED_SPEAKERS
@@ -95,7 +96,7 @@ def learning_curve(
         results_dir=Path(results_dir),
         **settings,
     )
-    task = read_task(config, cache.model, cache.corpus, cache.path)
+    task = read_task(config, cache.model, cache.corpus, cache.path, reads=what_is_read(head))
     measure = task.objective.measure
     if score is not None and score not in measure.scores:
         raise SettingsError(

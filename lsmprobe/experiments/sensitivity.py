@@ -18,7 +18,7 @@ from lsmprobe.errors import LsmprobeError, counted
 from lsmprobe.probing.objectives import OBJECTIVES
 from lsmprobe.probing.run import Run, name_runs, one_test_set
 from lsmprobe.probing.stage import Failed, Job, n_epochs, planned_runs, todo, train_survivors
-from lsmprobe.probing.table import NORMS, settings_of
+from lsmprobe.probing.table import NORMS, settings_of, what_is_read
 from lsmprobe.probing.task import Task, find_caches, read_task
 from lsmprobe.progress import Progress, automatic
 from lsmprobe.results.alarms import SHARED_SPEAKERS
@@ -94,7 +94,7 @@ def flip_choices(
     """
     found = []
     for model, corpus, path in find_caches(config):
-        task = read_task(config, model, corpus, path)
+        task = read_task(config, model, corpus, path, reads=what_is_read(config.head))
         flips = planned_flips(config, task)
         jobs = flipped_jobs(flips, force=config.force, only=only)
         log.info("%s on %s: %s flipped", model, corpus, counted(len(flips) - 1, "choice"))

@@ -35,6 +35,7 @@ from lsmprobe.probing.stage import (
     todo,
     train_survivors,
 )
+from lsmprobe.probing.table import what_is_read
 from lsmprobe.probing.targets import Read, read_target, target_columns
 from lsmprobe.probing.task import Task, chosen, find_caches, labelled, read_task
 from lsmprobe.progress import Progress, automatic, silent
@@ -466,12 +467,14 @@ def planned_legs(config: TransferConfig, pair: Pair) -> tuple[Leg, Leg]:
         replace(config, emotions=own, map=merges)
         for own, merges in zip(pair.emotions, pair.merges, strict=True)
     )
-    source = read_task(there, pair.model, pair.source, pair.paths[0], names=pair.classes)
-    target = read_task(here, pair.model, pair.target, pair.paths[1], names=pair.classes)
-    assert source.classes == target.classes == pair.classes
+    reads, classes = what_is_read(config.head), pair.classes
+    places = pair.paths
+    source = read_task(there, pair.model, pair.source, places[0], names=classes, reads=reads)
+    target = read_task(here, pair.model, pair.target, places[1], names=classes, reads=reads)
+    assert source.classes == target.classes == classes
     if found := differences(source.cache, target.cache):
         raise CacheError(
-            f"{pair.paths[0]} and {pair.paths[1]} are not of one model with one preprocessing: "
+            f"{places[0]} and {places[1]} are not of one model with one preprocessing: "
             f"{'; '.join(found)}. Extract one of them again."
         )
     planned = planned_runs(there, source), planned_runs(here, target)

@@ -385,7 +385,7 @@ def layer_geometry(
     cache = FeatureCache.of(cache)
     other = cache if other is None else FeatureCache.of(other)
     for each in {cache, other}:
-        verify_once(each)
+        verify_once(each, reads="means")
     ours, theirs = same_utterances(cache, other)
     drawn = _drawn(len(ours), most, seed, cache.corpus)
     every, once = slice(None), np.ones(len(drawn) * (len(drawn) - 1) // 2)

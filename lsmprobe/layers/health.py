@@ -115,7 +115,7 @@ def layer_health(cache: FeatureCache | str | Path) -> pd.DataFrame:
         CacheError: utterances are damaged.
     """
     cache = FeatureCache.of(cache)
-    verify_once(cache)
+    verify_once(cache, reads="means")
     rows = []
     for layer in cache.layers:
         place = cache.place(layer)
@@ -153,6 +153,7 @@ def _overflowed(cache: FeatureCache, layer: int) -> float:
         return 0.0
     if cache.store != "frames":
         return float("nan")
+    verify_once(cache)
     over = np.zeros(cache.dim, bool)
     for frames in blocks_of_layer(cache, np.arange(len(cache.lengths)), layer, "frames"):
         over |= ~(np.abs(frames) < limit).all(0)

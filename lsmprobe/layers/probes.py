@@ -28,6 +28,7 @@ from lsmprobe.layers.recorded import recorded_answers, shares_speakers
 from lsmprobe.layers.regression import NormName, fit_and_answer
 from lsmprobe.layers.targets import OWN_LABELS, TARGETS, Target, find_target, labels_of
 from lsmprobe.probing.stage import probe
+from lsmprobe.probing.table import what_is_read
 from lsmprobe.probing.task import labelled, read_task
 from lsmprobe.progress import Progress, automatic
 from lsmprobe.results.measures import CLASSES, NUMBERS
@@ -222,7 +223,7 @@ def sweep_layers(
         results_dir=Path(results_dir),
         **settings,
     )
-    task = read_task(config, cache.model, cache.corpus, cache.path)
+    task = read_task(config, cache.model, cache.corpus, cache.path, reads=what_is_read(head))
     name, measure = ",".join(task.target), task.objective.measure
     if measure not in (CLASSES, NUMBERS):
         raise SettingsError(
@@ -312,14 +313,14 @@ def find_asked(
     *,
     together: Sequence[str] = (),
 ) -> tuple[pd.DataFrame, Target]:
-    """The utterances of a cache with the labels that count, and the target; it is verified.
+    """The utterances of a cache with the labels that count, and the target; means are verified.
 
     `together` are all targets of one call: a table that has a column for one of them has labels.
 
     Raises:
         LsmprobeError: as `probe_layers`.
     """
-    verify_once(cache)
+    verify_once(cache, reads="means")
     columns = tuple(name.strip() for each in (target, *together) for name in each.split(","))
     utterances = labelled(cache, cache.corpus, Path(labels) if labels else None, columns)
     kept = acoustics_csv(cache, results_dir)

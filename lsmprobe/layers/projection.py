@@ -46,7 +46,7 @@ def project_layer(
     """
     cache = FeatureCache.of(cache)
     place = cache.place(layer)
-    verify_once(cache)
+    verify_once(cache, reads="means")
     means = _tensor(cache.pooled[:, place])
     features = Standardise(*pooled_statistics(means))(means).numpy()
     if method == "pca":

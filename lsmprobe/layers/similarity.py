@@ -196,7 +196,7 @@ def layer_similarity(
     if other.path == cache.path:
         other = cache
     for each in {cache, other}:
-        verify_once(each)
+        verify_once(each, reads="means" if rows == "utterances" else "frames")
     ours, theirs = same_utterances(cache, other)
     if rows == "frames" and (cache.lengths[ours] != other.lengths[theirs]).any():
         raise CacheError(

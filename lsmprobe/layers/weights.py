@@ -16,6 +16,7 @@ from scipy.stats import kendalltau, spearmanr
 from torch import Tensor, nn
 
 from lsmprobe.arguments import checked
+from lsmprobe.cache.layout import Reads
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.verify import verify_once
 from lsmprobe.errors import ResultsError, counted
@@ -152,7 +153,7 @@ def layer_shares(
     """
     cache = FeatureCache.of(cache)
     size_of, parts = SIZES[by], []
-    for row, record, probes in _multilayer_runs(cache, results):
+    for row, record, probes in _multilayer_runs(cache, results, reads="means"):
         layers = record["layers"]
         weights = torch.stack([_head(probe).layer_weights.detach() for probe in probes])
         moments = moments_behind([probe.norm for probe in probes], cache, layers)
@@ -194,6 +195,7 @@ def moments_behind(
 @torch.no_grad()
 def _moments_of_frames(norm: nn.Module, cache: FeatureCache, layers: list[int]) -> Moments:
     """Mean and standard deviation behind a normalisation that treats each vector by itself."""
+    verify_once(cache)
     utterances = np.arange(len(cache.lengths))
     sums = torch.zeros(2, len(layers), cache.dim, dtype=torch.float64)
     for row, layer in enumerate(layers):
@@ -244,7 +246,7 @@ def layer_drops(cache: FeatureCache | str | Path, results: pd.DataFrame) -> pd.D
     cache = FeatureCache.of(cache)
     row_of = {key: row for row, key in enumerate(cache.utterances["key"])}
     parts = []
-    for row, record, probes in _multilayer_runs(cache, results):
+    for row, record, probes in _multilayer_runs(cache, results, reads="frames"):
         classes, layers = record["classes"], record["layers"]
         if len(layers) < 2:
             raise ResultsError(f"{row['model']} has one layer to weigh; none can be left out.")
@@ -391,9 +393,11 @@ def _by(names: list[str], table: pd.DataFrame) -> dict[tuple[Any, ...], pd.DataF
 
 
 def _multilayer_runs(
-    cache: FeatureCache, results: pd.DataFrame
+    cache: FeatureCache, results: pd.DataFrame, *, reads: Reads
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any], list[Probe]]]:
     """Of every Multi-Layer run on this cache: what names it, its record, its heads, one per fold.
+
+    What is to be read of the cache is verified.
 
     Raises:
         ResultsError: there is none.
@@ -405,7 +409,7 @@ def _multilayer_runs(
             f"no Multi-Layer run on {cache.path} among {counted(len(results), 'result')}; run "
             "lsmprobe probe --head multilayer on it first."
         )
-    verify_once(cache)
+    verify_once(cache, reads=reads)
     for row in own.to_dict("records"):
         path = Path(row["path"])
         record, tensors = load_record(path), load_head(path)

@@ -35,6 +35,7 @@ from lsmprobe.probing.table import (
     heads_asked,
     settings_of,
     unreadable,
+    what_is_read,
 )
 from lsmprobe.probing.task import Task, find_caches, read_task
 from lsmprobe.probing.training import Member, Recipe, fit
@@ -128,11 +129,12 @@ def plan_grid(
     only: Collection[Path] | None = None,
 ) -> tuple[list[Cell], dict[str, Exception]]:
     """What there is to be done, cache by cache, and the caches that cannot be probed."""
+    reads = what_is_read(config.head)
     cells: list[Cell] = []
     failures: dict[str, Exception] = {}
     for model, corpus, path in find_caches(config):
         try:
-            task = read_task(config, model, corpus, path, progress=progress)
+            task = read_task(config, model, corpus, path, reads=reads, progress=progress)
             runs = planned_runs(config, task)
         except Exception as error:
             failures |= _failure(f"{model} on {corpus}", error)
@@ -150,7 +152,8 @@ def plan_grid(
 def _probe_cell(config: ProbeConfig, cell: Cell, bar: Any) -> dict[str, Exception]:
     """Make the runs of one cache that are missing; what failed."""
     try:
-        task = read_task(config, cell.model, cell.corpus, cell.path)
+        what = config, cell.model, cell.corpus, cell.path
+        task = read_task(*what, reads=what_is_read(config.head))
         if task.cache.identity_hash != cell.identity_hash:
             raise CacheError(
                 f"{cell.path} was replaced in the meantime; expected the cache that was there at "

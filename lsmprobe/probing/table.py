@@ -6,13 +6,14 @@ predictions ask the row and know no head by its name.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from lsmprobe.arguments import checked
+from lsmprobe.cache.layout import Reads
 from lsmprobe.config import HEAD_NAMES, STANDARDISING, ProbeConfig
 from lsmprobe.errors import ResultsError, SettingsError, nearest
 from lsmprobe.probing.heads import LinearHead, MultiLayerHead, NonLinearHead
@@ -40,7 +41,7 @@ class Head:
     name: str
     title: str  # as tables show it
     build: Build
-    reads: Literal["means", "frames"] = "frames"  # means come as utterances of one frame
+    reads: Reads = "frames"  # means come as utterances of one frame
     weighs_layers: bool = False  # reads every layer at once, else one
     settings: tuple[str, ...] = ()  # fields of `ProbeConfig` besides those that decide any run
     in_paper: bool = False  # what `--head all` means
@@ -165,7 +166,7 @@ def register_head(
     build: Build,
     *,
     title: str | None = None,
-    reads: Literal["means", "frames"] = "frames",
+    reads: Reads = "frames",
     weighs_layers: bool = False,
     settings: Sequence[str] = (),
 ) -> Head:
@@ -225,6 +226,11 @@ def unregister_head(name: str) -> None:
 def heads_asked(name: str) -> list[Head]:
     """The rows that `--head` means: one, or with `all` those of the paper."""
     return [HEADS[one] for one in (PAPER_HEADS if name == "all" else (name,))]
+
+
+def what_is_read(name: str) -> Reads:
+    """What the heads that `--head` means read of a cache."""
+    return "means" if all(row.reads == "means" for row in heads_asked(name)) else "frames"
 
 
 def unreadable(row: Head, cache: Any) -> str | None:

@@ -16,13 +16,14 @@ import torch
 from jaxtyping import Float
 
 from lsmprobe.cache.labels import read_own_labels, with_labels
+from lsmprobe.cache.layout import Reads
 from lsmprobe.cache.parts import cache_paths, names_of
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.verify import verify_once
 from lsmprobe.config import ProbeConfig, TargetFlags, dataset_name, label_map, model_name
 from lsmprobe.errors import CacheError, SettingsError, nearest
 from lsmprobe.probing.objectives import CLASSIFICATION, Objective
-from lsmprobe.probing.table import heads_asked, unreadable
+from lsmprobe.probing.table import heads_asked, unreadable, what_is_read
 from lsmprobe.probing.targets import learned, target_columns
 from lsmprobe.progress import Progress, automatic
 from lsmprobe.results.measures import EMOTION
@@ -70,6 +71,7 @@ class Task:
     objective: Objective = CLASSIFICATION
     target: tuple[str, ...] = EMOTION  # columns of the utterances
     labels_file: str = ""  # the name of the table that --labels put in place of the cache's own
+    reads: Reads = "frames"  # what of the cache was verified
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -126,6 +128,7 @@ class Task:
 
     def read(self, utterance: int, layer: int) -> np.ndarray:
         """The frames of one utterance at one layer."""
+        assert self.reads == "frames"
         return self.cache.frames(int(self.rows[utterance]), layer)
 
 
@@ -180,8 +183,7 @@ def find_caches(config: ProbeConfig) -> list[tuple[str, str, Path]]:
 
 def _what_suffices(config: ProbeConfig) -> str:
     """The flag of extract with which a cache holds what these heads read, and no more."""
-    only_means = all(row.reads == "means" for row in heads_asked(config.head))
-    return " --store pooled" if only_means else ""
+    return " --store pooled" if what_is_read(config.head) == "means" else ""
 
 
 def _is_ready(config: ProbeConfig, path: Path) -> bool:
@@ -208,6 +210,7 @@ def read_task(
     path: Path,
     *,
     names: Sequence[str] = (),
+    reads: Reads = "frames",
     progress: Progress = automatic,
 ) -> Task:
     """Open a cache and keep the utterances and labels that are asked for.
@@ -218,6 +221,7 @@ def read_task(
         corpus: for messages and records, and to find its table in a folder of labels.
         path: of the cache.
         names: of classes, only these, as `targets.learned` has it.
+        reads: what of the cache is verified, and may be read, as `what_is_read` says of heads.
         progress: how the comparison of checksums is shown.
 
     Raises:
@@ -226,7 +230,7 @@ def read_task(
             be learned, see `targets.learned`.
     """
     cache = FeatureCache(path)
-    verify_once(cache, progress)
+    verify_once(cache, progress, reads=reads)
     merged = label_map(flags.map)
     target = target_columns(flags.target)
     table = labelled(cache, corpus, flags.labels, target)
@@ -251,7 +255,7 @@ def read_task(
     rows, utterances = found.table.index.to_numpy(), found.table.reset_index(drop=True)
     file = flags.labels.name if flags.labels else ""
     aim = found.names, found.objective, target
-    return Task(cache, model, corpus, rows, utterances, *aim, labels_file=file)
+    return Task(cache, model, corpus, rows, utterances, *aim, labels_file=file, reads=reads)
 
 
 def labelled(

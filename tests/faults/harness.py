@@ -36,7 +36,11 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
+from lsmprobe.cache.file import CacheFile, lay_out, pwrite
 from lsmprobe.cache.labels import labels_path
+from lsmprobe.cache.layout import Member, table_of
+from lsmprobe.cache.parts import part_path
+from lsmprobe.cache.plan import CachePlan
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.errors import CacheError
 
@@ -342,6 +346,29 @@ def some_damaged(lab: Lab, cache_dir: Path) -> list[str]:
     return list(features.utterances["key"][[0, 5, 9]])
 
 
+def older_part(lab: Lab, cache_dir: Path) -> tuple[()]:
+    """A cache in three parts, one of them from before there were checksums of means."""
+    parts(lab, cache_dir)
+    path = part_path(lab.file(cache_dir), 1, 3)
+    file = CacheFile(path)
+    plan = CachePlan(
+        utterances=table_of(file.columns),
+        n_layers=file.n_layers,
+        dim=file.dim,
+        store=file.store,
+        dtype=file.dtype,
+        identity=file.identity,
+        means_checksum=False,
+    )
+
+    def fill(descriptor: int, members: dict[str, Member]) -> None:
+        for name, member in members.items():
+            pwrite(descriptor, file.array(name), member.offset)
+
+    lay_out(path, plan, fill)
+    return ()
+
+
 def merging(file: Path) -> list[list[str]]:
     """Make one file of the parts; a kill between that and their removal leaves them over."""
     merge = ["cache", "merge", str(file), "--remove-parts"]
@@ -358,6 +385,7 @@ JOBS = {
         ],
     ),
     "merge": Job(parts, lambda lab, where: merging(lab.file(where))),
+    "merge with an older part": Job(older_part, lambda lab, where: merging(lab.file(where))),
     "repair": Job(
         some_damaged,
         lambda lab, where: [

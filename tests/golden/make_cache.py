@@ -3,6 +3,7 @@
 Their tests know the numbers by the formula in `hidden_states`. Files that are there stay.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,8 @@ def main() -> None:
     plan = CachePlan(table, N_LAYERS, 4, "frames", "float16", identity)
     some = table.assign(frames=[2, 1, 0, 1])
     of_some = CachePlan(some, 1, 4, "frames", "int8", identity | OF_SOME)
-    for version, each in ((1, plan), (2, of_some)):
+    before = [replace(each, means_checksum=False) for each in (plan, of_some)]
+    for version, each in enumerate([*before, plan], start=1):
         path = Path(__file__).with_name(f"cache-v{version}.h5")
         if path.exists():
             continue
