@@ -398,6 +398,9 @@ def test_a_dry_run_tells_the_size_and_writes_nothing(tmp_path, manifest):
     pooled = 2 * 5 * 64 * 8 * 4
     assert f"--store frames  {(stored + pooled) / 1e9:.4f} GB" in text
     assert f"--store pooled  {pooled / 1e9:.4f} GB" in text
+    assert "GB, as float32; every head and analysis" in text
+    some = dry_run(config(tmp_path, path, layers="0,2"))
+    assert "GB, as float32; every head, on what is asked for" in some
     assert f"--layers last  {(stored + pooled) / 5 / 1e9:.4f} GB" in text
     assert f"--store-dtype int8  {(stored / 4 + pooled * 1.5) / 1e9:.4f} GB" in text
     assert "--frame-step 100" in text

@@ -82,6 +82,11 @@ class CachePlan:
         return selection_of(self.identity, self.n_layers)
 
     @property
+    def is_all(self) -> bool:
+        """Whether every frame of every layer is stored, rounded value by value if at all."""
+        return self.selection.is_all and not codec_of(self.dtype).levels
+
+    @property
     def frames_nbytes(self) -> int:
         """Bytes of all frames of all stored layers, which a pooled cache goes without."""
         codec = codec_of(self.dtype)

@@ -53,8 +53,10 @@ def dry_run(config: ExtractConfig) -> str:
 def _sizes(config: ExtractConfig, encoder: Encoder, table: pd.DataFrame) -> list[str]:
     """What the cache takes, as it is asked for and in every smaller way, and what that serves."""
     as_asked = replace(config, store="frames")
+    is_all = plan_of(as_asked, encoder, table).is_all
+    serves = "every head and analysis" if is_all else "every head, on what is asked for"
     ways = {
-        "--store frames": (as_asked, f"as {config.store_dtype}; every head and analysis"),
+        "--store frames": (as_asked, f"as {config.store_dtype}; {serves}"),
         "--layers last": (replace(as_asked, layers="last"), "the heads that read one layer"),
         "--store-dtype int8": (replace(as_asked, store_dtype="int8"), "all of them, rounded"),
     }
