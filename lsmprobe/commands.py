@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs, so that `--help` answers at onc
 
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -197,15 +198,18 @@ def scores_command(config: ScoresConfig) -> None:
 
 def list_results_command(config: ListResultsConfig) -> None:
     """Print the experiments of a folder."""
+    from lsmprobe.report.recorded_caches import Caches
     from lsmprobe.report.results_list import list_lines
-    from lsmprobe.results.records import load_results
+    from lsmprobe.results.records import load_record, load_results
 
-    results = load_results(config.results_dir)
+    load = lru_cache(maxsize=None)(load_record)
+    results = load_results(config.results_dir, load=load)
     if results.empty:
         raise LsmprobeError(
             f"{config.results_dir} holds no readable record; run lsmprobe probe first."
         )
-    print(*map(one_line, list_lines(results)), sep="\n")
+    told = Caches(config.cache_dir).told(results, load)
+    print(*map(one_line, list_lines(told)), sep="\n")
 
 
 def find_results_command(config: FindResultsConfig) -> None:

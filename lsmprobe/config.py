@@ -592,6 +592,8 @@ class ListResultsConfig(Config):
 
     results_dir: Path = Path("results")
     """Where lsmprobe probe wrote its records."""
+    cache_dir: Path = Path("cache")
+    """Where the caches are, which say whether a run learned the labels that are there now."""
 
 
 @dataclass(frozen=True)
@@ -653,7 +655,8 @@ class ReportConfig(Config):
     html: bool = False
     """Write the page instead: one file, OUT/report.html, that opens offline by double click."""
     cache_dir: Path = Path("cache")
-    """For the page: where the caches are, for pictures of their layers, groups and clips."""
+    """Where the caches are, which say which runs learned the labels that are there now; for the
+    page also for pictures of their layers, groups and clips."""
     embed_audio: Annotated[int, Within(0, 200)] = 0
     """For the page: embed up to this many clips, 5 MB at most. Mind the corpus's licence."""
 

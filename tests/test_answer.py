@@ -264,7 +264,7 @@ def test_runs_of_before_a_correction_are_not_mixed_with_later_ones(tmp_path):
     every = Comparable.of(read_runs(ReportConfig(results_dir=tmp_path))).every
     assert set(every.created[every.main]) == {"2026-01-04T00:00:00+00:00"}
     text = " ".join(make_report(ReportConfig(results_dir=tmp_path)).split())
-    assert "Not compared: north (12 experiments). Later runs of the same name" in text
+    assert "Not compared: north (12 experiments). Others of the same name learned" in text
 
 
 def test_what_another_recipe_or_target_scores_is_neither_dropped_nor_mixed_in_silence(tmp_path):

@@ -27,12 +27,20 @@ from lsmprobe.cache.merge import merge_cache
 from lsmprobe.cache.prune import prunable_in
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.verify import verify_cache
-from lsmprobe.config import ExtractConfig, ProbeConfig, TransferConfig
+from lsmprobe.config import ExtractConfig, ProbeConfig, ReportConfig, TransferConfig
 from lsmprobe.errors import CacheError, SettingsError
 from lsmprobe.extraction import stage
 from lsmprobe.extraction.stage import extract
+from lsmprobe.layers.probes import probe_layers
 from lsmprobe.probing.stage import probe
-from lsmprobe.results.records import load_record
+from lsmprobe.report.answer import curve_items
+from lsmprobe.report.comparable import Comparable
+from lsmprobe.report.recorded_caches import Caches
+from lsmprobe.report.results_list import list_lines
+from lsmprobe.report.runs import read_runs
+from lsmprobe.report.scores_of_run import items_of_runs
+from lsmprobe.results.alarms import OTHER_LABELS
+from lsmprobe.results.records import load_record, load_results
 
 
 @pytest.fixture
@@ -100,6 +108,32 @@ def test_a_corrected_label_costs_no_forward_pass_and_is_said(
     assert len(list((tmp_path / "results" / "toy" / "mine").glob("*.json"))) == 2  # both are kept
     run(corpus())
     assert probed(tmp_path).experiment.tolist() == first.experiment.tolist()  # as it was
+
+
+def test_what_counts_are_the_labels_that_are_there_now_not_the_latest_runs(tmp_path, corpus, run):
+    caches, results = tmp_path / "cache", tmp_path / "results"
+    path = run(corpus()).path
+    usual = probed(tmp_path)
+    curves = [probe_layers(path, target, results_dir=results) for target in ("emotion", "energy")]
+    assert set(curves[0].labels_hash) == set(usual.labels_hash)  # as records have it
+    run(corpus(emotion={0: "fear"}))
+    between = probed(tmp_path)
+    probe_layers(path, results_dir=results)
+    run(corpus())  # as it was
+    found = read_runs(ReportConfig(results_dir=results, cache_dir=caches))
+    every = Comparable.of(found).every.set_index("experiment")
+    assert not every.outdated[usual.experiment[0]] and every.outdated[between.experiment[0]]
+    assert set(found.regressions.labels_hash) == {*curves[0].labels_hash, *curves[1].labels_hash}
+    assert len(found.old_curves) == len(curves[0])
+    text = "\n".join(list_lines(Caches(caches).told(load_results(results))))
+    assert [line[:12] for line in text.splitlines() if OTHER_LABELS in line] == [
+        *between.experiment
+    ]
+    said = items_of_runs([load_record(Path(between.path[0]))], caches=Caches(caches))[1]
+    assert "it learned other labels than its cache holds now" in said
+    assert "Not drawn: curves of probe_layers of mine (1 curve)" in " ".join(
+        item for item in curve_items(found, [], tmp_path / "out") if isinstance(item, str)
+    )
 
 
 def test_further_columns_come_back_as_text_or_as_numbers(corpus, run):

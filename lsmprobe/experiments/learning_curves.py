@@ -28,7 +28,7 @@ from lsmprobe.probing.stage import (
 from lsmprobe.probing.table import what_is_read
 from lsmprobe.probing.task import Task, read_task
 from lsmprobe.progress import Progress, automatic
-from lsmprobe.results.alarms import SHARED_SPEAKERS
+from lsmprobe.results.alarms import leaks_in
 from lsmprobe.results.records import results_table
 from lsmprobe.splits.file import Fold
 
@@ -184,6 +184,7 @@ def _rows(task: Task, runs: Sequence[Run], n_speakers: int, score: str, split: s
     )
     same = ["model", "corpus", "target", "head", "layer", "feature_norm"]
     told = [f"{measure.score}_low", f"{measure.score}_high", "interval_over"]
+    leaks = pd.DataFrame([leaks_in(codes) for codes in results["alarms"]], index=results.index)
     return results[same].assign(
         split=split,
         metric=score,
@@ -194,5 +195,5 @@ def _rows(task: Task, runs: Sequence[Run], n_speakers: int, score: str, split: s
         **{name: results[name] for name in told},
         constant=constant,
         n_test=results["n_test"],
-        shared_speakers=[SHARED_SPEAKERS in codes for codes in results["alarms"]],
+        **leaks,
     )

@@ -70,7 +70,7 @@ def predict(
             f"{path} was tested with --target-norm, which standardises a whole corpus and says "
             "nothing of one clip; take a run without it."
         )
-    tensors = load_head(path)
+    tensors = load_head(path, run)
     probes = [saved_probe(run, tensors, fold) for fold in range(len(run["folds"]))]
     if len(probes) > 1:
         log.info(

@@ -21,7 +21,7 @@ from lsmprobe.probing.stage import Failed, Job, n_epochs, planned_runs, todo, tr
 from lsmprobe.probing.table import NORMS, settings_of, what_is_read
 from lsmprobe.probing.task import Task, find_caches, read_task
 from lsmprobe.progress import Progress, automatic
-from lsmprobe.results.alarms import SHARED_SPEAKERS
+from lsmprobe.results.alarms import LEAKS, leaks_in
 from lsmprobe.results.comparison import add_holm, compare_records
 from lsmprobe.results.measures import CLASSES, EMOTION, NUMBERS, Measure
 from lsmprobe.results.records import is_finished, load_record, results_table
@@ -224,14 +224,14 @@ def _scores(flips: Sequence[Flip], failed: Collection[Path], score: str) -> pd.D
                 score: scored.mean(),
                 "std": scored.std(ddof=1),
                 "runs": len(scored),
-                "shared_speakers": any(SHARED_SPEAKERS in codes for codes in results.alarms),
+                **leaks_in({code for codes in results.alarms for code in codes}),
             }
             if planned[0].split_hash != unflipped[kind][0].split_hash:
                 row["note"] = OTHER_TEST_SET
             elif [run.path for run in planned] != [run.path for run in unflipped[kind]]:
                 row |= _difference(planned, unflipped[kind], failed)
             rows.append(row)
-    measured = ["choice", "value", "head", "layer", score, "std", "runs", "shared_speakers"]
+    measured = ["choice", "value", "head", "layer", score, "std", "runs", *LEAKS]
     compared = ["difference", "low", "high", "p", "p_holm", "over", "note"]
     numbers = dict.fromkeys(compared[:5], "float64")
     table = pd.DataFrame(rows, columns=[*measured, *compared]).astype({"layer": "Int64", **numbers})

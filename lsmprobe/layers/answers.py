@@ -19,8 +19,8 @@ from lsmprobe.results.scores import (
 )
 
 ABOUT = [  # what decides a curve
-    *("model", "random_weights", "corpus", "labels", "target", "head", "feature_norm", "split"),
-    "metric",
+    *("model", "random_weights", "corpus", "labels", "labels_hash", "target", "head"),
+    *("feature_norm", "split", "metric"),
 ]
 READ_FIRST = ["model", "corpus", "target", "head", "layer", "score", "low", "high", "std", "metric"]
 
@@ -112,7 +112,9 @@ def best_layer(curve: pd.DataFrame) -> pd.DataFrame:
         ResultsError: some layers that validation chose are not among these rows.
     """
     rows = []
-    for about, layers in curve.groupby([name for name in ABOUT if name in curve], sort=False):
+    for about, layers in curve.groupby(
+        [name for name in ABOUT if name in curve], sort=False, dropna=False
+    ):
         if layers["chosen"].sum() != layers["choices"].iloc[0]:
             raise ResultsError(
                 f"{about[0]}: validation chose among more layers than the {len(layers)} of this "

@@ -233,7 +233,7 @@ def noise_ceiling(
         n_utterances=int(several.sum()),
         left_out=len(utterances) - int(several.sum()),
         ratings=found.n_ratings[several].mean(),
-        labels=labels_of({"labels": labels}),
+        labels=labels_of({}, labels),
         seed=seed,
     )
 

@@ -1,5 +1,6 @@
 """Curves of `probe_layers` on disk, so that a report can show what a notebook has computed."""
 
+import datetime
 import hashlib
 import re
 from pathlib import Path
@@ -7,17 +8,26 @@ from pathlib import Path
 import pandas as pd
 
 from lsmprobe.atomic import write_then_rename
+from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.errors import ResultsError
 from lsmprobe.layers.answers import ABOUT, READ_FIRST
+from lsmprobe.layers.targets import hash_of_measured, is_measured
+from lsmprobe.probing.objectives import CLASSIFICATION, REGRESSION
+from lsmprobe.probing.targets import target_columns
+from lsmprobe.probing.task import labels_hash_now
+from lsmprobe.results.measures import NUMBERS
 
 FOLDER = "curves"
+LATER = ("labels_hash", "created")  # columns that older files lack
+TEXT = ("corpus", "model", *LATER)
 
 
 def keep_curve(curve: pd.DataFrame, results_dir: str | Path) -> Path | None:
     """Write RESULTS_DIR/curves/MODEL/CORPUS-TARGET-HASH.csv; its path, or None if there is no
     such folder of results.
 
-    The hash is of what decides the curve, so that the same question replaces its own file.
+    The hash is of what decides the curve, so that the same question replaces its own file. A column
+    `created` says when it was asked.
 
     Args:
         curve: what `probe_layers` returns.
@@ -33,8 +43,9 @@ def keep_curve(curve: pd.DataFrame, results_dir: str | Path) -> Path | None:
     target = re.sub(r"[^\w,.-]", "_", about.target)[:60]
     name = f"{about.corpus}-{target}-{digest}.csv"
     path = Path(results_dir) / FOLDER / about.model / name
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
     try:
-        write_then_rename(path, curve.to_csv(index=False).encode())
+        write_then_rename(path, curve.assign(created=now).to_csv(index=False).encode())
     except OSError as error:
         raise ResultsError(
             f"{path} cannot be written ({error.strerror}); choose another results_dir."
@@ -43,14 +54,38 @@ def keep_curve(curve: pd.DataFrame, results_dir: str | Path) -> Path | None:
 
 
 def load_curves(results_dir: str | Path) -> tuple[pd.DataFrame, list[Path]]:
-    """Every curve that was kept, one below the other, and the files that cannot be read as one."""
+    """Every curve that was kept, one below the other, and the files that cannot be read as one.
+
+    Older ones do not say which labels they learned, nor when: these columns are empty.
+    """
     found, damaged = [], []
     for path in sorted((Path(results_dir) / FOLDER).glob("*/*.csv")):
         try:
-            table = pd.read_csv(path, keep_default_na=True, dtype={"corpus": str, "model": str})
+            table = pd.read_csv(path, keep_default_na=True, dtype=dict.fromkeys(TEXT, str))
+            table = table.assign(
+                **{name: table[name].fillna("") if name in table else "" for name in LATER}
+            )
             complete = {*READ_FIRST, "validation", "chosen", "choices", "best_score"} <= {*table}
             found += [table] if complete else []
             damaged += [] if complete else [path]
         except (OSError, ValueError):
             damaged.append(path)
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(), damaged
+
+
+def labels_hash_of_curve(cache: FeatureCache, target: str, metric: str) -> str:
+    """The `labels_hash` that a curve of the labels that a cache holds now would have.
+
+    Args:
+        cache: whose labels.
+        target: of the curve.
+        metric: its score, which says whether the target is numbers.
+
+    Raises:
+        CacheError: the table of labels is missing or damaged.
+    """
+    columns = target_columns(target)
+    if is_measured(columns, cache.utterances):
+        return hash_of_measured(cache.utterances)
+    objective = REGRESSION if metric in NUMBERS.scores else CLASSIFICATION
+    return labels_hash_now(cache, columns, objective, {})

@@ -219,7 +219,7 @@ def representational_similarity(
             tables[target.name] = pd.DataFrame([about | row for row in of_layers]).assign(
                 metric="spearman",
                 random_weights=cache.identity.get("random_init") is not None,
-                labels=labels_of({"labels": labels}),
+                labels=labels_of({}, labels),
                 dissimilarity=dissimilarity,
                 feature_norm=feature_norm,
                 interval_over=resampled_over(speakers),

@@ -82,7 +82,7 @@ def what_layers_know(
                     one,
                     utterances,
                     found,
-                    told=labels_of({"labels": labels}),
+                    told=labels_of({}, labels),
                     metric="r2" if found.is_number else score,
                     feature_norm=feature_norm,
                     split=whole_speakers(utterances) if spec == "auto" else spec,

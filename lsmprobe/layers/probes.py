@@ -24,18 +24,19 @@ from lsmprobe.config import ProbeConfig, Seed
 from lsmprobe.errors import SettingsError, SplitError
 from lsmprobe.layers.answers import Answers, curve_of
 from lsmprobe.layers.curves import keep_curve
-from lsmprobe.layers.recorded import recorded_answers, shares_speakers
+from lsmprobe.layers.recorded import leaks_of, recorded_answers
 from lsmprobe.layers.regression import NormName, fit_and_answer
-from lsmprobe.layers.targets import OWN_LABELS, TARGETS, Target, find_target, labels_of
+from lsmprobe.layers.targets import TARGETS, Target, find_target, labels_of
 from lsmprobe.probing.stage import probe
 from lsmprobe.probing.table import what_is_read
 from lsmprobe.probing.task import labelled, read_task
 from lsmprobe.progress import Progress, automatic
 from lsmprobe.results.measures import CLASSES, NUMBERS
+from lsmprobe.results.records import run_id
 from lsmprobe.results.scores import score_of
 from lsmprobe.splits.file import Split
 from lsmprobe.splits.kinds import make_split
-from lsmprobe.splits.voices import voices_of
+from lsmprobe.splits.voices import clips_in_train, voices_of
 
 TargetName = Literal[TARGETS]  # type: ignore[valid-type]
 ControlName = Literal["labels", "sentence", "speaker"]
@@ -101,13 +102,15 @@ def probe_layers(
     Returns:
         One row per layer (and test set, if the split has several, which the column split then
         names), scores in percent, but for CCC and Pearson, -1 to 1: model, random_weights, corpus,
-        labels, target, head, feature_norm, split, metric, layer; score, low and high (95%
+        labels and labels_hash (of what was learned, as records have it), target, head,
+        feature_norm, split, metric, layer; score, low and high (95%
         interval), interval_over, constant (the best constant answer), shuffled and shuffled_95 (the
         probe's own answers
         shuffled against the truth: mean, and the point that 95% do not exceed), n_test, runs (1),
         validation (mean over folds); chosen (by validation, in how many folds) of choices, and the
         score of the layers chosen, best_score with its ends; control_task, control (its score),
-        above_shuffled, selectivity; shared_speakers (whether test speakers are in train too);
+        above_shuffled, selectivity; shared_speakers and shared_audio (whether test speakers, or
+        the very files, are in train too);
         split_seed.
 
     Raises:
@@ -123,7 +126,7 @@ def probe_layers(
         cache,
         utterances,
         found,
-        told=labels_of({"labels": labels}),
+        told=labels_of({}, labels),
         metric=_own_score(found.name, score, of_numbers=found.is_number),
         feature_norm=feature_norm,
         split=split,
@@ -156,7 +159,8 @@ def curve_of_target(
     head = "ridge" if target.is_number else "logistic"
     curves = []
     for own in made.apart():
-        about = _about(cache, target.name, head, feature_norm, own.name, metric, told)
+        learned = told, target.labels_hash
+        about = _about(cache, target.name, head, feature_norm, own.name, metric, learned)
         regress = partial(_regress, cache, speakers=speakers, progress=progress)
         curve = curve_of(about, regress(target, own, feature_norm, metric))
         dealt = [
@@ -169,6 +173,7 @@ def curve_of_target(
             for layer in curve["layer"]
         ]
         curve["shared_speakers"] = target.name != "speaker" and voices_of(own, speakers).shared > 0
+        curve["shared_audio"] = clips_in_train(own, utterances.iloc[target.rows]) > 0
         curves.append(curve)
     curve = pd.concat(curves, ignore_index=True)
     above = curve["score"] - curve["control"]
@@ -232,12 +237,12 @@ def sweep_layers(
         )
     metric = _own_score(name, score, of_numbers=measure is NUMBERS, default=measure.score)
     results = probe(config)
-    labels = labels_of({**results["settings"].iloc[0], "labels": task.labels_file})
+    learned = labels_of(results["settings"].iloc[0], task.labels_file), run_id(task.learned)
     curves = []
     for split_name, own in results.groupby("split", sort=True):
-        about = _about(cache, name, config.head, config.feature_norm, split_name, metric, labels)
+        about = _about(cache, name, config.head, config.feature_norm, split_name, metric, learned)
         curve = curve_of(about, recorded_answers(own))
-        curves.append(curve.assign(shared_speakers=shares_speakers(own)))
+        curves.append(curve.assign(**leaks_of(own)))
     return pd.concat(curves, ignore_index=True)
 
 
@@ -358,14 +363,15 @@ def _about(
     feature_norm: str,
     split: str,
     metric: str,
-    labels: str = OWN_LABELS,
+    labels: tuple[str, str],
 ) -> dict[str, Any]:
-    """The columns that a curve begins with."""
+    """The columns that a curve begins with; `labels` are they in words, and their hash."""
     return {
         "model": cache.model,
         "random_weights": cache.identity.get("random_init") is not None,
         "corpus": cache.corpus,
-        "labels": labels,
+        "labels": labels[0],
+        "labels_hash": labels[1],
         "target": target,
         "head": head,
         "feature_norm": feature_norm,

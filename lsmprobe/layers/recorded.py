@@ -11,7 +11,7 @@ import pandas as pd
 from lsmprobe.errors import ResultsError, counted
 from lsmprobe.layers.answers import Answers, curve_of
 from lsmprobe.layers.targets import labels_of
-from lsmprobe.results.alarms import SHARED_SPEAKERS
+from lsmprobe.results.alarms import leaks_in
 from lsmprobe.results.measures import CLASSES, NUMBERS, measure_of
 from lsmprobe.results.records import Load, load_record, with_target
 from lsmprobe.results.scores import ScoreName, Shuffled
@@ -51,7 +51,7 @@ def recorded_curves(
     """
     found = [
         curve_of(_about(own.iloc[0], CURVES[own["measure"].iloc[0]] or score), answers).assign(
-            settings=alike, shared_speakers=shares_speakers(own)
+            settings=alike, **leaks_of(own)
         )
         for (*_, alike), own in sweeps(results)
         if len(answers := recorded_answers(own, load=load)) >= MIN_LAYERS
@@ -104,11 +104,10 @@ def recorded_answers(
     return found
 
 
-def shares_speakers(results: pd.DataFrame) -> bool:
-    """Whether a run among these has test speakers who are in train too."""
-    if "alarms" not in results:
-        return False
-    return any(SHARED_SPEAKERS in codes_of(alarms) for alarms in results["alarms"])
+def leaks_of(results: pd.DataFrame) -> dict[str, bool]:
+    """Which of `alarms.LEAKS` a run among these has."""
+    every = results.get("alarms", ())
+    return leaks_in({code for alarms in every for code in codes_of(alarms)})
 
 
 def codes_of(alarms: Iterable[Any]) -> set[str]:
@@ -148,7 +147,8 @@ def _about(run: pd.Series, score: str) -> dict[str, Any]:
         "model": run["model"],
         "random_weights": run["random_weights"],
         "corpus": run["corpus"],
-        "labels": labels_of({**run["settings"], "labels": run.get("labels_file")}),
+        "labels": labels_of(run["settings"], run.get("labels_file")),
+        "labels_hash": run.get("labels_hash", ""),
         "target": run["target"],
         "head": run["head"],
         "feature_norm": run["feature_norm"],

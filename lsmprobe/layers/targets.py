@@ -6,7 +6,7 @@ A target is a value per utterance: any column of the table of utterances, as `ls
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from lsmprobe.atomic import write_then_rename
 from lsmprobe.corpora.audio import SAMPLE_RATE, read_audio
 from lsmprobe.errors import AudioError, ResultsError, SettingsError, nearest, one_line
 from lsmprobe.probing.objectives import CLASSIFICATION
-from lsmprobe.probing.targets import learned, target_columns
+from lsmprobe.probing.targets import hash_of_labels, learned, target_columns, told_of
 from lsmprobe.progress import Progress, silent
+from lsmprobe.results.records import run_id
 
 NUMBERS = {"duration": "s", "energy": "dB", "pitch": "semitones"}  # and their units
 TARGETS = ("emotion", "speaker", "gender", "sentence", *NUMBERS)  # that need no column of one's own
@@ -42,6 +43,7 @@ class Target:
     truth: Known
     """Classes as 0 to k - 1, or numbers in their unit; several columns of numbers are an axis."""
     classes: tuple[str, ...]  # none for numbers
+    labels_hash: str  # as records have it
 
     @property
     def name(self) -> str:
@@ -59,15 +61,15 @@ class Target:
         return len(self.classes or self.columns)
 
 
-def labels_of(settings: Mapping[str, Any]) -> str:
+def labels_of(settings: Mapping[str, Any], file: str | Path | None = None) -> str:
     """Which labels a run learned, as text: how they were merged and chosen, and from which file.
 
-    >>> labels_of({"map": ["anger=high"], "emotions": []}), labels_of({})
-    ('map: anger=high', 'as in the corpus')
+    >>> labels_of({"map": ["anger=high"], "emotions": []}), labels_of({}, "labels/heard.csv")
+    ('map: anger=high', 'labels: heard.csv')
     """
     chosen = {name: ", ".join(settings.get(name) or ()) for name in ("map", "emotions")}
-    if settings.get("labels"):
-        chosen["labels"] = Path(settings["labels"]).name
+    if file:
+        chosen["labels"] = Path(file).name
     told = "; ".join(f"{name}: {value}" for name, value in chosen.items() if value)
     return told or OWN_LABELS
 
@@ -114,11 +116,23 @@ def find_target(
         found = learned(table, columns, corpus=corpus, kind=kind)
     except SettingsError as error:
         raise SettingsError(of_arguments(str(error))) from error
+    measured = is_measured(columns, utterances)
+    labels = hash_of_measured(utterances) if measured else run_id(told_of(found, columns))
     rows, own = found.table.index.to_numpy(), found.table[list(columns)]
     if found.objective is CLASSIFICATION:
-        return Target(columns, rows, found.objective.targets(own, found.names), found.names)
+        return Target(columns, rows, found.objective.targets(own, found.names), found.names, labels)
     truth = own.to_numpy(np.float64)
-    return Target(columns, rows, truth if len(columns) > 1 else truth[:, 0], ())
+    return Target(columns, rows, truth if len(columns) > 1 else truth[:, 0], (), labels)
+
+
+def is_measured(columns: Iterable[str], utterances: pd.DataFrame) -> bool:
+    """Whether a target is measured on the audio, so that it is no label."""
+    return any(name in NUMBERS and name not in utterances for name in columns)
+
+
+def hash_of_measured(utterances: pd.DataFrame) -> str:
+    """The labels that decide a curve whose target is measured: they decide its split."""
+    return run_id({"labels": hash_of_labels(utterances)})
 
 
 def of_arguments(message: str) -> str:

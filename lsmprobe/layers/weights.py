@@ -85,7 +85,7 @@ def _with_labels(results: pd.DataFrame) -> pd.DataFrame:
     settings = results["settings"] if "settings" in results else [{}] * len(results)
     files = results["labels_file"] if "labels_file" in results else [""] * len(results)
     of_runs = zip(settings, files, strict=True)
-    return results.assign(labels=[labels_of({**own, "labels": file}) for own, file in of_runs])
+    return results.assign(labels=[labels_of(*run) for run in of_runs])
 
 
 def _is_noisy(weights: pd.DataFrame) -> bool:
@@ -412,7 +412,8 @@ def _multilayer_runs(
     verify_once(cache, reads=reads)
     for row in own.to_dict("records"):
         path = Path(row["path"])
-        record, tensors = load_record(path), load_head(path)
+        record = load_record(path)
+        tensors = load_head(path, record)
         probes = [saved_probe(record, tensors, fold) for fold in range(len(record["folds"]))]
         yield {name: row[name] for name in (*EXPERIMENT, "seed")}, record, probes
 

@@ -1,5 +1,7 @@
 """What a head learns: columns of the table of utterances, as classes, numbers or distributions."""
 
+import hashlib
+import json
 import logging
 import re
 from collections.abc import Callable, Sequence
@@ -32,6 +34,33 @@ class Learned(NamedTuple):
     table: pd.DataFrame
     names: tuple[str, ...]  # classes, or columns of numbers
     objective: Objective
+
+
+def told_of(found: Learned, target: Sequence[str]) -> dict[str, str]:
+    """What a run's name says of what is learned; equal means the same labels of the same clips."""
+    named = {"labels": hash_of_labels(found.table)}
+    if found.objective.name == CLASSIFICATION.name and tuple(target) == EMOTION:
+        return named  # as it was before there were others
+    values = found.objective.targets(found.table[list(target)], found.names).tolist()
+    about = {"target": ",".join(target), "names": ",".join(found.names)}
+    return {**named, **about, "objective": found.objective.name, "targets": _sha256(values)}
+
+
+def kind_of(objective: Objective, table: pd.DataFrame, target: Sequence[str]) -> str:
+    """The row of `KINDS` that an objective was chosen by."""
+    kind = objective.measure.name
+    columns = [table[name] for name in target if name in table]
+    words = not all(map(pd.api.types.is_numeric_dtype, columns))
+    return "votes" if kind == "shares" and words else kind
+
+
+def hash_of_labels(table: pd.DataFrame) -> str:
+    """Who says what with which emotion."""
+    return _sha256(table[["key", "emotion", "speaker"]].to_numpy().tolist())
+
+
+def _sha256(values: list) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def target_columns(target: str) -> tuple[str, ...]:
@@ -193,6 +222,7 @@ def learned(
     kind: str = "auto",
     loss: str = "ccc",
     names: Sequence[str] = (),
+    tell: bool = True,
 ) -> Learned:
     """Choose the objective from the columns, and leave out utterances without a target.
 
@@ -204,11 +234,13 @@ def learned(
         loss: of numbers, ccc or mse.
         names: of classes or votes, only these; from a stage that has read the target and has said
             what is left out. By default all.
+        tell: as for `read_target`.
 
     Raises:
         SettingsError: as `read_target`; or there are classes that cannot be learned; with counts.
     """
-    found = read_target(table, target, corpus=corpus, kind=kind, tell=not names)
+    tell = tell and not names
+    found = read_target(table, target, corpus=corpus, kind=kind, tell=tell)
     if found.kind == "numbers":
         return Learned(found.table, found.names, OBJECTIVES[loss])
     if found.kind == "classes":
@@ -219,7 +251,7 @@ def learned(
     table = found.table
     if found.kind == "votes":
         table = table[votes_of(table[list(target)], kept).any(1)]
-    _check_shares(table, target, kept, corpus, tell=not names)
+    _check_shares(table, target, kept, corpus, tell=tell)
     return Learned(table, kept, DISTRIBUTION)
 
 

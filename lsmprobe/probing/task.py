@@ -1,14 +1,12 @@
 """The caches that are asked for, as tasks: which utterances, and what is learned of them."""
 
-import hashlib
 import itertools
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -24,9 +22,10 @@ from lsmprobe.config import ProbeConfig, TargetFlags, dataset_name, label_map, m
 from lsmprobe.errors import CacheError, SettingsError, nearest
 from lsmprobe.probing.objectives import CLASSIFICATION, Objective
 from lsmprobe.probing.table import heads_asked, unreadable, what_is_read
-from lsmprobe.probing.targets import learned, target_columns
+from lsmprobe.probing.targets import Learned, kind_of, learned, target_columns, told_of
 from lsmprobe.progress import Progress, automatic
 from lsmprobe.results.measures import EMOTION
+from lsmprobe.results.records import run_id
 
 NO_MODELS = {"fbank"}  # what a baseline learns from; probed only where it is named
 log = logging.getLogger(__name__)
@@ -90,26 +89,15 @@ class Task:
             return self.utterances
         return self.utterances.assign(emotion=self.utterances[self.target[0]])
 
-    @property
+    @cached_property
     def learned(self) -> dict[str, str]:
         """What a run's name says of what is learned."""
-        named = {"labels": self.labels_hash}
-        if self.objective.name == CLASSIFICATION.name and self.target == EMOTION:
-            return named  # as it was before there were others
-        targets = hashlib.sha256(json.dumps(self.labels.tolist()).encode()).hexdigest()
-        learned = {"target": ",".join(self.target), "names": ",".join(self.classes)}
-        return {**named, **learned, "objective": self.objective.name, "targets": targets}
+        return told_of(Learned(self.utterances, self.classes, self.objective), self.target)
 
     @property
     def keys(self) -> list[str]:
         """The key of every utterance."""
         return list(self.utterances.key)
-
-    @cached_property
-    def labels_hash(self) -> str:
-        """Who says what with which emotion, as it is learned here."""
-        rows = self.utterances[["key", "emotion", "speaker"]].to_numpy().tolist()
-        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
     @cached_property
     def pooled(self) -> torch.Tensor:
@@ -277,6 +265,36 @@ def labelled(
     path = labels / f"{corpus}.csv" if labels.is_dir() else labels
     own = read_own_labels(path, wanted=target)
     return with_labels(cache.planned, own, path, strict=True)
+
+
+def labels_hash_now(
+    cache: FeatureCache,
+    target: Sequence[str],
+    objective: Objective,
+    settings: Mapping[str, Any],
+) -> str:
+    """The hash that a record of these labels, as the cache's table holds them now, would have.
+
+    Args:
+        cache: whose labels.
+        target: columns that are learned.
+        objective: how.
+        settings: of the run, as its record has them: `map` and `emotions`.
+
+    Returns:
+        As `results.records.labels_hash_of`; empty where they can no longer be learned.
+
+    Raises:
+        CacheError: the table of labels is missing or damaged.
+    """
+    merged, emotions = (settings.get(name) or () for name in ("map", "emotions"))
+    table = chosen(cache.utterances, label_map(tuple(merged)), emotions)
+    kind = kind_of(objective, table, target)
+    try:
+        found = learned(table, target, corpus=cache.corpus, kind=kind, tell=False)
+    except SettingsError:
+        return ""
+    return run_id(told_of(found._replace(objective=objective), target))
 
 
 def chosen(table: pd.DataFrame, merged: Mapping[str, str], emotions: Sequence[str]) -> pd.DataFrame:

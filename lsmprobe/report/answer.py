@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 
 from lsmprobe.errors import ResultsError, counted
+from lsmprobe.layers.answers import ABOUT
 from lsmprobe.layers.recorded import recorded_curves
 from lsmprobe.layers.targets import OWN_LABELS, labels_of
 from lsmprobe.layers.weights import WEIGHTS_NAMED_BY, layer_weights
 from lsmprobe.probing.table import head_title
 from lsmprobe.report.advice import one_voice_advice
 from lsmprobe.report.comparable import Comparable
+from lsmprobe.report.current import outdated
 from lsmprobe.report.figures import draw_answers, draw_layer_weights
 from lsmprobe.report.flips import flips_of, flips_table
 from lsmprobe.report.outcomes import by_group, confused
@@ -45,6 +47,8 @@ from lsmprobe.results.breakdown import confusion
 from lsmprobe.results.records import load_predictions
 from lsmprobe.results.score_table import interval_of_experiment
 
+ON_PAGE = "the tables below show them too."
+ELSEWHERE = "lsmprobe results ls lists all, lsmprobe report --html shows all."
 MAX_PAIRS = 2  # of emotions that are confused, per corpus
 
 
@@ -75,10 +79,10 @@ def answer_items(runs: Runs, out: Path) -> list[Item]:
 
 
 def answer_sentences(runs: Runs) -> list[str]:
-    """What the report says first; see `answer_items`."""
+    """What the report says first, for the page; see `answer_items`."""
     found = Comparable.of(runs)
     said = summary(found.best, found.compared, found.differences, found.runs)
-    return [*said, *left_out_items(found.every, flips_of(found.every))]
+    return [*said, *left_out_items(found.every, flips_of(found.every), on_page=True)]
 
 
 # What is said first
@@ -120,8 +124,16 @@ def summary(
         )
 
 
-def left_out_items(experiments: pd.DataFrame, flips: pd.DataFrame) -> Iterator[str]:
-    """What is not compared: other recipes, and labels or caches that are not those of today."""
+def left_out_items(
+    experiments: pd.DataFrame, flips: pd.DataFrame, *, on_page: bool = False
+) -> Iterator[str]:
+    """What is not compared: other recipes, and labels or caches that are not those of today.
+
+    Args:
+        experiments: what `experiments_of` returned.
+        flips: what `flips_of` returned.
+        on_page: whether this stands on the page, whose tables have all.
+    """
     named = [*zip(*(experiments[name] for name in ("corpus", "target", "split")), strict=True)]
     shown = {name for name, is_main in zip(named, experiments.main, strict=True) if is_main}
     of_shown = np.array([name in shown for name in named], dtype=bool)  # others are told already
@@ -130,19 +142,20 @@ def left_out_items(experiments: pd.DataFrame, flips: pd.DataFrame) -> Iterator[s
     if len(others):
         yield (
             f"Not compared: {_by_corpus(others)} by another recipe than most, or on splits of "
-            "another seed; lsmprobe results ls lists all, lsmprobe report --html shows all."
+            f"another seed; {ON_PAGE if on_page else ELSEWHERE}"
         )
     if len(old := experiments[experiments.outdated]):
         yield (
-            f"Not compared: {_by_corpus(old)}. Later runs of the same name learned other labels, "
-            "or read a cache that was made again; lsmprobe results ls lists all. Probe again what "
-            "is to be compared, or move the old records away."
+            f"Not compared: {_by_corpus(old)}. Others of the same name learned the labels, or read "
+            "the cache, that are there now (the latest ones, where no cache can be asked); "
+            "lsmprobe results ls lists all. Probe again what is to be compared, or move the old "
+            "records away."
         )
 
 
-def _by_corpus(experiments: pd.DataFrame) -> str:
-    groups = experiments.groupby("corpus")
-    return listed([f"{name} ({counted(len(own), 'experiment')})" for name, own in groups])
+def _by_corpus(rows: pd.DataFrame, what: str = "experiment") -> str:
+    groups = rows.groupby("corpus")
+    return listed([f"{name} ({counted(len(own), what)})" for name, own in groups])
 
 
 def _target(row: Any) -> str:
@@ -187,10 +200,16 @@ def curve_items(runs: Runs, rows: Sequence[Hashable], out: Path) -> Iterator[Ite
     """
     curves = [runs.regressions] if len(runs.regressions) else []
     with suppress(ResultsError):  # no sweep among them
-        every = pd.concat([runs.table.loc[rows], runs.others])
+        every = pd.concat([runs.table.loc[rows], runs.others[~outdated(runs.others)]])
         curves.append(recorded_curves(every, load=runs.load))
     if curves:
         yield from sweep_items(pd.concat(curves, ignore_index=True), out)
+    if len(old := runs.old_curves):
+        apart = old.groupby([*ABOUT, "split_seed"], dropna=False, as_index=False).first()
+        yield (
+            f"Not drawn: curves of probe_layers of {_by_corpus(apart, 'curve')} that learned other "
+            "labels than the caches hold now, or an older file of labels. Run probe_layers again."
+        )
 
 
 def scores_item(runs: Runs, chosen: pd.DataFrame, compared: pd.DataFrame) -> Table:
@@ -323,7 +342,7 @@ def transfer_items(runs: Runs) -> Iterator[Table]:
     table = runs.transfers
     if table.empty:
         return
-    told = [labels_of({**own.settings, "labels": own.labels_file}) for own in table.itertuples()]
+    told = [labels_of(own.settings, own.labels_file) for own in table.itertuples()]
     table = table.assign(labels=told).sort_values("created", kind="stable")
     same = ["model", "corpus", "target", "labels"]
     table = table[table.labels_hash == table.groupby(same).labels_hash.transform("last")]

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from lsmprobe.cache.selection import LAYERS, STEP
 from lsmprobe.errors import ResultsError
-from lsmprobe.layers.targets import labels_of
 from lsmprobe.probing.table import head_title
 from lsmprobe.progress import automatic
+from lsmprobe.report.current import outdated
 from lsmprobe.report.runs import NOT_THE_PAPERS, Runs
 from lsmprobe.report.tables import BASELINE, CACHE_SETTINGS, changes, unlike_the_paper
 from lsmprobe.report.typeset import head_and_layer, named_models
@@ -26,8 +25,6 @@ from lsmprobe.results.records import Load
 
 NO_CLASSES = "no run among these answers with classes; expected some of lsmprobe probe."
 MAX_OTHERS = 4  # that the best of a corpus is compared with
-STORED = ("store", "store_dtype", LAYERS, STEP, "random_init", *CACHE_SETTINGS)
-"""What the identities of two caches of a model may say that do not replace each other."""
 FREE = ("feature_norm",)  # settings in which experiments of one recipe may differ
 
 
@@ -68,8 +65,7 @@ def experiments_of(runs: pd.DataFrame) -> pd.DataFrame:
         default, but for split and normalisation), settings, split_hash, test_speakers; alarms (code
         -> number of runs), paths, seeds, rows (of `runs`), and `main`: of its corpus and target the
         split with most test speakers, of those that share none with train if there are any, and
-        the recipe with most experiments; `outdated`, and so never `main`: later runs of the same
-        name learned corrected labels, or read a cache that was made again.
+        the recipe with most experiments; `outdated`, and so never `main`: see `current.outdated`.
 
     Raises:
         ResultsError: no run answers with classes.
@@ -77,14 +73,14 @@ def experiments_of(runs: pd.DataFrame) -> pd.DataFrame:
     runs = runs[runs.macro_f1.notna()]
     if runs.empty:
         raise ResultsError(NO_CLASSES)
+    runs = runs.assign(outdated=outdated(runs))
     keys = ["model", "corpus", "target", "head", "experiment"]
     table = pd.DataFrame(
         _experiment(own.drop_duplicates("seed"))
         for _, own in runs.groupby(keys, sort=True, dropna=False)
     ).astype({"layer": "Int64"})
     main = pd.Series(False, index=table.index)
-    outdated = _outdated(table)
-    for _, own in table[~outdated].groupby(["corpus", "target"]):
+    for _, own in table[~table.outdated].groupby(["corpus", "target"]):
         heard = own.alarms.map(lambda counts: SHARED_SPEAKERS in counts)
         splits = (
             own.assign(new=~heard)
@@ -97,19 +93,7 @@ def experiments_of(runs: pd.DataFrame) -> pd.DataFrame:
         recipe = min(recipes.index, key=lambda name: (-recipes[name], len(name)))
         # The baseline has a recipe of its own, and is compared where its split is the same.
         main[of_split.index] = (of_split.recipe == recipe) | (of_split.is_baseline)
-    return table.assign(main=main, outdated=outdated)
-
-
-def _outdated(experiments: pd.DataFrame) -> pd.Series:
-    """Whether later runs of the same name learned corrected labels, or read a cache made again."""
-    found = pd.Series(False, index=experiments.index)
-    for what, alike in (
-        ("cache_hash", ["model", "corpus", "target", "stored"]),
-        ("labels_hash", ["corpus", "target", "split_hash", "labels"]),
-    ):
-        for _, own in experiments.groupby(alike):
-            found[own.index] |= own[what] != own[what][own.created.idxmax()]
-    return found
+    return table.assign(main=main)
 
 
 def _experiment(runs: pd.DataFrame) -> dict[str, Any]:
@@ -141,10 +125,8 @@ def _experiment(runs: pd.DataFrame) -> dict[str, Any]:
         "changes": changes(settings | cache, first["head"]),
         "recipe": unlike_the_paper(settings | cache, first["head"]),
         "split_hash": "+".join(sorted(set(runs.split_hash))),
-        **{name: first[name] for name in ("labels_hash", "cache_hash")},
-        "labels": labels_of(settings),
+        **{name: first[name] for name in ("labels_hash", "outdated")},
         "created": runs.created.max(),
-        "stored": repr([first.cache_identity.get(name) for name in STORED]),
         "test_speakers": int(runs.test_speakers.max()),
         "is_baseline": first["head"] == BASELINE,
         "alarms": {code: sum(code in own for own in codes) for code in sorted(set().union(*codes))},

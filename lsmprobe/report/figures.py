@@ -18,6 +18,7 @@ from lsmprobe.errors import ResultsError
 from lsmprobe.layers.recorded import recorded_curves
 from lsmprobe.layers.weights import WEIGHTS_NAMED_BY, layer_weights
 from lsmprobe.report.outcomes import by_group
+from lsmprobe.report.typeset import labels_that_differ
 from lsmprobe.results.breakdown import confusion
 from lsmprobe.results.records import with_target
 from lsmprobe.results.scores import STATISTICS
@@ -202,9 +203,12 @@ def draw_layer_curve(
 
 
 def _other_settings(curve: pd.DataFrame, keys: Sequence[str]) -> pd.Series:
-    """What tells sweeps apart that agree in all of these: a number for each set of settings."""
+    """What tells curves apart that agree in all of these: their labels, or a number for each set
+    of settings.
+    """
     if "settings" not in curve:
-        return pd.Series("", index=curve.index, name="other")
+        groups = curve.groupby(list(keys), sort=False, dropna=False).ngroup()
+        return labels_that_differ(curve, groups).rename("other")
     texts = curve["settings"].fillna("")
     order = texts.groupby([curve[key] for key in keys]).transform(
         lambda own: own.map({text: i for i, text in enumerate(own.unique())})

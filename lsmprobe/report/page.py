@@ -12,7 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -33,9 +33,10 @@ from lsmprobe.probing.run import saved_split
 from lsmprobe.report.outcomes import by_group, with_outcome
 from lsmprobe.report.pieces import Pieces, items_of
 from lsmprobe.report.recorded_caches import Caches
+from lsmprobe.report.runs import REMEMBERED
 from lsmprobe.report.score_lines import of_emotions, score_items
 from lsmprobe.report.typeset import DASH, as_html, interval, number, score
-from lsmprobe.results.alarms import MEANINGS, SHARED_SPEAKERS
+from lsmprobe.results.alarms import LEAKS, MEANINGS
 from lsmprobe.results.breakdown import confusion
 from lsmprobe.results.measures import EMOTION, MEASURES, Measure
 from lsmprobe.results.records import load_record, load_results, split_of
@@ -135,14 +136,16 @@ def render(
     embed_audio: int = 0,
 ) -> str:
     """The page as text; see `make_page`. `beside` is the folder that links to audio start from."""
+    load = lru_cache(maxsize=REMEMBERED)(load_record)
+    clips, caches = Clips(beside, embed_audio), Caches(cache_dir)
+    results = caches.told(results, load)
     emotions = of_emotions(results)
     others = results[~emotions]
     n_runs, results = len(results), results[emotions]
     table = score_table(results)
     groups = results.groupby(KEYS, sort=True, dropna=False)  # as `score_table` groups them
-    clips, caches = Clips(beside, embed_audio), Caches(cache_dir)
     runs = [
-        _run(row, [load_record(Path(path)) for path in own.path], caches, clips)
+        _run(row, [load(Path(path)) for path in own.path], caches, clips)
         for row, (_, own) in zip(table.itertuples(), groups, strict=True)
     ]
     opening = _opening(results, table) if len(results) else []
@@ -311,8 +314,8 @@ def _curves(results: pd.DataFrame, table: pd.DataFrame) -> list[dict[str, Any]]:
         if drawn:
             measure = MEASURES[name]
             learned = "" if target == ",".join(EMOTION) else f"{target}, "
-            heard = any(SHARED_SPEAKERS in counts for counts in own.alarms)
-            warning = f" {SHARED_SPEAKERS}: {MEANINGS[SHARED_SPEAKERS]}." if heard else ""
+            leaks = [code for code in LEAKS.values() if any(code in each for each in own.alarms)]
+            warning = "".join(f" {code}: {MEANINGS[code]}." for code in leaks)
             caption = (
                 f"{corpus}, {learned}split {split}, features {norm}: "
                 f"{STATISTICS[measure.score].title} of every layer, mean of the runs, with 95% "
@@ -403,7 +406,7 @@ def _run(
     first = records[0]
     table = _predictions(records, caches.table(first))
     layer = "" if pd.isna(row.layer) else f", layer {row.layer}"
-    alarms = {(alarm["code"], alarm["text"]) for r in records for alarm in r.get("alarms", [])}
+    alarms = {alarm for record in records for alarm in caches.alarms_of(record)}
     return {
         "id": f"e-{row.experiment}",
         "name": f"{row.model} on {row.corpus}, {row.head}{layer}, {row.split}, {row.feature_norm}",
@@ -600,7 +603,7 @@ class Clips:
 
 
 def _projections(caches: Caches) -> tuple[list[dict[str, Any]], str]:
-    there = {name: cache for name, cache in sorted(caches.opened.items()) if cache}
+    there = dict(sorted(caches.opened.items()))
     pictures = [_projection(name, cache) for name, cache in list(there.items())[:MAX_PICTURES]]
     caption = "Utterances by the first two principal components of their standardised means."
     if len(there) > MAX_PICTURES:

@@ -8,6 +8,7 @@ from lsmprobe.probing.table import head_title
 from lsmprobe.report.shown import mark_notes, marked
 from lsmprobe.report.sweep import curve_table
 from lsmprobe.report.typeset import Item, Table, as_html, head_and_layer, interval, number, score
+from lsmprobe.results.alarms import LEAKS
 from lsmprobe.results.records import with_target
 from lsmprobe.results.scores import STATISTICS
 
@@ -41,8 +42,7 @@ def learning_table(curve: pd.DataFrame) -> Table:
     Args:
         curve: what `learning_curve` returned, or several of them, concatenated.
     """
-    if "shared_speakers" not in curve:
-        curve = curve.assign(shared_speakers=False)
+    curve = curve.assign(**{name: False for name in LEAKS if name not in curve})
     groups = with_target(curve).groupby(LEARNING, sort=False, dropna=False)
     means = groups.agg(
         clips=("clips", "mean"),
@@ -52,7 +52,7 @@ def learning_table(curve: pd.DataFrame) -> Table:
         high=("score", "max"),
         constant=("constant", "mean"),
         runs=("seed", "size"),
-        shared_speakers=("shared_speakers", "any"),
+        **{name: (name, "any") for name in LEAKS},
     ).reset_index()
     decimals = [STATISTICS[metric].digits for metric in means.metric]
     rows = pd.DataFrame(
@@ -66,7 +66,7 @@ def learning_table(curve: pd.DataFrame) -> Table:
             "training speakers": means.speakers.map(str),
             "clips": [number(n, decimals=0) for n in means.clips],
             "of": [STATISTICS[metric].title for metric in means.metric],
-            "score": marked(map(score, means.score, means["std"], decimals), means.shared_speakers),
+            "score": marked(map(score, means.score, means["std"], decimals), means),
             "least to most": [
                 interval(row.low, row.high, decimals=n)
                 for row, n in zip(means.itertuples(), decimals, strict=True)
@@ -78,7 +78,7 @@ def learning_table(curve: pd.DataFrame) -> Table:
         }
     )
     notes = [
-        *mark_notes(means.shared_speakers),
+        *mark_notes(means),
         "Scores of classes in percent, mean ± standard deviation over runs (ddof 1), each with its "
         "own order of the training speakers; constant: the best constant answer.",
     ]

@@ -8,7 +8,14 @@ from typing import Any
 import pandas as pd
 
 from lsmprobe.cache.reader import FeatureCache
-from lsmprobe.errors import CacheError
+from lsmprobe.errors import CacheError, ResultsError
+from lsmprobe.layers.curves import labels_hash_of_curve
+from lsmprobe.layers.targets import OWN_LABELS
+from lsmprobe.probing.objectives import objective_of
+from lsmprobe.probing.task import labels_hash_now
+from lsmprobe.results.alarms import OTHER_LABELS, Alarm
+from lsmprobe.results.measures import target_of
+from lsmprobe.results.records import Load, labels_hash_of, load_record
 
 IN_RECORD = ("emotion", "speaker", "split", "sha256")  # or of no use for groups
 
@@ -18,20 +25,78 @@ class Caches:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
-        self.opened: dict[str, FeatureCache | None] = {}
+        self.opened: dict[str, FeatureCache] = {}  # those that some record is of
+        self._there: dict[str, tuple[FeatureCache, str] | None] = {}
+        self._labels: dict[str, str | None] = {}
 
     def get(self, record: Mapping[str, Any]) -> FeatureCache | None:
         """The cache of a record, if it is there and still the one that was probed."""
-        name = record["cache"]["file"]
-        if self.folder is None:
+        name = record["cache"].get("file", "")
+        there = self._open(name)
+        if there is None or there[1] != record["cache"]["hash"]:
             return None
-        if name not in self.opened:
-            self.opened[name] = None
+        self.opened[name] = there[0]
+        return there[0]
+
+    def has_labels_of(self, record: Mapping[str, Any]) -> bool | None:
+        """Whether the cache of a record holds the labels that the run learned.
+
+        None where nobody can say: the cache is not there or was made again, the labels were those
+        of another table, of two corpora, or the record is of before they were kept.
+        """
+        cache, told = self.get(record), record.get("labels", {"file": "not known"})
+        if cache is None or told["file"]:
+            return None
+        target, settings = target_of(record), record["settings"]
+        chosen = settings.get("map"), settings.get("emotions")
+        asked = repr((record["cache"]["hash"], target, record.get("objective"), chosen))
+        if asked not in self._labels:
+            self._labels[asked] = None
+            with suppress(CacheError, ResultsError):  # no table, or no such objective here
+                objective = objective_of(record)
+                self._labels[asked] = labels_hash_now(cache, target, objective, settings)
+        now = self._labels[asked]
+        return None if now is None else now == labels_hash_of(record)
+
+    def has_labels_of_curve(self, curve: pd.Series) -> bool | None:
+        """As `has_labels_of`, of a row of what `load_curves` gives."""
+        there = self._open(f"{curve.model}/{curve.corpus}.h5")
+        if there is None or curve.labels != OWN_LABELS or not curve.labels_hash:
+            return None
+        with suppress(CacheError):
+            return labels_hash_of_curve(there[0], curve.target, curve.metric) == curve.labels_hash
+        return None
+
+    def alarms_of(self, record: Mapping[str, Any]) -> list[Alarm]:
+        """Those of a record, and whether its cache holds other labels now."""
+        found = [Alarm(**alarm) for alarm in record.get("alarms", [])]
+        if self.has_labels_of(record) is False:
+            found.append(Alarm(OTHER_LABELS, "it learned other labels than its cache holds now."))
+        return found
+
+    def told(self, results: pd.DataFrame, load: Load = load_record) -> pd.DataFrame:
+        """What `load_results` returned, with the codes of `alarms_of`, and what caches say.
+
+        Its columns `cache_now` and `labels_now` say whether the cache that was read, and the labels
+        that were learned, are those that are there now; the second is None as `has_labels_of` is.
+        """
+        told: dict[str, list[Any]] = {"alarms": [], "cache_now": [], "labels_now": []}
+        for path in results.path:
+            record = load(Path(path))
+            told["alarms"].append([alarm.code for alarm in self.alarms_of(record)])
+            told["cache_now"].append(self.get(record) is not None)
+            told["labels_now"].append(self.has_labels_of(record))
+        of_objects = {name: pd.Series(v, results.index, dtype=object) for name, v in told.items()}
+        return results.assign(**of_objects)
+
+    def _open(self, name: str) -> tuple[FeatureCache, str] | None:
+        """A cache that is there, and its hash."""
+        if self.folder is not None and name and name not in self._there:
+            self._there[name] = None
             with suppress(CacheError):
                 cache = FeatureCache(self.folder / name)
-                if cache.identity_hash == record["cache"]["hash"]:
-                    self.opened[name] = cache
-        return self.opened[name]
+                self._there[name] = cache, cache.identity_hash
+        return self._there.get(name)
 
     def table(self, record: Mapping[str, Any]) -> pd.DataFrame:
         """What the record does not say of utterances, by key; empty if there is no cache."""

@@ -12,7 +12,9 @@ from lsmprobe.config import ReportConfig
 from lsmprobe.corpora.utterances import PARTS
 from lsmprobe.errors import ResultsError, counted, nearest
 from lsmprobe.layers.curves import load_curves
+from lsmprobe.report.current import current_curves
 from lsmprobe.report.paper import PROTOCOL, not_the_papers, taken_for
+from lsmprobe.report.recorded_caches import Caches
 from lsmprobe.report.score_lines import of_emotions
 from lsmprobe.report.tables import CACHE_SETTINGS, unlike_the_paper
 from lsmprobe.results.records import Load, is_finished, load_record, load_results
@@ -30,7 +32,8 @@ class Runs(NamedTuple):
     table: pd.DataFrame  # those of emotions, as `tables.experiments` needs them
     others: pd.DataFrame  # those of other targets, as `load_results` gives them
     transfers: pd.DataFrame  # tested on another corpus than they were trained on; `load_results`
-    regressions: pd.DataFrame  # curves of `probe_layers` that were kept
+    regressions: pd.DataFrame  # curves of `probe_layers` that were kept, of the labels of now
+    old_curves: pd.DataFrame  # those of other labels
     left_out: list[Path]  # damaged records
     load: Load
 
@@ -42,7 +45,8 @@ def read_runs(config: ReportConfig) -> Runs:
         ResultsError: there is no such folder, or no readable record of what was asked for in it.
     """
     load = lru_cache(maxsize=REMEMBERED)(load_record)
-    results = load_results(config.results_dir, load=load)
+    caches = Caches(config.cache_dir)
+    results = caches.told(load_results(config.results_dir, load=load), load)
     splits = config.results_dir / "splits"
     there = {p for p in config.results_dir.rglob("*.json") if p.parent != splits}
     others = sorted(there - {Path(path) for path in results.path})
@@ -62,17 +66,20 @@ def read_runs(config: ReportConfig) -> Runs:
     details = {}
     for row, file in results.path.items():
         try:
-            details[row] = _details(load(Path(file)))
+            record = load(Path(file))
+            details[row] = _details(record) | {"alarms": [(*a,) for a in caches.alarms_of(record)]}
         except (ResultsError, KeyError, IndexError, TypeError, ValueError):
             left_out.append(Path(file))
     told = pd.DataFrame.from_dict(details, orient="index")
     table = results.drop(columns=["alarms", "model"]).join(told, how="inner")
     curves, unreadable = load_curves(config.results_dir)
+    current, old = current_curves(_curves_asked_for(curves, config), caches)
     return Runs(
         table,
         others,
         _transfers_asked_for(transfers, config),
-        _curves_asked_for(curves, config),
+        current,
+        old,
         left_out + unreadable,
         load,
     )
@@ -174,5 +181,4 @@ def _details(record: Mapping[str, Any]) -> dict[str, Any]:
         "test_speakers": len({each["speaker"] for each in record["predictions"]}),
         "n_folds": len(folds),
         "merged": bool(record["settings"].get("map") or record["settings"].get("emotions")),
-        "alarms": [(alarm["code"], alarm["text"]) for alarm in record.get("alarms", [])],
     }

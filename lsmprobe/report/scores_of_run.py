@@ -25,6 +25,7 @@ from lsmprobe.report.typeset import (
     number,
     score,
 )
+from lsmprobe.results.alarms import Alarm
 from lsmprobe.results.breakdown import (
     answers_of,
     confusion_of,
@@ -99,8 +100,10 @@ def items_of_runs(
         ResultsError: a column that the table of utterances does not have.
     """
     first, measure = records[0], measure_of(records[0])
-    known = (caches or Caches(None)).table(first)
-    items: list[Item] = [Heading(_name(first)), _opening(records, measure)]
+    caches = caches or Caches(None)
+    known = caches.table(first)
+    alarms = [alarm for record in records for alarm in caches.alarms_of(record)]
+    items: list[Item] = [Heading(_name(first)), _opening(records, measure, alarms)]
     if measure.classes:
         items.append(_confusion_item(records))
         if folder is not None:
@@ -122,7 +125,7 @@ def _name(record: Record) -> str:
     return f"{record['model']} on {record['corpus']}, {head}{learned}"
 
 
-def _opening(records: Sequence[Record], measure: Measure) -> str:
+def _opening(records: Sequence[Record], measure: Measure, alarms: Sequence[Alarm]) -> str:
     first = records[0]
     values = [record["scores"][measure.score] for record in records]
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
@@ -143,8 +146,8 @@ def _opening(records: Sequence[Record], measure: Measure) -> str:
     if first["cache"]["identity"].get("random_init") is not None:
         lines.append("The model's weights are random.")
     notes = [note for record in records for note in record["split"]["notes"]]
-    alarms = [alarm["text"] for record in records for alarm in record.get("alarms", [])]
-    lines += [f"{text.rstrip('.')}." for text in dict.fromkeys([*notes, *alarms])]
+    said = dict.fromkeys([*notes, *(alarm.text for alarm in alarms)])
+    lines += [f"{text.rstrip('.')}." for text in said]
     return " ".join(lines)
 
 

@@ -69,7 +69,7 @@ def sensitivity_items(found: Sensitivity) -> list[Item]:
         rows[head_and_layer(head_title(str(head)), own.layer.iloc[0])] = list(
             marked(
                 map(partial(score, decimals=measure.decimals), own[measure.score], own["std"]),
-                own.shared_speakers,
+                own,
             )
         )
     for name, (title, value, decimals) in CONCLUSIONS.items():
@@ -79,7 +79,7 @@ def sensitivity_items(found: Sensitivity) -> list[Item]:
                 for row in flips.to_dict("records")
             ]
     notes = [
-        *mark_notes(found.scores.shared_speakers),
+        *mark_notes(found.scores),
         "Each row flips one choice of the recipe in the first row. "
         f"{measure.title_with_unit}, mean ± standard deviation (ddof 1) over runs; best layer: for "
         f"Linear, with its {measure.title}; heaviest layer: of Multi-Layer, with its weight.",

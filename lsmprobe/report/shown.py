@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -10,7 +9,7 @@ from matplotlib.axes import Axes
 from lsmprobe.errors import counted
 from lsmprobe.report.figures import save_figure
 from lsmprobe.report.typeset import Picture, Table
-from lsmprobe.results.alarms import MEANINGS, SHARED_SPEAKERS
+from lsmprobe.results.alarms import LEAKS, MEANINGS
 
 MAX_ROWS = 12  # of a table of the short report; its CSV file has all
 
@@ -31,23 +30,25 @@ def file_name(*words: str) -> str:
     return "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in w) for w in words)
 
 
-def marked(scores: Iterable[str], flags: Iterable[Any]) -> list[str]:
-    """Scores with `! ` before those whose test speakers are in train too.
+def marked(scores: Iterable[str], rows: pd.DataFrame) -> list[str]:
+    """Scores with `! ` before those of rows that have one of `LEAKS`.
 
-    >>> marked(["50.0", "60.0", "70.0"], [True, False, None])
+    >>> marked(["50.0", "60.0", "70.0"], pd.DataFrame({"shared_audio": [True, False, None]}))
     ['! 50.0', '60.0', '70.0']
     """
-    return ["! " * _is_set(flag) + each for each, flag in zip(scores, flags, strict=True)]
+    flags = _leaks(rows).any(axis=1)
+    return ["! " * bool(flag) + each for each, flag in zip(scores, flags, strict=True)]
 
 
-def mark_notes(flags: Iterable[Any]) -> list[str]:
-    """The sentence below a table with such marks."""
-    return [f"! {MEANINGS[SHARED_SPEAKERS]}."] if any(map(_is_set, flags)) else []
+def mark_notes(rows: pd.DataFrame) -> list[str]:
+    """The sentences below a table with such marks."""
+    leaks = _leaks(rows).any()
+    return [f"! {MEANINGS[code]}." for name, code in LEAKS.items() if leaks[name]]
 
 
-def _is_set(flag: Any) -> bool:
-    """A flag of a table; older ones lack it."""
-    return not pd.isna(flag) and bool(flag)
+def _leaks(rows: pd.DataFrame) -> pd.DataFrame:
+    """Which of `LEAKS` each row has; older tables lack some of the columns."""
+    return rows.reindex(columns=[*LEAKS]).eq(True)
 
 
 def shortened(table: Table) -> Table:

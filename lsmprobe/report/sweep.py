@@ -11,7 +11,16 @@ from lsmprobe.layers.recorded import recorded_curves
 from lsmprobe.probing.table import head_title
 from lsmprobe.report.figures import draw_layer_curve
 from lsmprobe.report.shown import drawn, file_name, mark_notes, marked, shortened
-from lsmprobe.report.typeset import Item, Table, as_text, interval, named_models, number, score
+from lsmprobe.report.typeset import (
+    Item,
+    Table,
+    as_text,
+    interval,
+    labels_that_differ,
+    named_models,
+    number,
+    score,
+)
 from lsmprobe.results.scores import STATISTICS
 
 MAX_CORPORA = 6  # that have figures of their own
@@ -67,7 +76,6 @@ def curve_table(curves: pd.DataFrame, n_figures: int = 0) -> Table:
     )
     ends = curves.groupby(_sweep_keys(curves), sort=True, dropna=False)
     last = [own.sort_values("layer").iloc[-1] for _, own in ends]
-    flags = [row.get("shared_speakers") for row in last]
     decimals = [STATISTICS[metric].digits for metric in found.metric]
     rows = pd.DataFrame(
         {
@@ -79,7 +87,9 @@ def curve_table(curves: pd.DataFrame, n_figures: int = 0) -> Table:
             "split": found.split,
             "measure": [STATISTICS[metric].title for metric in found.metric],
             "chosen layer": [_most_chosen(text) for text in found.chosen],
-            "its score": marked(map(score, found.score, found["std"], decimals), flags),
+            "its score": marked(
+                map(score, found.score, found["std"], decimals), pd.DataFrame(last)
+            ),
             "95% interval": [
                 interval(row.low, row.high, decimals=n)
                 for row, n in zip(found.itertuples(), decimals, strict=True)
@@ -90,8 +100,14 @@ def curve_table(curves: pd.DataFrame, n_figures: int = 0) -> Table:
             ],
         }
     )
+    n_names = 7
+    names = ["corpus", "target", "model", "head", "feature_norm", "split"]
+    alike = found.groupby(names, dropna=False).ngroup()
+    if (labels := labels_that_differ(found, alike)).any():
+        rows.insert(n_names, "labels", labels)
+        n_names += 1
     notes = [
-        *mark_notes(flags),
+        *mark_notes(pd.DataFrame(last)),
         "Each fold of each run chooses by validation; shown is the layer chosen most often. The "
         "score is what these choices reach on the test set; a curve's highest point would flatter.",
     ]
@@ -99,12 +115,12 @@ def curve_table(curves: pd.DataFrame, n_figures: int = 0) -> Table:
         notes.append(f"With another normalisation, and drawn only: {counted(n, 'curve')}.")
     if n_figures > MAX_CORPORA:
         notes.append(f"{MAX_CORPORA} of {n_figures} curves are drawn.")
-    return shortened(Table("layers", "Which layer.", rows, 7, notes, every))
+    return shortened(Table("layers", "Which layer.", rows, n_names, notes, every))
 
 
 def _sweep_keys(curves: pd.DataFrame) -> list[str]:
     keys = ["corpus", "target", "model", "head", "feature_norm", "split", "metric"]
-    return [*keys, "settings"] if "settings" in curves else keys
+    return [*keys, *(name for name in ("labels", "labels_hash", "settings") if name in curves)]
 
 
 def _most_chosen(text: str) -> str:

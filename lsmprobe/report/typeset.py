@@ -307,6 +307,20 @@ def head_and_layer(title: str, layer: object) -> str:
     return title if pd.isna(layer) else f"{title}, layer {layer}"
 
 
+def labels_that_differ(table: pd.DataFrame, alike: pd.Series) -> pd.Series:
+    """Which labels a row learned, in words, where rows that are alike learned different ones.
+
+    Args:
+        table: with columns labels and labels_hash, or without.
+        alike: equal for rows that go by one name.
+    """
+    table = table.reindex(columns=["labels", "labels_hash"]).fillna("")
+    words = table.labels.map(lambda text: text if ":" in text else f"labels {text}")
+    several = table.labels_hash.groupby([alike, table.labels]).transform("nunique") > 1
+    words += (" (" + table.labels_hash.str[:6] + ")").where(several, "")
+    return words.where(words.groupby(alike).transform("nunique") > 1, "")
+
+
 def named_models(models: Iterable[str], random: Iterable[bool]) -> list[str]:
     """Models, with what is to be said of those whose weights are random.
 

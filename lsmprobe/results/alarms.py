@@ -4,6 +4,7 @@ Each is one sentence, short enough for the footnote of a table, with a code that
 An alarm proves nothing; a run or a layer that has one is not a result before somebody has looked.
 """
 
+from collections.abc import Container
 from typing import NamedTuple, SupportsIndex
 
 import numpy as np
@@ -19,6 +20,10 @@ HARDLY = 0.01
 
 
 SHARED_SPEAKERS = "shared-speakers"
+SHARED_AUDIO = "shared-audio"
+OTHER_LABELS = "other-labels"  # no record has it: labels may change after the run
+LEAKS = {"shared_speakers": SHARED_SPEAKERS, "shared_audio": SHARED_AUDIO}
+"""Columns of tables of layers, speakers or choices -> the alarm whose runs they name."""
 MEANINGS = {  # of each code, for the line below a table
     "one-class": "it gives one answer to everything",
     "one-answer": "it gives one number to everything",
@@ -29,8 +34,9 @@ MEANINGS = {  # of each code, for the line below a table
     "confounded": "the speaker, gender or sentence nearly tells the emotion",
     SHARED_SPEAKERS: "test speakers are also in train, so the score does not tell how new speakers "
     "fare",
-    "shared-audio": "files that are tested are in train too, so the score is flattered",
+    SHARED_AUDIO: "files that are tested are in train too, so the score is flattered",
     "unknown-speakers": "not every test speaker is known, so train may have the same voices",
+    OTHER_LABELS: "it learned other labels than its cache holds now",
 }
 
 
@@ -42,6 +48,15 @@ def explained(code: str, n: SupportsIndex, runs: SupportsIndex) -> str:
     """
     means = f": {MEANINGS[code]}" if code in MEANINGS else ""
     return f"{code} in {counted(n, 'run', of=runs)} (docs/statistics.md){means}."
+
+
+def leaks_in(codes: Container[str]) -> dict[str, bool]:
+    """Which of `LEAKS` are among these.
+
+    >>> leaks_in({"one-class", "shared-audio"})
+    {'shared_speakers': False, 'shared_audio': True}
+    """
+    return {name: code in codes for name, code in LEAKS.items()}
 
 
 class Alarm(NamedTuple):
@@ -147,7 +162,7 @@ def audio_alarms(in_train: int, utterances: int) -> list[Alarm]:
     if not in_train:
         return []
     found = counted(in_train, "test utterance", "is", of=utterances)
-    return [Alarm("shared-audio", f"{found} in train too, byte for byte: its score is flattered.")]
+    return [Alarm(SHARED_AUDIO, f"{found} in train too, byte for byte: its score is flattered.")]
 
 
 def layer_alarms(

@@ -244,13 +244,18 @@ def load_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def load_head(path: Path) -> dict[str, Tensor]:
-    """The tensors of a run's trained heads, by `fold.parameter`; `path` is the record's.
+def load_head(path: Path, record: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
+    """The tensors of a run's trained heads, by `fold.parameter`.
+
+    Args:
+        path: of the run's record.
+        record: what `load_record` made of it, where it was read before.
 
     Raises:
         ResultsError: they are not there, damaged, or those of another run; or as `load_record`.
     """
-    expected = load_record(path).get("head_sha256")  # older records do not say
+    record = load_record(path) if record is None else record
+    expected = record.get("head_sha256")  # older records do not say
     beside = path.with_suffix(".safetensors")
     try:
         content = beside.read_bytes()

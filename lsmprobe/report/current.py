@@ -1,0 +1,63 @@
+"""Which runs and curves count: those of the labels and caches that are there now, not the latest.
+
+Where no cache can be asked, since it is not there or the labels were a file's, the latest count.
+"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from lsmprobe.cache.selection import LAYERS, STEP
+from lsmprobe.layers.answers import ABOUT
+from lsmprobe.layers.targets import labels_of
+from lsmprobe.report.recorded_caches import Caches
+from lsmprobe.report.tables import CACHE_SETTINGS
+
+STORED = ("store", "store_dtype", LAYERS, STEP, "random_init", *CACHE_SETTINGS)
+"""What the identities of two caches of a model may say that do not replace each other."""
+NAMED = ["corpus", "target", "labels"]
+
+
+def outdated(runs: pd.DataFrame) -> pd.Series:
+    """Which runs have others of the same name that learned the labels, or read the cache, of now.
+
+    Args:
+        runs: what `Caches.told` returned.
+    """
+    told = zip(runs.settings, runs.labels_file, strict=True)
+    stored = [repr([each.get(name) for name in STORED]) for each in runs.cache_identity]
+    runs = runs.assign(labels=[labels_of(*each) for each in told], stored=stored)
+    old = _unlike_now(runs, "cache_hash", ["model", "corpus", "target", "stored"], "cache_now")
+    old |= _unlike_now(runs, "labels_hash", [*NAMED, "split_hash"], "labels_now")
+    # A corrected label may have changed the split too.
+    learned = runs.labels_now.eq(True).groupby([runs[name] for name in NAMED]).transform("any")
+    return old | (runs.labels_now.eq(False) & learned)
+
+
+def current_curves(curves: pd.DataFrame, caches: Caches) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Curves of `probe_layers` of the labels of now, and the others.
+
+    Args:
+        curves: what `load_curves` returned.
+        caches: which say what labels there are.
+    """
+    if curves.empty:
+        return curves, curves
+    firsts = curves.groupby([*ABOUT, "split_seed"], dropna=False, sort=False)
+    which = firsts.ngroup()
+    there = {n: caches.has_labels_of_curve(own.iloc[0]) for n, (_, own) in enumerate(firsts)}
+    curves = curves.assign(labels_now=which.map(there))
+    alike = [name for name in (*ABOUT, "split_seed") if name != "labels_hash"]
+    old = _unlike_now(curves, "labels_hash", alike, "labels_now") | curves.labels_now.eq(False)
+    curves = curves.drop(columns="labels_now")
+    return curves[~old], curves[old]
+
+
+def _unlike_now(runs: pd.DataFrame, what: str, alike: Sequence[str], now: str) -> pd.Series:
+    """Whether a value is not that of the runs of now, or else of the latest, of its group."""
+    found = pd.Series(False, index=runs.index)
+    for _, own in runs.groupby([*alike], dropna=False):
+        there = own[own[now].eq(True)]
+        valid = there if len(there) else own
+        found[own.index] = own[what] != valid[what][valid.created.idxmax()]
+    return found
