@@ -41,6 +41,7 @@ from lsmprobe.config import (
     TransferConfig,
     VerifyCacheConfig,
     as_kind,
+    label_map,
 )
 from lsmprobe.errors import LsmprobeError, counted, one_line
 from lsmprobe.progress import terminal
@@ -386,9 +387,17 @@ def _print_shares(split: Any, utterances: Any) -> None:
 
 
 def _utterances(config: SplitConfig | ImportSplitConfig) -> Any:
-    from lsmprobe.corpora.read import read_corpus
+    """Of a corpus; where its files are not here, or the name is a cache's alone, of the cache."""
+    from lsmprobe.cache.parts import cache_paths, names_of
+    from lsmprobe.cache.reader import FeatureCache
+    from lsmprobe.corpora.read import has_files, read_corpus
+    from lsmprobe.probing.task import chosen
 
-    return read_corpus(config.dataset, **config.reading)
+    caches = [path for path in cache_paths(config.cache_dir) if names_of(path)[1] == config.dataset]
+    if not caches or config.data_dir or has_files(config.dataset):
+        return read_corpus(config.dataset, **config.reading)
+    print(one_line(f"{config.dataset}: the utterances of {caches[0]}"), file=sys.stderr)
+    return chosen(FeatureCache(caches[0]).utterances, label_map(config.map), config.emotions)
 
 
 def list_caches_command(config: ListCachesConfig) -> None:
@@ -414,7 +423,7 @@ def cache_info_command(config: CacheInfoConfig) -> None:
     from lsmprobe.cache.catalogue import cache_info
 
     for name, value in cache_info(config.path).items():
-        print(one_line(f"{name:22} {value}"))
+        print(one_line(f"{name:22} {'-' if value is None else value}"))
 
 
 def verify_cache_command(config: VerifyCacheConfig) -> int:

@@ -164,7 +164,7 @@ class _SplitOfDataset(Config):
     """speaker, random, loso, kfold:K, kfold (the fold column), given, or a JSON file; one of
     several test sets is given/Test1 or FILE/Test1."""
     dataset: str
-    """As at extraction: a corpus, a manifest, folder:DIR."""
+    """As at extraction: a corpus, a manifest, folder:DIR; or the name of a cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -714,6 +714,8 @@ class SplitConfig(CorpusConfig, _SplitOfDataset):
 
     split_seed: Seed = 0
     """0 is the best split found; others are other good ones."""
+    cache_dir: Path = Path("cache")
+    """Where the caches are, for a corpus whose files are not here: its cache knows its clips."""
 
 
 @dataclass(frozen=True)
@@ -754,6 +756,8 @@ class ImportSplitConfig(CorpusConfig, _SplitSource):
     _: KW_ONLY
     fold: Annotated[int, Within(1, 1000)] | None = None
     """Only this fold, counted from 1; by default all, each tested once."""
+    cache_dir: Path = Path("cache")
+    """Where the caches are, for a corpus whose files are not here: its cache knows its clips."""
     out: Path = Path("split.json")
     """Where it is written."""
 
@@ -869,7 +873,8 @@ def label_map(pairs: tuple[str, ...]) -> dict[str, str]:
     """`("rage=anger",)` as `{"rage": "anger"}`.
 
     Raises:
-        SettingsError: a pair is not OLD=NEW, or one label is mapped twice.
+        SettingsError: a pair is not OLD=NEW, one label is mapped twice, or a label is merged into
+            one that becomes another itself: all pairs apply at once.
     """
     merged: dict[str, str] = {}
     for pair in pairs:
@@ -880,7 +885,24 @@ def label_map(pairs: tuple[str, ...]) -> dict[str, str]:
             raise SettingsError(
                 f"--map sends {old!r} to both {merged[old]!r} and {new!r}; keep one."
             )
+    for old, new in merged.items():
+        if merged.get(new, new) != new:
+            raise SettingsError(
+                f"--map sends {old!r} to {new!r} and {new!r} to {merged[new]!r}; expected each "
+                f"label on one side, since all pairs apply at once. Say what {old!r} is to become "
+                f"in the end, such as {old}={merged[new]}, or exchange names with --labels."
+            )
     return merged
+
+
+def merges_told(pairs: tuple[str, ...]) -> str:
+    """What becomes of each label that is merged, to follow a count; empty if none is.
+
+    >>> merges_told(("rage=anger", "joy=happiness"))
+    ', with rage as anger and joy as happiness'
+    """
+    told = [f"{old} as {new}" for old, new in label_map(pairs).items()]
+    return f", with {' and '.join(told)}" if told else ""
 
 
 def named_columns(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -33,12 +33,16 @@ def terminal(iterable: Iterable[Any] | None = None, **settings: Any) -> tqdm:
 
 
 def automatic(iterable: Iterable[Any] | None = None, **settings: Any) -> tqdm:
-    """A notebook's own bar in a notebook, a bar in a terminal, and nothing elsewhere."""
+    """A notebook's own bar in a notebook, a bar in a terminal, elsewhere a line every half minute.
+
+    So what takes less than that writes nothing where nobody watches.
+    """
     if _in_a_notebook():
         from tqdm.notebook import tqdm as notebook_bar
 
         return notebook_bar(iterable, **settings)
-    return (terminal if sys.stderr.isatty() else silent)(iterable, **settings)
+    watched = {} if sys.stderr.isatty() else {"delay": EVERY_S}
+    return terminal(iterable, **(settings | watched))
 
 
 def forwarded(

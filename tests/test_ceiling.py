@@ -223,6 +223,7 @@ REFUSED = {
         "^raters: in made, 1 of 160 values of 'endless' is infinite",
     ),
     "an unknown share": ("word,r0", "shares", "^raters: "),
+    "nobody tells clips apart": ("three,four", "auto", "each always gives the same number"),
 }
 
 
@@ -234,6 +235,8 @@ def test_what_says_nothing_of_agreement_is_refused_in_one_line(rated, name):
         word=["anger", "fear"] * 80,
         share_a=[0.25] * 160,
         share_b=[0.75] * 160,
+        three=[3.0] * 160,
+        four=[4.0] * 159 + [np.nan],
         endless=[np.inf] + [1.0, 2.0, 3.0] * 53,
     )
     with pytest.raises(SettingsError, match=message) as caught:

@@ -279,3 +279,24 @@ def test_further_settings_in_which_two_sides_differ_are_noted(tmp_path):
     made = [one | {"experiment": str(number)} for number, one in enumerate(made)]
     [row] = compare_runs(load_results(write_records(tmp_path, made)), "feature_norm").itertuples()
     assert row.note.startswith("They differ in lr (0.1 and 0.2) too. The test set has 5 speakers")
+
+
+def test_other_labels_and_another_extraction_of_two_sides_are_noted(tmp_path):
+    """Of two models each has a cache of its own, which is no difference to be noted."""
+    sides = [("none", "a" * 12, "", "c" * 12), ("zscore", "b" * 12, "own.csv", "d" * 12)]
+    made = [
+        simulated_record("m", "c", "linear", 0, 4, settings={"feature_norm": norm})
+        | {
+            "experiment": norm,
+            "labels": {"hash": labels, "file": file},
+            "cache": {"hash": cache, "file": "m/c.h5", "identity": {}},
+        }
+        for norm, labels, file, cache in sides
+    ]
+    [row] = compare_runs(load_results(write_records(tmp_path, made)), "feature_norm").itertuples()
+    labels = "labels (the cache's own, aaaaaa and own.csv, bbbbbb)"
+    assert f"{labels}, features (m/c.h5, cccccc and m/c.h5, dddddd) too" in row.note
+    made[1] |= {"model": "n", "settings": made[0]["settings"]}
+    folder = write_records(tmp_path / "models", made)
+    [row] = compare_runs(load_results(folder), "model").itertuples()
+    assert f"They differ in {labels} too" in row.note

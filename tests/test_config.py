@@ -88,6 +88,12 @@ def test_a_label_cannot_be_mapped_to_two():
         label_map(("rage=anger", "rage=fear"))
 
 
+def test_labels_are_not_merged_in_a_chain():
+    with pytest.raises(SettingsError, match=r"'angry' to 'sad' and 'sad' to 'happy'.+=happy"):
+        ProbeConfig(map=("angry=sad", "sad=happy"))
+    assert label_map(("rage=anger", "anger=anger"))["rage"] == "anger"
+
+
 def test_a_revision_that_is_asked_for_is_part_of_the_name():
     config = ExtractConfig("openai/whisper-tiny", "emodb", revision="refs/pr/1", random_init=3)
     name = "openai--whisper-tiny@refs--pr--1-random3"

@@ -20,6 +20,12 @@ def manifest(folder, *lines, header="path,emotion,speaker", name="mine.csv"):
     return str(file)
 
 
+def test_speakers_who_may_be_one_person_are_named_when_a_corpus_is_read(tmp_path, caplog):
+    tree(tmp_path, ["a.wav", "b.wav", "c.wav"])
+    read_corpus(manifest(tmp_path, "a.wav,joy,1", "b.wav,rage,01", "c.wav,joy,10"))
+    assert "the speakers '01', '1' differ only in capitals, blanks or zeros" in caplog.text
+
+
 def test_a_manifest_may_say_that_nobody_knows_the_speakers(tmp_path):
     tree(tmp_path, ["a.wav", "b.wav"])
     without = manifest(tmp_path, "a.wav,joy", "b.wav,rage", header="path,emotion")

@@ -47,6 +47,8 @@ def test_both_stages_say_what_they_do_to_the_bar_they_are_handed(tmp_path, write
     )
     probe(quiet, progress=handed_in)
     assert bars[-1].n == bars[-1].total == 2 * 3 * 3
+    probe(ProbeConfig(**(vars(quiet) | {"head": "logistic"})), progress=handed_in)
+    assert (bars[-1].n, bars[-1].total, bars[-1].unit) == (3, 3, "fit")  # solved once a fold
     capsys.readouterr()
     probe(ProbeConfig(**(vars(quiet) | {"seed": 7})), progress=progress.silent)
     assert capsys.readouterr() == ("", "")
@@ -54,8 +56,11 @@ def test_both_stages_say_what_they_do_to_the_bar_they_are_handed(tmp_path, write
 
 def test_automatic_is_silent_where_nobody_watches(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    list(progress.automatic([1, 2]))
+    list(progress.automatic([1, 2], delay=0))
     assert sys.stderr.getvalue() == ""
+    monkeypatch.setattr(progress, "EVERY_S", 1e-9)  # what takes longer says how far it is
+    list(progress.automatic([1, 2], unit="target"))
+    assert "2/2" in sys.stderr.getvalue()
 
 
 def test_no_stage_draws_a_bar_of_its_own():

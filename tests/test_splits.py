@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.commands import audit_command, make_split_command
 from lsmprobe.config import AuditConfig, MakeSplitConfig
 from lsmprobe.errors import SplitError
 from lsmprobe.splits.audit import audit, emotion_shares, warnings_of
 from lsmprobe.splits.confounds import confounds, told_by
-from lsmprobe.splits.file import PARTS, split_hash
+from lsmprobe.splits.file import PARTS, load_split, split_hash
 from lsmprobe.splits.kinds import (
     given_split,
     k_fold_speakers,
@@ -380,6 +381,15 @@ def test_the_commands_print_emotions_per_part_and_what_is_wrong(tmp_path, capsys
             assert re.search(rf"^{part}: anger \d+%, joy \d+%$", said, re.MULTILINE)
         assert "is not like the corpus: " in said
         assert "speaker and emotion are nearly one variable here" in said
+
+
+def test_a_split_is_made_of_a_cache_where_its_corpus_is_not_here(planted_cache, tmp_path, capsys):
+    path, out = planted_cache(), tmp_path / "split.json"
+    asked = {"dataset": path.stem, "cache_dir": path.parents[1], "out": out}
+    make_split_command(MakeSplitConfig(split="loso", **asked))
+    assert f"{path.stem}: the utterances of {path}" in capsys.readouterr().err
+    utterances = FeatureCache(path).utterances
+    assert len(load_split(out, utterances.key).folds) == utterances.speaker.nunique()
 
 
 def test_the_shares_of_emotions_add_up_in_every_part():

@@ -53,6 +53,17 @@ def test_several_columns_of_numbers_are_one_target(tmp_path):
     assert own.truth.tolist() == [7.0, 8.0, 9.0, 6.0]
 
 
+def test_codes_for_missing_values_among_numbers_are_named(tmp_path, caplog):
+    table = pd.DataFrame({"key": [f"{n:03d}" for n in range(8)], "emotion": "x", "speaker": "y"})
+    far = "2 of 7 values are -999 in arousal, far outside the others (1 to 5)"
+    for low, is_far in ((1.0, True), (-995.0, False)):
+        caplog.clear()
+        ratings = [-999.0, -999.0, *(low + n for n in range(5)), np.nan]
+        found = find_target("arousal", table.assign(arousal=ratings), tmp_path / "none.csv")
+        assert len(found.rows) == 7  # what is NaN is left out
+        assert (far in caplog.text) == ("far outside" in caplog.text) == is_far
+
+
 def test_the_duration_is_in_the_table(tmp_path):
     table = utterance_table(["a", "b", "c"], ["fear"] * 3, [50, 100, 25])
     duration = find_target("duration", table, tmp_path / "a.csv")

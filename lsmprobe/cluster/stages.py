@@ -38,6 +38,7 @@ from lsmprobe.probing.stage import (
     probe_all,
     reading_alike,
     todo,
+    unit_of,
 )
 from lsmprobe.probing.table import HEADS, what_is_read
 from lsmprobe.probing.task import find_caches, read_task
@@ -220,7 +221,7 @@ def _sensitivity_piece(piece: Piece, _: dict[str, Any], progress: Progress) -> d
     [(model, corpus, path)] = find_caches(config)
     task = read_task(config, model, corpus, path, reads=what_is_read(config.head))
     jobs = flipped_jobs(planned_flips(config, task), force=config.force, only=_records(piece))
-    with progress(total=n_epochs(jobs), unit="epoch") as bar:
+    with progress(total=n_epochs(jobs), unit=unit_of(jobs)) as bar:
         failed = train_flips(jobs, task, bar)
     return _told({group[0][1].name: error for group, error in failed})
 

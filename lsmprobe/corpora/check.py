@@ -26,6 +26,7 @@ from lsmprobe.errors import AudioError, CorpusError, counted
 from lsmprobe.progress import Progress, automatic
 
 SHOWN = 5  # of a list, in the lines; the JSON has them all
+ALIKE = "speakers whose names differ only in capitals, blanks or zeros before a number"
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class CorpusReport:
     duplicates: tuple[tuple[str, ...], ...]  # keys of the same audio
     clashes: tuple[tuple[str, ...], ...]  # of the duplicates, those of two emotions or speakers
     nearly: tuple[tuple[str, ...], ...]  # equal but for their gain or the silence around them
-    alike: tuple[tuple[str, ...], ...]  # speakers whose names differ only in capitals or blanks
+    alike: tuple[tuple[str, ...], ...]  # speakers who may be one, by their names
     paper: str  # how the corpus compares with the paper's Table 1; empty of one's own
     traps: tuple[str, ...] = ()  # what is known of the corpus that a reader would not expect
 
@@ -168,7 +169,7 @@ class CorpusReport:
             ("the same audio for two emotions or speakers", self.clashes),
             ("the same audio", others),
             ("the same audio but for gain or silence", self.nearly),
-            ("speakers whose names differ only in capitals or blanks", self.alike),
+            (ALIKE, self.alike),
         ):
             yield from _shown(what, [" = ".join(map(repr, keys)) for keys in same])
         for trap in self.traps:

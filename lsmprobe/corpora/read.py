@@ -163,6 +163,15 @@ def corpus_folder(name: str, data_dir: str | Path | None = None) -> Path:
     return next((place for place in places if os.access(place, os.F_OK)), places[0])
 
 
+def has_files(name: str) -> bool:
+    """Whether the files of a corpus are where they are looked for, whatever they hold.
+
+    A manifest, folder:DIR and the like name their own place.
+    """
+    is_row = ":" not in name and not name.lower().endswith(".csv")
+    return not is_row or (name in CORPORA and corpus_folder(name).exists())
+
+
 def _read_row(corpus: Corpus, folder: Path) -> pd.DataFrame:
     if not os.access(folder, os.F_OK):
         raise CorpusError(

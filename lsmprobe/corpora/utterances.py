@@ -74,6 +74,7 @@ ODD_WORDS = (
     ("speaker", "NA", "if it means that the speaker is not known, leave the cell empty"),
     ("emotion", "NA", "if it means that the emotion is not known, leave the cell empty"),
 )
+LEADING_ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
 UNKNOWN_SPEAKER = "unknown"  # where a corpus does not say who speaks
 SHOWN = 3  # of a list, in a message
 log = logging.getLogger(__name__)
@@ -234,11 +235,27 @@ def as_text(value: Any) -> str:
 
 
 def names_alike(speakers: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    """Names of speakers that differ only in capitals and blanks."""
+    """Names of speakers that differ only in capitals, blanks and zeros before a number."""
     alike: dict[str, list[str]] = defaultdict(list)
     for name in sorted(set(map(str, speakers))):
-        alike["".join(name.split()).casefold()].append(name)
+        plain = LEADING_ZEROS.sub("", "".join(name.split()).casefold())
+        alike[plain].append(name)
     return (tuple(names) for names in alike.values() if len(names) > 1)
+
+
+def one_person_notes(speakers: Iterable[str]) -> tuple[str, ...]:
+    """A sentence for each voice that may be known by several names.
+
+    >>> [note] = one_person_notes(["s1", "s01", "s10"])
+    >>> note[:54]
+    "the speakers 's01', 's1' differ only in capitals, blan"
+    """
+    return tuple(
+        f"the speakers {', '.join(map(repr, names))} differ only in capitals, blanks or zeros "
+        "before a number: if they are one person, a split by speaker puts that person in two "
+        "parts. Write the name one way."
+        for names in names_alike(speakers)
+    )
 
 
 def utterance_table(
@@ -368,6 +385,8 @@ def _say_what_may_be_wrong(rows: Sequence[dict[str, Any]]) -> None:
         words = _shown(sorted({repr(row["said_gender"]) for row in strange}))
         said = "%s a gender other than female or male (%s): taken as not known"
         log.warning(said, counted(len(strange), "utterance", "has"), words)
+    for note in one_person_notes(row["speaker"] for row in rows):
+        log.warning(note)
     counts = Counter(row["emotion"] for row in rows)
     folded: dict[str, list[str]] = {}
     for emotion in sorted(counts):

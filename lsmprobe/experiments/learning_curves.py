@@ -24,6 +24,7 @@ from lsmprobe.probing.stage import (
     survivors,
     todo,
     train_survivors,
+    unit_of,
 )
 from lsmprobe.probing.table import what_is_read
 from lsmprobe.probing.task import Task, read_task
@@ -115,7 +116,7 @@ def learning_curve(
         log.warning("%s: %s", task.corpus, note)
     by_size = _planned(config, task, full, sizes)
     jobs = [(config, run) for own in by_size.values() for run in todo(own, config.force)]
-    with progress(total=n_epochs(jobs), unit="epoch", disable=not jobs) as bar:
+    with progress(total=n_epochs(jobs), unit=unit_of(jobs), disable=not jobs) as bar:
         failed = train_survivors(jobs, task, bar)
     failures = named_failures(f"{task.model} on {task.corpus}", failed)
     for what, error in failures.items():

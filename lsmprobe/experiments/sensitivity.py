@@ -13,11 +13,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from lsmprobe.config import ProbeConfig, SensitivityConfig
+from lsmprobe.config import ProbeConfig, SensitivityConfig, merges_told
 from lsmprobe.errors import LsmprobeError, counted
 from lsmprobe.probing.objectives import OBJECTIVES
 from lsmprobe.probing.run import Run, name_runs, one_test_set
-from lsmprobe.probing.stage import Failed, Job, n_epochs, planned_runs, todo, train_survivors
+from lsmprobe.probing.stage import (
+    Failed,
+    Job,
+    n_epochs,
+    planned_runs,
+    todo,
+    train_survivors,
+    unit_of,
+)
 from lsmprobe.probing.table import NORMS, settings_of, what_is_read
 from lsmprobe.probing.task import Task, find_caches, read_task
 from lsmprobe.progress import Progress, automatic
@@ -184,13 +192,14 @@ def _train(
     runs = {run.path: run for flip in flips for run in flip.heads + flip.curve}
     there = len(runs) - len(waiting)
     n_runs = counted(len(runs), "run")
-    log.info("%s on %s: %s, %d already there", task.model, task.corpus, n_runs, there)
+    told = f"{n_runs}, {there} already there{merges_told(flips[0].config.map)}"
+    log.info("%s on %s: %s", task.model, task.corpus, told)
     for note in dict.fromkeys(note for run in runs.values() for note in run.split.notes):
         log.warning("%s: %s", task.corpus, note)
     with progress(
         total=n_epochs(waiting),
         desc=f"{task.model} {task.corpus}",
-        unit="epoch",
+        unit=unit_of(waiting),
         disable=not waiting,
     ) as bar:
         failed = train_flips(waiting, task, bar)

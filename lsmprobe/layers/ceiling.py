@@ -19,7 +19,13 @@ from lsmprobe.config import Seed
 from lsmprobe.errors import SettingsError, counted, nearest
 from lsmprobe.layers.targets import labels_of, of_arguments
 from lsmprobe.probing.objectives import votes_of
-from lsmprobe.probing.targets import Read, check_numbers, read_target, target_columns
+from lsmprobe.probing.targets import (
+    Read,
+    check_numbers,
+    read_target,
+    say_what_may_be_missing,
+    target_columns,
+)
 from lsmprobe.probing.task import labelled
 from lsmprobe.results import agreement
 from lsmprobe.results.bootstrap import interval_ends, resampled_over, resamples, resampling_bias
@@ -271,7 +277,14 @@ def _ratings(table: pd.DataFrame, columns: tuple[str, ...], kind: str, corpus: s
         with _of_raters():
             for name in columns:
                 check_numbers(table, name, corpus)
+            say_what_may_be_missing(table, columns, corpus)
         ratings = table[list(columns)].to_numpy(np.float64)
+        if np.all(np.isnan(ratings) | (ratings == np.fmax.reduce(ratings, axis=0))):
+            raise SettingsError(
+                f"raters: no rater of {corpus} tells two utterances apart in {','.join(columns)}: "
+                "each always gives the same number; expected ratings that differ, since no layer "
+                "can answer these better than a constant. Name other columns."
+            )
         return _Rated(table, ratings, (~np.isnan(ratings)).sum(1), bounds_of_numbers)
     found = _read(table, columns, corpus, kind)
     votes = found.table[list(columns)].to_numpy(np.float64)

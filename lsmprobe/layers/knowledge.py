@@ -71,7 +71,8 @@ def what_layers_know(
     cache = FeatureCache.of(cache)
     caches = [cache, *(control_caches(cache) if random_weights else ())]
     tables = []
-    for name in TARGETS if targets is None else targets:
+    asked = TARGETS if targets is None else targets
+    for name in progress(asked, desc="what layers know", unit="target", delay=5):
         try:
             for one in caches:
                 utterances, found = find_asked(

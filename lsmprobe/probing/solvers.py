@@ -140,14 +140,14 @@ def solve(
 ) -> list[Fit]:
     """As `training.fit`, for members whose heads are `SolvedHead`.
 
-    The history has an entry for everything that was tried: tried, converged (1 or 0) and
-    validation_score; the best of them is chosen, the first on ties, which regularises most.
+    `on_epoch` is called once for each. The history has an entry for everything that was tried:
+    tried, converged (1 or 0) and validation_score; the best of them is chosen, the first on ties,
+    which regularises most.
     """
     fits = []
     for member in members:
         fits.append(_solved(member, features, targets, fold, n_outputs, objective))
-        for _ in range(member.recipe.epochs):
-            on_epoch()
+        on_epoch()
     return fits
 
 

@@ -17,7 +17,7 @@ import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lsmprobe.cache.selection import layers_of_model, numbers
-from lsmprobe.config import ProbeConfig
+from lsmprobe.config import ProbeConfig, merges_told
 from lsmprobe.errors import CacheError, LsmprobeError, SettingsError, TrainingError, counted
 from lsmprobe.machine import choose_device
 from lsmprobe.probing.batches import Features, FrameFeatures, PooledFeatures
@@ -92,7 +92,7 @@ def probe_all(
         logging_redirect_tqdm(),
         progress(
             total=sum(n_epochs(cell.jobs) for cell in cells),
-            unit="epoch",
+            unit=unit_of([job for cell in cells for job in cell.jobs]),
             disable=not any(cell.jobs for cell in cells),
         ) as bar,
     ):
@@ -142,7 +142,8 @@ def plan_grid(
         jobs = [(config, run) for run in todo(runs, config.force, only)]
         cells.append(Cell(model, corpus, path, task.cache.identity_hash, runs, jobs))
         finished = f", {len(runs) - len(jobs)} already there" if len(jobs) < len(runs) else ""
-        log.info("%s: %s%s", cells[-1].name, counted(len(runs), "run"), finished)
+        merged = merges_told(config.map)
+        log.info("%s: %s%s%s", cells[-1].name, counted(len(runs), "run"), finished, merged)
     notes = {f"{c.corpus}: {note}": None for c in cells for r in c.runs for note in r.split.notes}
     for note in notes:
         log.warning(note)
@@ -230,8 +231,8 @@ def train_together(jobs: Sequence[Job], task: Task, *, on_epoch: Callable[[], An
     Args:
         jobs: each run with the settings that it was planned from.
         task: which all of them were planned for.
-        on_epoch: called once per epoch, fold and run; at once for folds that an earlier, stopped
-            process left finished.
+        on_epoch: called once per epoch, fold and run, and once per fold and run of a head that is
+            solved; at once for folds that an earlier, stopped process left finished.
 
     Raises:
         TrainingError: a loss that is not finite.
@@ -272,7 +273,17 @@ def train_survivors(jobs: Sequence[Job], task: Task, bar: Any) -> list[Failed]:
 
 def n_epochs(jobs: Sequence[Job]) -> int:
     """How often `train_together` will call `on_epoch`."""
-    return sum(len(run.split.folds) * config.epochs for config, run in jobs)
+    return sum(len(run.split.folds) * _n_steps(config, run) for config, run in jobs)
+
+
+def unit_of(jobs: Sequence[Job]) -> str:
+    """What a bar over `n_epochs` counts: fits, where no head is trained in epochs."""
+    return "epoch" if any(HEADS[run.head].fit is None for _, run in jobs) else "fit"
+
+
+def _n_steps(config: ProbeConfig, run: Run) -> int:
+    """The epochs of a fold; a head that is solved has none, and counts once."""
+    return config.epochs if HEADS[run.head].fit is None else 1
 
 
 def reading_alike(jobs: Sequence[Job]) -> list[list[Job]]:
@@ -308,7 +319,7 @@ def _train_group(jobs: Sequence[Job], task: Task, *, on_epoch: Callable[[], Any]
                 if len(first.split.folds) > 1:
                     save_fold(run.path, number, one)
             else:
-                for _ in range(config.epochs):
+                for _ in range(_n_steps(config, run)):
                     on_epoch()
             of_run.append(one)
     for (config, run), of_run in zip(jobs, folds, strict=True):
@@ -363,7 +374,7 @@ def _train_fold(
         device=device,
         on_epoch=on_epoch,
     )
-    for _ in range((len(jobs) - len(heads)) * jobs[0][0].epochs):
+    for _ in range((len(jobs) - len(heads)) * _n_steps(*jobs[0])):
         on_epoch()
     seconds = (time.monotonic() - started) / len(jobs)
     if any(epoch.get("validation_loss", 0.0) is None for one in fits for epoch in one.history):

@@ -24,6 +24,7 @@ from lsmprobe.results.measures import EMOTION
 
 MOST_CLASSES = 100  # more are names of clips or whole texts rather than classes
 NAMED = ("emotion", "speaker", "gender", "sentence")  # columns of every table: classes for sure
+MISSING_CODES = (-9999, -999, -99, -9, 99, 999, 9999)  # that tables use for what is not known
 OTHER_MARKS = re.compile(r"[,|/+&]")  # that may stand between votes, but do not here
 log = logging.getLogger(__name__)
 
@@ -122,7 +123,33 @@ def read_target(
     found = KINDS[kind](table, target, corpus)
     if tell and kind in ("classes", "votes"):
         _say_what_may_be_one(found, ",".join(target), corpus)
+    if tell and kind in ("numbers", "shares"):
+        say_what_may_be_missing(found.table, target, corpus)
     return found
+
+
+def say_what_may_be_missing(table: pd.DataFrame, names: Sequence[str], corpus: str) -> None:
+    """Warn of codes for missing values among numbers: outside the others by more than their range.
+
+    Args:
+        table: with these columns, of numbers.
+        names: of the columns.
+        corpus: for messages.
+    """
+    for name in names:
+        values = table[name].to_numpy(np.float64)
+        rest = values[np.isfinite(values) & ~np.isin(values, MISSING_CODES)]
+        if not len(rest):
+            continue
+        low, high = rest.min(), rest.max()
+        far = np.abs(values - (low + high) / 2) > 1.5 * (high - low)
+        for code in np.unique(values[far & np.isin(values, MISSING_CODES)]):
+            log.warning(
+                "%s: %s %g in %s, far outside the others (%g to %g): if it stands for a missing "
+                "value, leave the cell empty",
+                *(corpus, counted((values == code).sum(), "value", "is", of=len(values)), code),
+                *(name, low, high),
+            )
 
 
 def _say_what_may_be_one(found: Read, target: str, corpus: str) -> None:

@@ -314,7 +314,7 @@ def labels_that_differ(table: pd.DataFrame, alike: pd.Series) -> pd.Series:
         table: with columns labels and labels_hash, or without.
         alike: equal for rows that go by one name.
     """
-    table = table.reindex(columns=["labels", "labels_hash"]).fillna("")
+    table = table.reindex(columns=["labels", "labels_hash"]).astype(object).fillna("")
     words = table.labels.map(lambda text: text if ":" in text else f"labels {text}")
     several = table.labels_hash.groupby([alike, table.labels]).transform("nunique") > 1
     words += (" (" + table.labels_hash.str[:6] + ")").where(several, "")

@@ -19,7 +19,7 @@ from lsmprobe.arguments import checked
 from lsmprobe.errors import ResultsError, counted
 from lsmprobe.results.bootstrap import CONFIDENCE, N_RESAMPLES, interval_ends
 from lsmprobe.results.measures import measure_of, target_of
-from lsmprobe.results.records import NAMED_BY, load_record, with_target
+from lsmprobe.results.records import NAMED_BY, labels_hash_of, load_record, with_target
 from lsmprobe.results.scores import (
     STATISTICS,
     RunAnswers,
@@ -31,6 +31,7 @@ from lsmprobe.results.scores import (
     run_draws,
 )
 
+FEATURES = "features"  # what a note calls the caches that were read
 N_PERMUTATIONS = 9999  # up to 13 speakers every one of the 2^n swaps is made instead
 MIN_SPEAKERS = 6  # 2 / 2^5 = 0.0625: with five speakers no p can be below 0.05
 
@@ -161,7 +162,7 @@ def compare_runs(
         One row per group and pair: the group's columns, a, b, the fields of `Comparison`
         (difference, low and high in the measure's unit: percentage points of macro-F1) and p_holm,
         which is corrected for all tests of the table. `note` also says in which settings of
-        training A and B differ besides.
+        training, labels and features (another extraction) A and B differ besides.
 
     Raises:
         ResultsError: there is nothing to compare, two runs of one side have the same seed, or as
@@ -194,11 +195,23 @@ def compare_runs(
 
 
 def _also_differ(a: Mapping[str, Any], b: Mapping[str, Any], *, but: str) -> str:
-    """A sentence on settings that both sides have, and that are not what is compared."""
-    one, other = a.get("settings", {}), b.get("settings", {})
+    """A sentence on settings that both sides have, labels and features, if not compared."""
+    one, other = _told(a), _told(b)
     names = [n for n in one if n != but and n in other and one[n] != other[n]]
     told = [f"{name} ({one[name]} and {other[name]})" for name in names]
+    if but == "model":  # each has a cache of its own
+        told = [each for each in told if not each.startswith(f"{FEATURES} (")]
     return f"They differ in {', '.join(told)} too." if told else ""
+
+
+def _told(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a run, the labels that it learned and the cache that it read, by name."""
+    file = record.get("labels", {}).get("file") or "the cache's own"
+    cache = record.get("cache", {})
+    about = {"labels": f"{file}, {labels_hash_of(record)[:6]}"}
+    if "hash" in cache:
+        about[FEATURES] = f"{cache.get('file', 'cache')}, {cache['hash'][:6]}"
+    return {**record.get("settings", {}), **about}
 
 
 def add_holm(comparisons: pd.DataFrame) -> pd.DataFrame:

@@ -5,13 +5,12 @@ from itertools import combinations
 import pandas as pd
 
 from lsmprobe.corpora.check import Clip, listen_to_all, nearly_equal
-from lsmprobe.corpora.utterances import UNKNOWN_SPEAKER
+from lsmprobe.corpora.utterances import UNKNOWN_SPEAKER, one_person_notes
 from lsmprobe.errors import CorpusError, counted
 from lsmprobe.splits.confounds import confounds
 from lsmprobe.splits.file import Split as Split
 from lsmprobe.splits.file import parts_of
 from lsmprobe.splits.kinds import make_split
-from lsmprobe.splits.voices import one_person_notes
 
 SHARED = ("speaker", "sentence", "sha256", "recording")
 

@@ -21,13 +21,14 @@ from lsmprobe.corpora.utterances import (
     UNKNOWN_SPEAKER,
     UNUSED,
     is_part,
+    one_person_notes,
 )
 from lsmprobe.errors import SplitError, counted, nearest
 from lsmprobe.splits.file import PARTS, load_split, parts_of
 from lsmprobe.splits.file import Fold as Fold
 from lsmprobe.splits.file import Split as Split
 from lsmprobe.splits.search import choose, rank_assignments
-from lsmprobe.splits.voices import leak_notes, one_person_notes
+from lsmprobe.splits.voices import leak_notes
 
 SPECS = ("auto", "speaker", "random", "loso", "kfold:K", "kfold", "given")
 VALIDATION_SHARE = 0.1  # of the training utterances, where a corpus brings no validation part

@@ -1,12 +1,11 @@
 """Voices: how many test speakers training has heard, so that a score is not of new speakers."""
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from lsmprobe.corpora.utterances import UNKNOWN_SPEAKER, names_alike
+from lsmprobe.corpora.utterances import UNKNOWN_SPEAKER
 from lsmprobe.errors import counted
 from lsmprobe.splits.file import Split
 
@@ -66,17 +65,3 @@ def leak_notes(split: Split, speakers: np.ndarray) -> tuple[str, ...]:
                 "voice"
             )
     return tuple(notes)
-
-
-def one_person_notes(speakers: Iterable[str]) -> tuple[str, ...]:
-    """A sentence for each voice that may be known by several names.
-
-    >>> [note] = one_person_notes(["Anna", "anna ", "Ben"])
-    >>> note[:58]
-    "the speakers 'Anna', 'anna ' differ only in capitals or bl"
-    """
-    return tuple(
-        f"the speakers {', '.join(map(repr, names))} differ only in capitals or blanks: if they "
-        "are one person, a split by speaker puts that person in two parts. Write the name one way."
-        for names in names_alike(speakers)
-    )
