@@ -24,6 +24,7 @@ from lsmprobe.cache.labels import (
 from lsmprobe.cache.layout import LABELS
 from lsmprobe.cache.lock import sole_writer
 from lsmprobe.cache.merge import merge_cache
+from lsmprobe.cache.parts import replacement_path
 from lsmprobe.cache.prune import prunable_in
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.verify import verify_cache
@@ -134,6 +135,24 @@ def test_what_counts_are_the_labels_that_are_there_now_not_the_latest_runs(tmp_p
     assert "Not drawn: curves of probe_layers of mine (1 curve)" in " ".join(
         item for item in curve_items(found, [], tmp_path / "out") if isinstance(item, str)
     )
+
+
+def test_the_labels_of_another_corpus_with_the_same_keys_are_refused(
+    tmp_path, corpus, run, rng, write_wav
+):
+    for n in range(16):
+        write_wav(tmp_path / "clips" / f"{n:02d}.wav", rng.normal(size=1600 + 200 * n) * 0.1)
+    path = run(corpus()).path
+    table = labels_path(path)
+    same = pd.read_csv(table, dtype=str).replace("anger", "rage")
+    same.assign(samples=same.samples.astype(int).clip(upper=2000)).to_csv(table, index=False)
+    # As of another model's cache whose clips were cut at a length.
+    assert "rage" in set(FeatureCache(path).utterances.emotion)
+    same.assign(samples=[*same.samples[::-1]]).to_csv(table, index=False)
+    with pytest.raises(CacheError, match=r"16 of 16 clips have another length there \('00.wav'"):
+        FeatureCache(path).utterances  # noqa: B018
+    replacement_path(path).touch()
+    assert len(FeatureCache(path).utterances) == 16  # its audio is being replaced
 
 
 def test_further_columns_come_back_as_text_or_as_numbers(corpus, run):
@@ -365,4 +384,5 @@ def test_the_table_is_plain_csv(corpus, run):
         "gender": "",
         "sentence": "",
         "split": "",
+        "samples": "1600",
     }

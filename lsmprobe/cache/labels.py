@@ -3,6 +3,8 @@
 It holds what a person may correct or add (emotion, speaker, gender, sentence, split and every
 further column), by key, and never decides whether the cache is still good. The copy in the HDF5
 file is what was known when it was laid out; it counts only where no table was ever written.
+
+Its column `samples` is no label: it tells a table of other audio with the same keys.
 """
 
 import csv
@@ -19,12 +21,14 @@ import pandas as pd
 from lsmprobe.atomic import write_then_rename
 from lsmprobe.cache.file import disk_errors
 from lsmprobe.cache.layout import LABELS, NUMBERS, TEXT, table_of
-from lsmprobe.cache.parts import cache_of
+from lsmprobe.cache.parts import cache_of, replacement_path
 from lsmprobe.config import NOTHING
-from lsmprobe.errors import CacheError, counted
+from lsmprobe.errors import CacheError, agreeing, counted
 
 OWN = {*TEXT, *NUMBERS, "offset", "sha256"} - {"key", *LABELS}  # columns of the cache itself
 REQUIRED = ("emotion", "speaker")  # that no utterance goes without
+SAMPLES = "samples"  # of each clip, as the cache has them
+TOLERANCE = 160  # samples, 10 ms: what another decoder or rounding may make of one file
 SHOWN = 3  # changes that are named
 # A number, and no name that Python reads as one: 01, 1_2.
 NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?|-?\.\d+", re.ASCII)
@@ -92,8 +96,10 @@ def write_labels(
         CacheError: the folder cannot be written.
     """
     columns = [*LABELS, *further_columns(utterances)]
-    table = _by_key(utterances)[columns]
+    own = [SAMPLES] if SAMPLES in utterances else []
+    table = _by_key(utterances)[[*columns, *own]]
     changed = _changes(labels_path(cache), known, table)
+    columns += own
     if known is not None:
         gone = known[~known.index.isin(table.index)]
         table = pd.concat([table, gone.reindex(columns=columns)])
@@ -240,8 +246,8 @@ def with_labels(
         strict: whether keys that the cache does not have are an error.
 
     Raises:
-        CacheError: keys are missing, or with `strict` unknown; or a clip has no emotion or no
-            speaker.
+        CacheError: keys are missing, or with `strict` unknown; a clip has no emotion or no
+            speaker; or the table is of other audio.
     """
     keys = table["key"]
     missing = keys[~keys.isin(labels.index)]
@@ -255,6 +261,7 @@ def with_labels(
                 f"({first!r} first); expected one row for each of its {len(keys)} utterances."
             )
     joined = labels.iloc[labels.index.get_indexer(pd.Index(keys, dtype=object))]
+    _refuse_other_audio(table, joined, path)
     own = [name for name in joined.columns if name in OWN]
     joined = joined.drop(columns=own)
     for name in [name for name in REQUIRED if name in joined.columns]:
@@ -265,6 +272,34 @@ def with_labels(
                 f"{name} ({empty[0]!r} first); expected one for each."
             )
     return table.assign(**{name: joined[name].to_numpy() for name in joined.columns})
+
+
+def _refuse_other_audio(table: pd.DataFrame, labels: pd.DataFrame, path: Path) -> None:
+    """Refuse the labels of another corpus with the same keys: most of its clips differ in length.
+
+    Clips may be cut at a length, of which both tables know their longest alone. While a cache is
+    being replaced, its table of labels is that of the new audio.
+
+    Raises:
+        CacheError: more than half of the clips have another length.
+    """
+    if SAMPLES not in labels or replacement_path(cache_of_labels(path)).exists():
+        return
+    own = table[SAMPLES].to_numpy(np.float64)
+    told = pd.to_numeric(labels[SAMPLES], errors="coerce").to_numpy(np.float64)
+    known = (own > 0) & (told > 0)  # 0: the clip could not be read
+    if not known.any():
+        return
+    longest = min(own[known].max(), told[known].max())
+    other = known & (np.abs(np.minimum(own, longest) - np.minimum(told, longest)) > TOLERANCE)
+    if other.sum() > known.sum() / 2:
+        first = int(np.argmax(other))
+        raise CacheError(
+            f"{path} is of other audio: {counted(other.sum(), 'clip', of=known.sum())} "
+            f"{agreeing(other.sum(), 'has')} another length there ({labels.index[first]!r} first, "
+            f"{told[first]:g} samples; expected {own[first]:g}). Put the table of this corpus "
+            "there, which lsmprobe extract writes again, or drop its column samples if it is right."
+        )
 
 
 def _whole(table: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -290,6 +325,7 @@ def _by_key(table: pd.DataFrame) -> pd.DataFrame:
 def _changes(path: Path, known: pd.DataFrame | None, table: pd.DataFrame) -> Changed:
     if known is None:
         return Changed(path, (), (), ())
+    known, table = (own.drop(columns=SAMPLES, errors="ignore") for own in (known, table))
     columns = [f"{name} is new" for name in table.columns if name not in known.columns]
     columns += [f"{name} is gone" for name in known.columns if name not in table.columns]
     shared = [name for name in table.columns if name in known.columns]
