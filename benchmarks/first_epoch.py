@@ -21,6 +21,7 @@ from machine import forget, machine, seconds, write_json
 from synthetic import clip_seconds, utterance_table, write_cache
 
 from lsmprobe.cache.parts import verified_mark
+from lsmprobe.cache.verify import verify_cache
 from lsmprobe.config import ProbeConfig
 from lsmprobe.probing.stage import probe
 from lsmprobe.progress import silent
@@ -76,7 +77,9 @@ def main(config: Config) -> None:
             )
             for kind, column in KINDS.items()
         }
-        figures["cache_gb"] = paths["everything"].stat().st_size / 1e9
+        for kind, path in paths.items():
+            found = verify_cache(path, reads="means", progress=silent)
+            figures[f"{kind}_gb"] = found.gigabytes
         for state, before in (("cold", forget), ("warm", lambda path: None)):
             took: dict[str, list[float]] = {kind: [] for kind in paths}
             for _ in range(trials):
