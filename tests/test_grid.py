@@ -163,7 +163,7 @@ def test_a_damaged_cache_is_named_and_the_others_are_probed(tmp_path, capsys):
 
 def test_a_head_that_breaks_down_does_not_take_the_others_with_it(tmp_path, bars, monkeypatch):
     monkeypatch.setattr(
-        "lsmprobe.probing.task.verify_once", lambda *_: None
+        "lsmprobe.probing.task.verify_once", lambda *_, **__: None
     )  # would refuse the NaN
     path = made_cache(tmp_path)
     settings = {"head": "linear", "layer": "all"}
