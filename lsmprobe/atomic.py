@@ -2,7 +2,12 @@
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+with suppress(ImportError):  # Windows has none
+    import fcntl
 
 
 def write_then_rename(path: Path, content: bytes) -> None:
@@ -24,3 +29,25 @@ def write_then_rename(path: Path, content: bytes) -> None:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Have other processes wait that do the same in a folder, so that files in it go together.
+
+    A courtesy only: some systems, and some network filesystems, lock nothing.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if "fcntl" not in globals():
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

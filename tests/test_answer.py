@@ -15,7 +15,7 @@ from lsmprobe.layers.curves import keep_curve, load_curves
 from lsmprobe.layers.recorded import recorded_curves
 from lsmprobe.report.comparable import Comparable, chosen_of
 from lsmprobe.report.figures import draw_layer_curve, draw_layer_weights
-from lsmprobe.report.make import make_report
+from lsmprobe.report.make import make_report, write_page
 from lsmprobe.report.page import show
 from lsmprobe.report.runs import read_runs
 from lsmprobe.report.sweep import format_sweeps
@@ -281,6 +281,9 @@ def test_what_another_recipe_or_target_scores_is_neither_dropped_nor_mixed_in_si
     records.append(record("a", "north", "linear", 4, 0, lr=1e-3, epochs=3))
     write_records(tmp_path, [*records, across("emotion", 50.0), across("gender", 90.0)])
     text = " ".join(make_report(ReportConfig(results_dir=tmp_path)).split())
-    assert "Not compared: north (1 experiment) by another recipe than most" in text
+    other = "Not compared: north (1 experiment) by another recipe than most"
+    assert other in text and "lsmprobe report --html shows all" in text
+    page = write_page(ReportConfig(results_dir=tmp_path)).read_text()
+    assert other in page and "the tables below show them too" in page and "--html" not in page
     table = text.partition("Across corpora")[2]
     assert "a emotion" in table and "a gender" in table

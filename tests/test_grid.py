@@ -20,6 +20,7 @@ from conftest import utterance_table, write_cache
 from tqdm import tqdm
 
 from lsmprobe import atomic
+from lsmprobe.cache.labels import write_labels
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.commands import probe_command
 from lsmprobe.config import ProbeCommand, ProbeConfig
@@ -238,6 +239,22 @@ def test_a_cache_that_is_replaced_meanwhile_is_not_probed(tmp_path, monkeypatch)
 
     monkeypatch.setattr(stage, "plan_grid", plan_then_replace)
     with pytest.raises(CacheError, match="was replaced in the meantime"):
+        stage.probe(config(tmp_path))
+
+
+def test_runs_do_not_learn_labels_that_are_changed_meanwhile(tmp_path, monkeypatch):
+    """They are named by those that were there when they were planned."""
+    path = made_cache(tmp_path)
+    plan = stage.plan_grid
+
+    def plan_then_relabel(settings, **shown):
+        planned = plan(settings)
+        table = FeatureCache(path).utterances
+        write_labels(path, table.assign(speaker=table.speaker + "?"), None)
+        return planned
+
+    monkeypatch.setattr(stage, "plan_grid", plan_then_relabel)
+    with pytest.raises(CacheError, match="were changed in the meantime"):
         stage.probe(config(tmp_path))
 
 

@@ -212,6 +212,16 @@ def test_lines_are_named_by_what_differs():
     assert ax.get_title() == "c, emotion, logistic, split loso"
 
 
+def test_curves_of_other_labels_are_told_apart():
+    """Those of one file by their hash."""
+    own, files = curve(labels="as in the corpus", labels_hash="a" * 12), {"labels": "labels: x.csv"}
+    of_files = [curve(**files, labels_hash=digit * 12) for digit in "bc"]
+    curves = pd.concat([own, *of_files])
+    names = [text.get_text() for text in draw_layer_curve(curves).get_legend().get_texts()]
+    told = ["labels as in the corpus", "labels: x.csv (bbbbbb)", "labels: x.csv (cccccc)"]
+    assert [name for name in names if "labels" in name] == told
+
+
 def test_weights_have_their_spread_and_shares_are_dashed():
     ax = draw_weight_lines(weights())
     weight, share = ax.containers

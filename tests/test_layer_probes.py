@@ -18,6 +18,8 @@ from lsmprobe.layers.probes import layer_answers, probe_layers, sweep_layers, wh
 from lsmprobe.layers.projection import project_layer
 from lsmprobe.layers.similarity import layer_similarity
 from lsmprobe.probing.stage import probe
+from lsmprobe.report.sweep import curve_table
+from lsmprobe.results.alarms import MEANINGS, SHARED_AUDIO
 from lsmprobe.results.records import load_results
 from lsmprobe.results.score_table import score_table
 from lsmprobe.splits.kinds import make_split
@@ -431,6 +433,20 @@ def test_a_trained_head_sweeps_the_layers_for_a_column_of_numbers(knowing_cache,
     np.testing.assert_allclose(curve.score, records.ccc[curve.index], atol=1e-5)  # as kept
     with pytest.raises(SettingsError, match="score is 'uar', and arousal is numbers"):
         sweep_layers(cache, "ridge", score="uar", **settings)
+
+
+def test_a_curve_says_that_files_that_are_tested_are_in_train_too(planted_cache):
+    cache = FeatureCache(planted_cache())
+    curve = probe_layers(cache)
+    assert not curve.shared_audio.any() and not any(
+        "!" in note for note in curve_table(curve).notes
+    )
+    cache.utterances["sha256"] = "0" * 64
+    curve = probe_layers(cache)
+    assert curve.shared_audio.all() and not curve.shared_speakers.any()
+    table = curve_table(curve)
+    assert table.notes[0] == f"! {MEANINGS[SHARED_AUDIO]}."
+    assert table.rows["its score"].str.startswith("! ").all()
 
 
 def test_an_interval_resamples_the_speakers_of_the_labels_that_count(planted_cache, tmp_path):

@@ -1,5 +1,7 @@
 import copy
+import fcntl
 import json
+import os
 import shutil
 
 import pandas as pd
@@ -247,6 +249,21 @@ def test_a_run_that_is_there_twice_counts_once(tmp_path, caplog):
     joined = pd.concat([results, load_results(tmp_path / "copy")])
     assert score_table(joined).runs.tolist() == [2]
     assert len(records_of(joined)) == 2
+
+
+def test_a_record_and_its_heads_are_written_with_no_other_process_between(tmp_path, monkeypatch):
+    written = []
+
+    def write(path, content):
+        other = os.open(path.parent, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(other)
+        written.append(path.suffix)
+
+    monkeypatch.setattr("lsmprobe.results.records.write_then_rename", write)
+    save_run(tmp_path / "m" / "0.json", record(), {"0.w": torch.ones(1)})
+    assert written == [".safetensors", ".json"]
 
 
 def test_a_head_of_another_run_is_refused(tmp_path):

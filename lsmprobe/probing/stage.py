@@ -6,7 +6,7 @@ folds the finished folds.
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,7 @@ class Cell:
     corpus: str
     path: Path
     identity_hash: str
+    learned: Mapping[str, str]  # the labels that the runs are named by
     runs: list[Run]
     jobs: list[Job]  # those of the runs that are still to be made
 
@@ -140,7 +141,8 @@ def plan_grid(
             failures |= _failure(f"{model} on {corpus}", error)
             continue
         jobs = [(config, run) for run in todo(runs, config.force, only)]
-        cells.append(Cell(model, corpus, path, task.cache.identity_hash, runs, jobs))
+        told = task.cache.identity_hash, task.learned
+        cells.append(Cell(model, corpus, path, *told, runs, jobs))
         finished = f", {len(runs) - len(jobs)} already there" if len(jobs) < len(runs) else ""
         merged = merges_told(config.map)
         log.info("%s: %s%s%s", cells[-1].name, counted(len(runs), "run"), finished, merged)
@@ -159,6 +161,11 @@ def _probe_cell(config: ProbeConfig, cell: Cell, bar: Any) -> dict[str, Exceptio
             raise CacheError(
                 f"{cell.path} was replaced in the meantime; expected the cache that was there at "
                 "the start. Run lsmprobe probe again."
+            )
+        if task.learned != cell.learned:
+            raise CacheError(
+                f"the labels of {cell.path} were changed in the meantime; expected those that were "
+                "there at the start. Run lsmprobe probe again."
             )
     except Exception as error:
         return _failure(cell.name, error)

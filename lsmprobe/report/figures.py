@@ -1,5 +1,6 @@
 """Results as figures: each takes a DataFrame, draws on an Axes and returns it."""
 
+import io
 import textwrap
 from collections.abc import Callable, Sequence
 from itertools import cycle
@@ -14,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lsmprobe.arguments import checked
+from lsmprobe.atomic import write_then_rename
 from lsmprobe.errors import ResultsError
 from lsmprobe.layers.recorded import recorded_curves
 from lsmprobe.layers.weights import WEIGHTS_NAMED_BY, layer_weights
@@ -135,10 +137,10 @@ def _draw_map(
 
 def save_figure(ax: Axes, path: Path) -> None:
     """Write the figure that holds `ax`, as the path's ending says, sharp enough for a paper."""
-    figure = cast(Figure, ax.figure)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=200)
+    figure, content = cast(Figure, ax.figure), io.BytesIO()
+    figure.savefig(content, format=path.suffix.removeprefix("."), dpi=200)
     plt.close(figure)
+    write_then_rename(path, content.getvalue())
 
 
 def draw_layer_curve(

@@ -22,7 +22,7 @@ import safetensors.torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lsmprobe.atomic import write_then_rename
+from lsmprobe.atomic import one_at_a_time, write_then_rename
 from lsmprobe.errors import ResultsError
 from lsmprobe.results.measures import CLASSES, EMOTION, MEASURES, Measure, measure_of, target_of
 
@@ -137,7 +137,7 @@ def save_run(path: Path, record: Mapping[str, Any], heads: Mapping[str, Tensor])
     own = {"head_sha256": hashlib.sha256(tensors).hexdigest()} if heads else {}
     told = {"format": FORMAT, "version": VERSION, **record, **own}
     content = json.dumps(told, allow_nan=False)
-    with _disk_errors(path):
+    with _disk_errors(path), one_at_a_time(path.parent):  # or a record has another's heads
         if heads:
             write_then_rename(path.with_suffix(".safetensors"), tensors)
         write_then_rename(path, content.encode())
