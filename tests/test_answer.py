@@ -18,7 +18,7 @@ from lsmprobe.report.figures import draw_layer_curve, draw_layer_weights
 from lsmprobe.report.make import make_report, write_page
 from lsmprobe.report.page import show
 from lsmprobe.report.runs import read_runs
-from lsmprobe.report.sweep import format_sweeps
+from lsmprobe.report.sweep import curve_table, format_sweeps
 from lsmprobe.results.records import load_results, run_id
 
 FLIPS = {"class_weights": "none", "scheduler": "none", "epoch_choice": "last", "lr": 1e-3}
@@ -179,6 +179,14 @@ def test_figures_take_what_load_results_returns(folder):
         draw_layer_weights(results[results["head"] == "linear"])
     with pytest.raises(ResultsError, match="expected what lsmprobe probe --layer all leaves"):
         draw_layer_curve(results[results["head"] == "nonlinear"])
+
+
+def test_a_sweep_of_other_labels_than_those_of_now_is_marked(folder):
+    results = load_results(folder)
+    results["alarms"] = [["other-labels"]] * len(results)
+    table = curve_table(recorded_curves(results))
+    assert "! it learned other labels than its cache holds now." in table.notes
+    assert table.rows["its score"].str.startswith("! ").all()
 
 
 def test_a_curve_of_regressions_is_kept_and_shown(folder, tmp_path):

@@ -11,7 +11,7 @@ import pandas as pd
 from lsmprobe.errors import ResultsError, counted
 from lsmprobe.layers.answers import Answers, curve_of
 from lsmprobe.layers.targets import labels_of
-from lsmprobe.results.alarms import leaks_in
+from lsmprobe.results.alarms import OTHER_LABELS, leaks_in
 from lsmprobe.results.measures import CLASSES, NUMBERS, measure_of
 from lsmprobe.results.records import Load, load_record, with_target
 from lsmprobe.results.scores import ScoreName, Shuffled
@@ -44,14 +44,14 @@ def recorded_curves(
 
     Returns:
         As `sweep_layers`, the sweeps one below the other, and `settings`, the text of what they
-        were trained with.
+        were trained with, and `other_labels`, whether runs have that alarm.
 
     Raises:
         ResultsError: there is no sweep among them.
     """
     found = [
         curve_of(_about(own.iloc[0], CURVES[own["measure"].iloc[0]] or score), answers).assign(
-            settings=alike, **leaks_of(own)
+            settings=alike, **leaks_of(own), other_labels=OTHER_LABELS in _codes(own)
         )
         for (*_, alike), own in sweeps(results)
         if len(answers := recorded_answers(own, load=load)) >= MIN_LAYERS
@@ -106,8 +106,12 @@ def recorded_answers(
 
 def leaks_of(results: pd.DataFrame) -> dict[str, bool]:
     """Which of `alarms.LEAKS` a run among these has."""
-    every = results.get("alarms", ())
-    return leaks_in({code for alarms in every for code in codes_of(alarms)})
+    return leaks_in(_codes(results))
+
+
+def _codes(results: pd.DataFrame) -> set[str]:
+    """Of all alarms of these runs."""
+    return {code for alarms in results.get("alarms", ()) for code in codes_of(alarms)}
 
 
 def codes_of(alarms: Iterable[Any]) -> set[str]:

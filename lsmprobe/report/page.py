@@ -35,8 +35,9 @@ from lsmprobe.report.pieces import Pieces, items_of
 from lsmprobe.report.recorded_caches import Caches
 from lsmprobe.report.runs import REMEMBERED
 from lsmprobe.report.score_lines import of_emotions, score_items
+from lsmprobe.report.shown import MARKED
 from lsmprobe.report.typeset import DASH, as_html, interval, number, score
-from lsmprobe.results.alarms import LEAKS, MEANINGS
+from lsmprobe.results.alarms import MEANINGS
 from lsmprobe.results.breakdown import confusion
 from lsmprobe.results.measures import EMOTION, MEASURES, Measure
 from lsmprobe.results.records import load_record, load_results, split_of
@@ -314,8 +315,8 @@ def _curves(results: pd.DataFrame, table: pd.DataFrame) -> list[dict[str, Any]]:
         if drawn:
             measure = MEASURES[name]
             learned = "" if target == ",".join(EMOTION) else f"{target}, "
-            leaks = [code for code in LEAKS.values() if any(code in each for each in own.alarms)]
-            warning = "".join(f" {code}: {MEANINGS[code]}." for code in leaks)
+            codes = [code for code in MARKED.values() if any(code in each for each in own.alarms)]
+            warning = "".join(f" {code}: {MEANINGS[code]}." for code in codes)
             caption = (
                 f"{corpus}, {learned}split {split}, features {norm}: "
                 f"{STATISTICS[measure.score].title} of every layer, mean of the runs, with 95% "

@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from lsmprobe.errors import counted
 from lsmprobe.report.figures import save_figure
 from lsmprobe.report.typeset import Picture, Table
-from lsmprobe.results.alarms import LEAKS, MEANINGS
+from lsmprobe.results.alarms import LEAKS, MEANINGS, OTHER_LABELS
 
+MARKED = {**LEAKS, "other_labels": OTHER_LABELS}  # columns of tables -> alarms
 MAX_ROWS = 12  # of a table of the short report; its CSV file has all
 
 
@@ -31,24 +32,24 @@ def file_name(*words: str) -> str:
 
 
 def marked(scores: Iterable[str], rows: pd.DataFrame) -> list[str]:
-    """Scores with `! ` before those of rows that have one of `LEAKS`.
+    """Scores with `! ` before those of rows that have one of `MARKED`.
 
     >>> marked(["50.0", "60.0", "70.0"], pd.DataFrame({"shared_audio": [True, False, None]}))
     ['! 50.0', '60.0', '70.0']
     """
-    flags = _leaks(rows).any(axis=1)
+    flags = _flags(rows).any(axis=1)
     return ["! " * bool(flag) + each for each, flag in zip(scores, flags, strict=True)]
 
 
 def mark_notes(rows: pd.DataFrame) -> list[str]:
     """The sentences below a table with such marks."""
-    leaks = _leaks(rows).any()
-    return [f"! {MEANINGS[code]}." for name, code in LEAKS.items() if leaks[name]]
+    flags = _flags(rows).any()
+    return [f"! {MEANINGS[code]}." for name, code in MARKED.items() if flags[name]]
 
 
-def _leaks(rows: pd.DataFrame) -> pd.DataFrame:
-    """Which of `LEAKS` each row has; older tables lack some of the columns."""
-    return rows.reindex(columns=[*LEAKS]).eq(True)
+def _flags(rows: pd.DataFrame) -> pd.DataFrame:
+    """Which of `MARKED` each row has; not every table has all of the columns."""
+    return rows.reindex(columns=[*MARKED]).eq(True)
 
 
 def shortened(table: Table) -> Table:
