@@ -137,6 +137,35 @@ def test_what_counts_are_the_labels_that_are_there_now_not_the_latest_runs(tmp_p
     )
 
 
+def test_after_any_run_its_cache_holds_the_labels_that_it_learned(tmp_path, corpus, run):
+    columns = {
+        "valence": [f"{n}.5" for n in range(16)],
+        "arousal": [f"{n % 5}" for n in range(15)] + [""],
+        "word": ["a;a;b", "b"] * 8,
+        "a": ["0.25", "0.75"] * 8,
+        "b": ["0.75", "0.25"] * 8,
+    }
+    path = run(corpus(emotion={2: "joy", 9: "joy"}, **columns)).path
+    asked = (
+        {"map": ("joy=fear",)},
+        {"emotions": ("anger", "fear")},
+        {"target": "speaker", "split": "random"},
+        {"target": "arousal", "target_kind": "classes"},
+        {"target": "valence,arousal", "regression_loss": "mse"},
+        {"target": "word", "target_kind": "votes"},
+        {"target": "a,b", "target_kind": "shares"},
+    )
+    caches = Caches(path.parents[1])
+    for settings in asked:
+        [file] = probed(tmp_path, **settings).path
+        assert caches.has_labels_of(load_record(Path(file))) is True, settings
+    of_a_file = load_record(Path(file)) | {"labels": {"hash": "", "file": "own.csv"}}
+    assert caches.has_labels_of(of_a_file) is None
+    for target, kind in (("speaker", "auto"), ("valence,arousal", "auto"), ("arousal", "classes")):
+        curve = probe_layers(path, target, target_kind=kind, results_dir=tmp_path / "no")
+        assert caches.has_labels_of_curve(curve.iloc[0]) is True, target
+
+
 def test_the_labels_of_another_corpus_with_the_same_keys_are_refused(
     tmp_path, corpus, run, rng, write_wav
 ):

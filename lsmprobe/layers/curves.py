@@ -15,7 +15,7 @@ from lsmprobe.layers.targets import hash_of_measured, is_measured
 from lsmprobe.probing.objectives import CLASSIFICATION, REGRESSION
 from lsmprobe.probing.targets import target_columns
 from lsmprobe.probing.task import labels_hash_now
-from lsmprobe.results.measures import NUMBERS
+from lsmprobe.results.measures import CLASSES
 
 FOLDER = "curves"
 LATER = ("labels_hash", "created")  # columns that older files lack
@@ -87,5 +87,5 @@ def labels_hash_of_curve(cache: FeatureCache, target: str, metric: str) -> str:
     columns = target_columns(target)
     if is_measured(columns, cache.utterances):
         return hash_of_measured(cache.utterances)
-    objective = REGRESSION if metric in NUMBERS.scores else CLASSIFICATION
+    objective = CLASSIFICATION if metric in CLASSES.scores else REGRESSION
     return labels_hash_now(cache, columns, objective, {})
