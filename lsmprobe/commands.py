@@ -5,7 +5,6 @@ Nothing heavy is imported before a command runs, so that `--help` answers at onc
 
 import sys
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -201,16 +200,13 @@ def list_results_command(config: ListResultsConfig) -> None:
     """Print the experiments of a folder."""
     from lsmprobe.report.recorded_caches import Caches
     from lsmprobe.report.results_list import list_lines
-    from lsmprobe.results.records import load_record, load_results
 
-    load = lru_cache(maxsize=None)(load_record)
-    results = load_results(config.results_dir, load=load)
+    results = Caches(config.cache_dir).told_results(config.results_dir)
     if results.empty:
         raise LsmprobeError(
             f"{config.results_dir} holds no readable record; run lsmprobe probe first."
         )
-    told = Caches(config.cache_dir).told(results, load)
-    print(*map(one_line, list_lines(told)), sep="\n")
+    print(*map(one_line, list_lines(results)), sep="\n")
 
 
 def find_results_command(config: FindResultsConfig) -> None:

@@ -41,7 +41,7 @@ from lsmprobe.report.results_list import list_lines
 from lsmprobe.report.runs import read_runs
 from lsmprobe.report.scores_of_run import items_of_runs
 from lsmprobe.results.alarms import OTHER_LABELS
-from lsmprobe.results.records import load_record, load_results
+from lsmprobe.results.records import load_record
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_what_counts_are_the_labels_that_are_there_now_not_the_latest_runs(tmp_p
     assert not every.outdated[usual.experiment[0]] and every.outdated[between.experiment[0]]
     assert set(found.regressions.labels_hash) == {*curves[0].labels_hash, *curves[1].labels_hash}
     assert len(found.old_curves) == len(curves[0])
-    text = "\n".join(list_lines(Caches(caches).told(load_results(results))))
+    text = "\n".join(list_lines(Caches(caches).told_results(results)))
     assert [line[:12] for line in text.splitlines() if OTHER_LABELS in line] == [
         *between.experiment
     ]

@@ -1,9 +1,9 @@
 """The caches that records name, where they can be opened: what a record does not say of a clip."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -15,9 +15,27 @@ from lsmprobe.probing.objectives import objective_of
 from lsmprobe.probing.task import labels_hash_now
 from lsmprobe.results.alarms import OTHER_LABELS, Alarm
 from lsmprobe.results.measures import target_of
-from lsmprobe.results.records import Load, labels_hash_of, load_record
+from lsmprobe.results.records import Load, labels_hash_of, load_record, load_results
 
 IN_RECORD = ("emotion", "speaker", "split", "sha256")  # or of no use for groups
+
+
+class Told(NamedTuple):
+    """What a record and its cache say together: columns of `Caches.told`."""
+
+    alarms: list[str]
+    cache_now: bool
+    labels_now: bool | None
+
+
+def _with_told(results: pd.DataFrame, told: Sequence[Told]) -> pd.DataFrame:
+    columns = zip(*told, strict=True) if told else [()] * len(Told._fields)
+    return results.assign(
+        **{
+            name: pd.Series(list(values), results.index, dtype=object)
+            for name, values in zip(Told._fields, columns, strict=True)
+        }
+    )
 
 
 class Caches:
@@ -80,14 +98,23 @@ class Caches:
         Its columns `cache_now` and `labels_now` say whether the cache that was read, and the labels
         that were learned, are those that are there now; the second is None as `has_labels_of` is.
         """
-        told: dict[str, list[Any]] = {"alarms": [], "cache_now": [], "labels_now": []}
-        for path in results.path:
-            record = load(Path(path))
-            told["alarms"].append([alarm.code for alarm in self.alarms_of(record)])
-            told["cache_now"].append(self.get(record) is not None)
-            told["labels_now"].append(self.has_labels_of(record))
-        of_objects = {name: pd.Series(v, results.index, dtype=object) for name, v in told.items()}
-        return results.assign(**of_objects)
+        return _with_told(results, [self._told(load(Path(path))) for path in results.path])
+
+    def told_results(self, results_dir: Path, load: Load = load_record) -> pd.DataFrame:
+        """As `told`, of a folder of results, whose records are read once."""
+        told: dict[str, Told] = {}
+
+        def noting(path: Path) -> dict[str, Any]:
+            record = load(path)
+            told[str(path)] = self._told(record)
+            return record
+
+        results = load_results(results_dir, load=noting)
+        return _with_told(results, [told[path] for path in results.path])
+
+    def _told(self, record: Mapping[str, Any]) -> Told:
+        codes = [alarm.code for alarm in self.alarms_of(record)]
+        return Told(codes, self.get(record) is not None, self.has_labels_of(record))
 
     def _open(self, name: str) -> tuple[FeatureCache, str] | None:
         """A cache that is there, and its hash."""

@@ -17,7 +17,7 @@ from lsmprobe.report.paper import PROTOCOL, not_the_papers, taken_for
 from lsmprobe.report.recorded_caches import Caches
 from lsmprobe.report.score_lines import of_emotions
 from lsmprobe.report.tables import CACHE_SETTINGS, unlike_the_paper
-from lsmprobe.results.records import Load, is_finished, load_record, load_results
+from lsmprobe.results.records import Load, is_finished, load_record
 
 FILTERS = {"model": "model", "dataset": "corpus", "target": "target"}
 FILTERS |= {name: name for name in ("split", "feature_norm")}
@@ -46,7 +46,7 @@ def read_runs(config: ReportConfig) -> Runs:
     """
     load = lru_cache(maxsize=REMEMBERED)(load_record)
     caches = Caches(config.cache_dir)
-    results = caches.told(load_results(config.results_dir, load=load), load)
+    results = caches.told_results(config.results_dir, load)
     splits = config.results_dir / "splits"
     there = {p for p in config.results_dir.rglob("*.json") if p.parent != splits}
     others = sorted(there - {Path(path) for path in results.path})
