@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lsmprobe"
 
-FRAME_BELOW = "errors atomic impostors threads machine version config progress arguments"
+FRAME_BELOW = "errors atomic blocks impostors threads machine version config progress arguments"
 PACKAGES = (  # each may import the frame, itself, and what its row names
     ("corpora", ""),
     ("cache", ""),

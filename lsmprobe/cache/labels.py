@@ -9,9 +9,10 @@ Its column `samples` is no label: it tells a table of other audio with the same 
 
 import csv
 import io
+import itertools
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from lsmprobe.atomic import write_then_rename
+from lsmprobe.blocks import BLOCK
 from lsmprobe.cache.file import disk_errors
 from lsmprobe.cache.layout import LABELS, NUMBERS, TEXT, table_of
 from lsmprobe.cache.parts import cache_of, replacement_path
@@ -172,32 +174,52 @@ def _with_numbers(table: pd.DataFrame) -> pd.DataFrame:
 def _as_written(path: Path) -> pd.DataFrame:
     """All columns as text."""
     try:
-        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
-        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            header, columns, odd = _columns(csv.reader(file, strict=True))
     except OSError as error:
         raise CacheError(f"{path} cannot be read: {error.strerror}.") from error
     except csv.Error as error:
         raise CacheError(f"{path} is not a valid CSV file: {error}.") from error
-    header = rows[0] if rows else []
     if "key" not in header or len(set(header)) < len(header):
         raise CacheError(
             f"{path} has the columns {', '.join(header) or 'none'}; expected each once, and among "
             "them key."
         )
-    filled = [(number, row) for number, row in enumerate(rows[1:], start=2) if row]
-    for number, row in filled:  # less blank lines
-        if len(row) != len(header):
-            raise CacheError(
-                f"{path}: row {number} has {counted(len(row), 'value')}; expected {len(header)}, "
-                "one for each column."
-            )
-    table = _by_key(pd.DataFrame([row for _, row in filled], columns=header, dtype=object))
+    if odd:
+        raise CacheError(
+            f"{path}: row {odd[0]} has {counted(odd[1], 'value')}; expected {len(header)}, "
+            "one for each column."
+        )
+    table = _by_key(pd.DataFrame(dict(zip(header, columns, strict=True)), dtype=object))
     if table.index.has_duplicates:
         twice = table.index[table.index.duplicated()]
         raise CacheError(
             f"{path} has {counted(len(twice), 'key')} twice ({twice[0]!r} first); expected once."
         )
     return table
+
+
+def _columns(
+    rows: Iterator[list[str]],
+) -> tuple[list[str], list[list[str]], tuple[int, int] | None]:
+    """A CSV file's header, its columns, and the first row of another length: which, and how long.
+
+    Blank lines do not count. Equal cells of a block are one object: labels take no memory.
+    """
+    header = next(rows, [])
+    columns: list[list[str]] = [[] for _ in header]
+    odd = None
+    n_before = 1
+    while block := [*itertools.islice(rows, BLOCK)]:
+        places = (at for at, row in enumerate(block) if len(row) not in (0, len(header)))
+        if odd is None and (at := next(places, None)) is not None:
+            odd = n_before + at + 1, len(block[at])
+        known: dict[str, str] = {}
+        if odd is None:
+            for column, cells in zip(columns, zip(*filter(None, block), strict=True), strict=False):
+                column += [known.setdefault(cell, cell) for cell in cells]
+        n_before += len(block)
+    return header, columns, odd
 
 
 def labels_of(cache: Any) -> tuple[pd.DataFrame, Path] | None:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xxhash
 
+from lsmprobe.blocks import in_blocks
 from lsmprobe.cache.codecs import codec_of
 from lsmprobe.cache.selection import LAYERS, STEP
 
@@ -102,8 +103,12 @@ def checksum(arrays: Iterable[np.ndarray]) -> int:
     return state.intdigest()
 
 
-def as_bytes(values: Iterable[str]) -> np.ndarray:
+def as_bytes(values: Sequence[str] | np.ndarray) -> np.ndarray:
     """Text as fixed-width UTF-8; what could not be decoded in a path becomes its bytes again."""
+    return np.concatenate([np.empty(0, "S1"), *map(_block_as_bytes, in_blocks(values))])
+
+
+def _block_as_bytes(values: Iterable[str]) -> np.ndarray:
     encoded = [value.encode("utf-8", "surrogateescape") for value in values]
     assert not any(b"\0" in value for value in encoded)  # which is the padding
     return np.array(encoded, f"S{max(1, *map(len, encoded))}")
@@ -120,8 +125,18 @@ def table_of(columns: Mapping[str, np.ndarray]) -> pd.DataFrame:
 
 
 def decoded(text: np.ndarray) -> list[str]:
-    """A column of text; all values at once, which is faster, unless one holds a null byte."""
-    values = text.tolist()
+    """A column of text, in which equal values of a block are one object: labels take no memory."""
+    found: list[str] = []
+    for block in in_blocks(text):
+        values = block.tolist()
+        distinct = list(dict.fromkeys(values))
+        names = dict(zip(distinct, _decoded(distinct), strict=True))
+        found += [names[value] for value in values]
+    return found
+
+
+def _decoded(values: list[bytes]) -> list[str]:
+    """All values at once, which is faster, unless one holds a null byte."""
     split = b"\0".join(values).decode("utf-8", "surrogateescape").split("\0")
     if len(split) == len(values):
         return split

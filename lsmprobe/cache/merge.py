@@ -72,9 +72,10 @@ def _copy(
     such need none.
     """
     sums = checksums_in(members)
-    place = {key: row for row, key in enumerate(plan.columns["key"].tolist())}
+    keys = plan.columns["key"]
+    order = np.argsort(keys)
     for file in cache.files:
-        rows = np.array([place[key] for key in file.columns["key"].tolist()])
+        rows = order[np.searchsorted(keys, file.columns["key"], sorter=order)]
 
         def put(name: str, row: int, values: np.ndarray, rows: np.ndarray = rows) -> None:
             at = plan.columns["offset"][rows[row]] if name.startswith("layers/") else rows[row]

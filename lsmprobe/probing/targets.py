@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from lsmprobe.blocks import rows_as_json
 from lsmprobe.errors import SettingsError, agreeing, counted, nearest
 from lsmprobe.probing.objectives import (
     CLASSIFICATION,
@@ -57,7 +58,11 @@ def kind_of(objective: Objective, table: pd.DataFrame, target: Sequence[str]) ->
 
 def hash_of_labels(table: pd.DataFrame) -> str:
     """Who says what with which emotion."""
-    return _sha256(table[["key", "emotion", "speaker"]].to_numpy().tolist())
+    digest = hashlib.sha256()
+    columns = [table[name].to_numpy(object) for name in ("key", "emotion", "speaker")]
+    for piece in rows_as_json(columns):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _sha256(values: list) -> str:
@@ -333,7 +338,7 @@ def _with_target(
             *(corpus, counted(empty.sum(), "utterance", "has", of=len(table)), shown, first),
             ", ..." if empty.sum() > 3 else "",
         )
-    return table[~empty]
+    return table[~empty] if empty.any() else table  # a copy takes memory
 
 
 def _is_empty(value: object) -> bool:

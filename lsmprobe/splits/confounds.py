@@ -39,8 +39,8 @@ def confounds(utterances: pd.DataFrame) -> list[Confound]:
     found = []
     for column in COLUMNS:
         if column in utterances:
-            known = utterances[utterances[column].fillna("").astype(str) != ""]
-            share = told_by(known[column], known.emotion)
+            known = utterances[column].fillna("").astype(str) != ""
+            share = told_by(utterances[column][known], utterances["emotion"][known])
             if share > CONFOUNDING:
                 found.append(Confound(column, share))
     return found

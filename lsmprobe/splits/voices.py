@@ -45,7 +45,8 @@ def clips_in_train(split: Split, utterances: pd.DataFrame) -> int:
         split: with one test set, see `Split.apart`.
         utterances: sha256 of each one's file, and start_s and end_s of the part that it is.
     """
-    number = utterances.groupby(["sha256", "start_s", "end_s"], dropna=False).ngroup().to_numpy()
+    audio = utterances.groupby(["sha256", "start_s", "end_s"], dropna=False, sort=False)
+    number = audio.ngroup().to_numpy()
     return sum(int(np.isin(number[f.test], number[f.train]).sum()) for f in split.folds)
 
 
