@@ -4,9 +4,8 @@ Stage 2 as it is, on made-up hidden states of the corpora's true sizes, for one 
 layers of 768 dimensions) and one large one (24 of 1024); the paper has three of each. The states
 are cut from one block of noise in memory, since caches for the two would fill 200 GB. A disk would
 add the time to read the gigabytes that are printed, at most once an epoch.
-A part of each corpus (--fraction) and a few epochs (--epochs) can stand for the whole. Then each is
-also trained for twice as many epochs: the difference is what the epochs take, and only that is
-scaled up to 30. All of it is scaled up to all clips, with what does not grow with them.
+A part of each corpus (--fraction) and a few epochs (--epochs) can stand for the whole. The time is
+scaled up, with what does not grow with them, so the projection is then too long.
 
     python benchmarks/grid.py [--quick] [--json FILE]
 """
@@ -16,9 +15,8 @@ import lsmprobe  # noqa: F401  before torch, which reads once how its threads ar
 # isort: split
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +31,6 @@ from lsmprobe.probing.stage import planned_runs, train_together
 from lsmprobe.probing.task import Task
 
 EPOCHS = 30  # of the paper's recipe
-FRAME_STEP = 20.0  # milliseconds, of the paper's six models
 MODELS_OF_A_SIZE = 3  # of the paper's six
 
 
@@ -78,10 +75,8 @@ class Config:
     """Where the heads are trained."""
     fraction: float = 1.0
     """Share of each corpus's clips that is used, 0 to 1; the time is scaled up."""
-    frame_step: float = FRAME_STEP
-    """Milliseconds between stored frames, as for lsmprobe extract."""
     epochs: int = EPOCHS
-    """How many epochs of the 30 are run; where fewer, as many again, and the time is scaled up."""
+    """How many epochs of the 30 are run; the time is scaled up."""
     quick: bool = False
     """A tiny part of the three smallest corpora and a tiny model, to see that it runs."""
     json: Path | None = None
@@ -108,50 +103,38 @@ class Noise:
         start = 37 * i % (self._block.shape[1] // 2)
         return self._block[layer, start : start + self._lengths[i]]
 
-    @cached_property
-    def pooled(self) -> np.ndarray:
+    def means_of(self, rows: np.ndarray, layers: Sequence[int]) -> np.ndarray:
         """As if each utterance had been averaged."""
-        shape = len(self._lengths), len(self.layers), self.dim
+        shape = len(rows), len(layers), self.dim
         return np.random.default_rng(0).standard_normal(shape, np.float32)
 
-    @property
-    def pooled_std(self) -> np.ndarray:
-        """Never read here: no head asks for it without normalisation."""
-        return np.ones_like(self.pooled)
+    def stds_of(self, rows: np.ndarray, layers: Sequence[int]) -> np.ndarray:
+        """As if all were 1."""
+        return np.ones((len(rows), len(layers), self.dim), np.float32)
 
 
-def made_task(corpus: Corpus, size: Size, fraction: float, frame_step: float = FRAME_STEP) -> Task:
-    """A corpus as stage 2 sees it, or its first clips; `frame_step` in milliseconds."""
+def made_task(corpus: Corpus, size: Size, fraction: float) -> Task:
+    """A corpus as stage 2 sees it, or its first clips."""
     seconds = clip_seconds(corpus.clips, 3600 * corpus.hours / corpus.clips)
     least = corpus.speakers * len(EMOTIONS)  # so that a split finds every class
     n_clips = min(corpus.clips, max(round(fraction * corpus.clips), least))
     table = utterance_table(seconds[:n_clips], corpus.speakers)
-    table["frames"] = np.ceil(table.frames * FRAME_STEP / frame_step).astype(int)
     cache = Noise(size, table.frames.to_numpy())
     table = table.assign(sha256=table["key"])  # each of a file of its own
     return Task(cache, size.name, corpus.name, np.arange(n_clips), table, EMOTIONS)
 
 
-def probed_s(task: Task, epochs: int, device: str, folder: Path) -> float:
+def probed_s(task: Task, config: Config, folder: Path) -> float:
     """Seconds of all heads and seeds on one corpus: split, training, scores, records."""
     asked = ProbeConfig(
-        epochs=epochs,
-        device=device,
-        results_dir=folder / str(epochs),
+        epochs=config.epochs,
+        device=config.device,
+        results_dir=folder,
     )
     started = time.perf_counter()
     jobs = [(asked, run) for run in planned_runs(asked, task)]
     train_together(jobs, task, on_epoch=lambda: None)
     return time.perf_counter() - started
-
-
-def whole_s(took: float, task: Task, config: Config, folder: Path) -> float:
-    """Seconds of 30 epochs, of which some `took` so long."""
-    if config.epochs == EPOCHS:
-        return took
-    twice = probed_s(task, 2 * config.epochs, config.device, folder)
-    an_epoch = max(0.0, twice - took) / config.epochs
-    return took + (EPOCHS - config.epochs) * an_epoch
 
 
 def measured(
@@ -160,18 +143,17 @@ def measured(
     """Each size and corpus in turn."""
     for size in sizes:
         for corpus in corpora:
-            task = made_task(corpus, size, config.fraction, config.frame_step)
-            with tempfile.TemporaryDirectory() as name:
-                folder = Path(name)
-                took = probed_s(task, config.epochs, config.device, folder)
-                whole = whole_s(took, task, config, folder)
+            task = made_task(corpus, size, config.fraction)
+            with tempfile.TemporaryDirectory() as folder:
+                took = probed_s(task, config, Path(folder))
+            times = EPOCHS / config.epochs * corpus.clips / len(task.lengths)
             yield {
                 "model": size.name,
                 "corpus": corpus.name,
                 "clips": len(task.lengths),
                 "frames_gb": 2e-9 * task.lengths.sum() * size.n_layers * size.dim,
                 "seconds": took,
-                "projected_s": whole * corpus.clips / len(task.lengths),
+                "projected_s": took * times,
             }
 
 

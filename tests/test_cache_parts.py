@@ -89,6 +89,10 @@ def test_several_files_read_as_one(tmp_path, made, store):
     assert cache.identity_hash == whole.identity_hash
     np.testing.assert_array_equal(cache.pooled, whole.pooled)
     np.testing.assert_array_equal(cache.pooled_std, whole.pooled_std)
+    some = np.array([4, 0, 3])
+    for each in (cache, whole):
+        np.testing.assert_array_equal(each.means_of(some, [2, 0]), whole.pooled[some][:, [2, 0]])
+        np.testing.assert_array_equal(each.stds_of(some, [1]), whole.pooled_std[some][:, [1]])
     np.testing.assert_array_equal(cache.lengths, whole.lengths)
     if store == "frames":
         with pytest.raises(CacheError, match=r"parts, which cannot be one view.*cache merge"):

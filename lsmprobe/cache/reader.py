@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, Shaped
 
+from lsmprobe.blocks import rows_as_json
 from lsmprobe.cache.codecs import codec_of
 from lsmprobe.cache.file import CacheFile
 from lsmprobe.cache.labels import labels_of, with_labels
-from lsmprobe.cache.layout import PLANNED, table_of
+from lsmprobe.cache.layout import PLANNED, decoded, table_of
 from lsmprobe.cache.parts import check_parts, names_of, open_files, part_of
 from lsmprobe.cache.plan import decisive
 from lsmprobe.cache.selection import Selection, numbers
@@ -44,7 +45,6 @@ class FeatureCache:
     store: str  # frames or pooled
     dtype: str  # how frames are stored, a row of codecs.py
     identity: dict  # model, preprocessing, layer convention, versions
-    columns: dict[str, np.ndarray]  # what was planned, as it is stored; also what is missing
     offsets: Int[np.ndarray, " utterances"]  # first row of each utterance in its file's layers
     lengths: Int[np.ndarray, " utterances"]  # frames of each utterance
 
@@ -60,12 +60,9 @@ class FeatureCache:
         sizes = [len(file.done) for file in self.files]
         keys = np.concatenate([file.columns["key"] for file in self.files])
         order = np.arange(len(keys)) if len(sizes) == 1 else np.argsort(keys, kind="stable")
-        self.columns = {
-            name: np.concatenate([file.columns[name] for file in self.files])[order]
-            for name in PLANNED
-        }
+        self._order = order
         if len(sizes) > 1:
-            check_parts(self.path, self.files, self.columns["key"])
+            check_parts(self.path, self.files, keys[order])
         self._done = np.concatenate([file.done for file in self.files])[order]
         self._skipped = np.concatenate([file.skipped for file in self.files])[order]
         to_come = int((~self._done & ~self._skipped).sum())
@@ -75,7 +72,7 @@ class FeatureCache:
         self._file_of = np.repeat(np.arange(len(sizes)), sizes)[order][self._done]
         self._row_of = np.concatenate([np.arange(size) for size in sizes])[order][self._done]
         self.offsets, self.lengths = (
-            self.columns[name][self._done] for name in ("offset", "frames")
+            self._column(name)[self._done] for name in ("offset", "frames")
         )
 
     @classmethod
@@ -113,7 +110,7 @@ class FeatureCache:
 
     def _described(self) -> dict[str, str]:
         """In words, what can be said without reading a label."""
-        minutes = float(self.columns["seconds"][self._done].sum()) / 60
+        minutes = float(self._column("seconds")[self._done].sum()) / 60
         known = {
             "utterances": f"{counted(len(self.lengths), 'utterance')} of {minutes:.1f} min",
             "layers": f"{counted(self.n_layers, 'layer')} of {self.dim} dimensions",
@@ -137,6 +134,11 @@ class FeatureCache:
         }
 
     @cached_property
+    def columns(self) -> dict[str, np.ndarray]:
+        """What was planned, as it is stored; also what is missing."""
+        return {name: self._column(name) for name in PLANNED}
+
+    @cached_property
     def utterances(self) -> pd.DataFrame:
         """Those that are there, one row each: what was planned, `sha256`, and their labels.
 
@@ -151,14 +153,12 @@ class FeatureCache:
     @cached_property
     def planned(self) -> pd.DataFrame:
         """As `utterances`, with the labels that the HDF5 file was laid out with."""
-        planned = {name: self.columns[name][self._done] for name in PLANNED if name != "offset"}
-        return table_of(planned | {"sha256": self._done_rows("utterances/sha256")})
+        return table_of(self._planned(self._done) | {"sha256": self._sha256()})
 
     @cached_property
     def missing(self) -> pd.DataFrame:
         """Utterances that are not there; `skipped` marks those left out on purpose."""
-        planned = {name: self.columns[name][~self._done] for name in PLANNED if name != "offset"}
-        return table_of(planned | {"skipped": self._skipped[~self._done]})
+        return table_of(self._planned(~self._done) | {"skipped": self._skipped[~self._done]})
 
     def what_is_missing(self) -> str:
         """For people: what an unfinished cache lacks, and what to do."""
@@ -220,13 +220,33 @@ class FeatureCache:
         """The population standard deviation over each utterance's frames."""
         return self._done_rows("pooled/std")
 
-    @property
+    def means_of(
+        self, rows: Int[np.ndarray, " some"], layers: Sequence[int]
+    ) -> Float[np.ndarray, "some layers dim"]:
+        """`pooled` of some utterances at some layers, copied; of parts no other is put together.
+
+        Raises:
+            CacheError: a layer is not stored.
+        """
+        return self._gathered("pooled/mean", rows, list(map(self.place, layers)))
+
+    def stds_of(
+        self, rows: Int[np.ndarray, " some"], layers: Sequence[int]
+    ) -> Float[np.ndarray, "some layers dim"]:
+        """As `means_of`, of `pooled_std`."""
+        return self._gathered("pooled/std", rows, list(map(self.place, layers)))
+
+    @cached_property
     def identity_hash(self) -> str:
         """SHA-256 over what the features are: identity, stored type, keys and audio of all rows."""
-        rows = self.planned[["key", "sha256"]].to_numpy().tolist()
-        what = [decisive(self.identity), self.dtype, rows]
-        text = json.dumps(what, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        about = [decisive(self.identity), self.dtype]
+        text = json.dumps(about, sort_keys=True, separators=(",", ":"))
+        digest = hashlib.sha256(text.removesuffix("]").encode() + b",")
+        columns = self._column("key")[self._done], self._sha256()
+        for piece in rows_as_json(columns, read=decoded, between=","):
+            digest.update(piece)
+        digest.update(b"]")
+        return digest.hexdigest()
 
     def verify(self, i: int) -> bool:
         """Whether the stored bytes of utterance `i` are still those that were written."""
@@ -264,13 +284,34 @@ class FeatureCache:
             )
         return self.place(layer)
 
+    def _column(self, name: str) -> np.ndarray:
+        """One of `columns`; put together where it is used, since the files hold it already."""
+        return np.concatenate([file.columns[name] for file in self.files])[self._order]
+
+    def _planned(self, chosen: np.ndarray) -> dict[str, np.ndarray]:
+        """The columns of a table of utterances."""
+        return {name: self._column(name)[chosen] for name in PLANNED if name != "offset"}
+
+    def _sha256(self) -> np.ndarray:
+        return self._done_rows("utterances/sha256")
+
     def _done_rows(self, name: str) -> np.ndarray:
         """The rows of all utterances that are there: of one complete file a view."""
-        arrays = [file.array(name) for file in self.files]
-        if len(arrays) == 1 and self._done.all():
-            return arrays[0]
-        gathered = np.empty((len(self._row_of), *arrays[0].shape[1:]), arrays[0].dtype)
-        for number, array in enumerate(arrays):
-            mine = self._file_of == number
-            gathered[mine] = array[self._row_of[mine]]
+        if len(self.files) == 1 and self._done.all():
+            return self.files[0].array(name)
+        return self._gathered(name, np.arange(len(self._row_of)))
+
+    def _gathered(
+        self, name: str, rows: np.ndarray, places: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """Rows of a dataset from all files; of one that has layers those at some places."""
+        first = self.files[0].array(name)
+        shape = first.shape[1:] if places is None else (len(places), *first.shape[2:])
+        gathered = np.empty((len(rows), *shape), first.dtype)
+        file_of, row_of = self._file_of[rows], self._row_of[rows]
+        by_file = np.argsort(file_of, kind="stable")
+        ends = np.searchsorted(file_of, range(1, len(self.files)), sorter=by_file)
+        for file, mine in zip(self.files, np.split(by_file, ends), strict=True):
+            array, own = file.array(name), row_of[mine]
+            gathered[mine] = array[own] if places is None else array[own[:, None], places]
         return gathered

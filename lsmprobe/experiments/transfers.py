@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lsmprobe.cache.plan import settings
@@ -40,7 +40,7 @@ from lsmprobe.probing.targets import Read, read_target, target_columns
 from lsmprobe.probing.task import Task, chosen, find_caches, labelled, read_task
 from lsmprobe.progress import Progress, automatic, silent
 from lsmprobe.results.measures import EMOTION, Measure
-from lsmprobe.results.records import is_finished, results_table, run_id
+from lsmprobe.results.records import is_finished, results_table
 from lsmprobe.results.score_table import score_table
 from lsmprobe.splits.file import Fold, Split
 
@@ -380,6 +380,18 @@ class JoinedCache:
         kept = self._source.pooled_std[self._rows].numpy()
         return np.concatenate([kept, self._target.pooled_std.numpy()])
 
+    def means_of(
+        self, rows: Int[np.ndarray, " some"], layers: Sequence[int]
+    ) -> Float[np.ndarray, "some layers dim"]:
+        """`pooled` of some utterances at some layers."""
+        return self.pooled[rows[:, None], [*map(self.layers.index, layers)]]
+
+    def stds_of(
+        self, rows: Int[np.ndarray, " some"], layers: Sequence[int]
+    ) -> Float[np.ndarray, "some layers dim"]:
+        """As `means_of`, of `pooled_std`."""
+        return self.pooled_std[rows[:, None], [*map(self.layers.index, layers)]]
+
     def frames(self, i: int, layer: int) -> Float[np.ndarray, "frames dim"]:
         """The frames of one utterance at one layer, in the type that they are stored in."""
         if i < len(self._rows):
@@ -442,17 +454,7 @@ def joined_task(
     cache = JoinedCache(source, rows, fold.train, target, align=align)
     name = f"{pair.source}-to-{pair.target}"
     aim = source.objective, source.target
-    labels = tuple(
-        {
-            "file": f"{own.cache.path.parent.name}/{own.cache.path.name}",
-            "cache": own.cache.identity_hash,
-            "hash": run_id(own.learned),
-            "settings": {"map": list(merges), "emotions": list(emotions)},
-        }
-        for own, merges, emotions in zip((source, target), pair.merges, pair.emotions, strict=True)
-    )
-    of_both = cache, pair.model, name, np.arange(len(table)), table, pair.classes, *aim
-    task = Task(*of_both, labels_file=source.labels_file, of=labels)
+    task = Task(cache, pair.model, name, np.arange(len(table)), table, pair.classes, *aim)
     bounds = [len(fold.train), len(rows)]
     parts = Fold(*np.split(np.arange(len(table)), bounds))
     gaps = [note for note in split.notes if note.startswith(("train ", "validation "))]

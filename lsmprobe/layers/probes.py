@@ -497,7 +497,7 @@ def _regress(
     Validation chooses nothing but the layer (see `best_layer`), so the test set is answered by a
     fit to training and validation together.
     """
-    means = torch.from_numpy(np.array(cache.pooled[target.rows]))
+    means = torch.from_numpy(cache.means_of(target.rows, cache.layers))
     if target.name == "speaker":  # its interval is over utterances: these are all the speakers
         speakers = np.full_like(speakers, "")
     found: dict[int, list[Answers]] = {}

@@ -77,11 +77,7 @@ def run_record(
         "objective": objective.name,
         "measure": objective.measure.name,
         "target": list(task.target),
-        "labels": {
-            "hash": run_id(task.learned),
-            "file": task.labels_file,
-            **({"of": [dict(each) for each in task.of]} if task.of else {}),
-        },
+        "labels": {"hash": run_id(task.learned), "file": task.labels_file},
         "settings": dict(run.settings),
         "split": {
             "kind": run.split.kind,
@@ -172,13 +168,12 @@ def saved_probe(record: Mapping[str, Any], tensors: Mapping[str, Tensor], fold: 
 def _alarms_of_layers(task: Task, layers: Sequence[int]) -> list[Alarm]:
     """What is suspicious about the layers that a head read."""
     over_time = int(task.lengths.max()) > 1
-    places = [task.cache.layers.index(layer) for layer in layers]
     return [
         alarm
-        for layer, place in zip(layers, places, strict=True)
+        for layer in layers
         for alarm in layer_alarms(
-            task.cache.pooled[task.rows, place],
-            task.cache.pooled_std[task.rows, place],
+            task.cache.means_of(task.rows, [layer])[:, 0],
+            task.cache.stds_of(task.rows, [layer])[:, 0],
             layer,
             over_time=over_time,
         )

@@ -310,8 +310,9 @@ def _train_group(jobs: Sequence[Job], task: Task, *, on_epoch: Callable[[], Any]
     """Train runs that read alike, and write their records."""
     config, first = jobs[0]
     device = choose_device(config.device)
+    layers = sorted({layer for config, run in jobs for layer in _layers(config, task, run)})
     features = (
-        PooledFeatures(task.pooled.to(device), task.cache.layers)
+        PooledFeatures(torch.from_numpy(task.cache.means_of(task.rows, layers)).to(device), layers)
         if HEADS[first.head].reads == "means"
         else FrameFeatures(task.read, task.lengths)
     )
@@ -487,11 +488,10 @@ def _recipe(config: ProbeConfig) -> Recipe:
 
 def _moments(task: Task, run: Run, fold: Fold, layers: Sequence[int]) -> Moments:
     """Mean and standard deviation of what the head reads, over the training set."""
-    rows = torch.from_numpy(fold.train)
-    places = [task.cache.layers.index(layer) for layer in layers]
-    which = places[0] if run.layer is not None else torch.tensor(places)
-    means = task.pooled[:, which][rows]
+    rows, which = task.rows[fold.train], slice(None) if run.layer is None else 0
+    means = torch.from_numpy(task.cache.means_of(rows, layers))[:, which]
     if HEADS[run.head].reads == "means":
         return pooled_statistics(means)
     lengths = torch.from_numpy(task.lengths[fold.train])
-    return frame_statistics(means, task.pooled_std[:, which][rows], lengths)
+    stds = torch.from_numpy(task.cache.stds_of(rows, layers))[:, which]
+    return frame_statistics(means, stds, lengths)

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from lsmprobe.cache.labels import read_own_labels, with_labels
 from lsmprobe.cache.layout import Reads
@@ -45,13 +45,15 @@ class HiddenStates(Protocol):
     def identity_hash(self) -> str:
         """Equal means same hidden states of the same utterances."""
 
-    @property
-    def pooled(self) -> Float[np.ndarray, "utterances layers dim"]:
-        """The mean over each utterance's frames."""
+    def means_of(
+        self, rows: Int[np.ndarray, " some"], layers: Sequence[int]
+    ) -> Float[np.ndarray, "some layers dim"]:
+        """The mean over the frames of each of some utterances, at some layers; a copy."""
 
-    @property
-    def pooled_std(self) -> Float[np.ndarray, "utterances layers dim"]:
-        """The standard deviation over each utterance's frames."""
+    def stds_of(
+        self, rows: Int[np.ndarray, " some"], layers: Sequence[int]
+    ) -> Float[np.ndarray, "some layers dim"]:
+        """The standard deviation over the frames, likewise."""
 
     def frames(self, i: int, layer: int) -> Float[np.ndarray, "frames dim"]:
         """The frames of one utterance at one layer."""
@@ -70,7 +72,6 @@ class Task:
     objective: Objective = CLASSIFICATION
     target: tuple[str, ...] = EMOTION  # columns of the utterances
     labels_file: str = ""  # the name of the table that --labels put in place of the cache's own
-    of: tuple[Mapping[str, Any], ...] = ()  # of a task of several caches: the labels of each
     reads: Reads = "frames"  # what of the cache was verified
 
     @cached_property
@@ -103,12 +104,12 @@ class Task:
     @cached_property
     def pooled(self) -> torch.Tensor:
         """Mean over the frames: (utterances, layers, dim)."""
-        return torch.from_numpy(np.array(self.cache.pooled[self.rows]))
+        return torch.from_numpy(self.cache.means_of(self.rows, self.cache.layers))
 
     @cached_property
     def pooled_std(self) -> torch.Tensor:
         """Standard deviation over the frames: (utterances, layers, dim)."""
-        return torch.from_numpy(np.array(self.cache.pooled_std[self.rows]))
+        return torch.from_numpy(self.cache.stds_of(self.rows, self.cache.layers))
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -273,7 +274,6 @@ def labels_hash_now(
     target: Sequence[str],
     objective: Objective,
     settings: Mapping[str, Any],
-    names: Sequence[str] = (),
 ) -> str:
     """The hash that a record of these labels, as the cache's table holds them now, would have.
 
@@ -282,7 +282,6 @@ def labels_hash_now(
         target: columns that are learned.
         objective: how.
         settings: of the run, as its record has them: `map` and `emotions`.
-        names: as for `read_task`.
 
     Returns:
         As `results.records.labels_hash_of`; empty where they can no longer be learned.
@@ -294,7 +293,7 @@ def labels_hash_now(
     table = chosen(cache.utterances, label_map(tuple(merged)), emotions)
     kind = kind_of(objective, table, target)
     try:
-        found = learned(table, target, corpus=cache.corpus, kind=kind, names=names, tell=False)
+        found = learned(table, target, corpus=cache.corpus, kind=kind, tell=False)
     except SettingsError:
         return ""
     return run_id(told_of(found._replace(objective=objective), target))
