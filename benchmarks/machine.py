@@ -3,18 +3,23 @@
 import lsmprobe  # noqa: F401  before torch, which reads once how its threads are to wait
 
 # isort: split
+import ctypes
 import datetime
+import gc
 import json
 import os
 import platform
 import re
 import resource
 import statistics
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 
@@ -64,6 +69,42 @@ def peak_memory() -> int:
         [kilobytes] = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())
         return int(kilobytes) * 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+
+
+def own_memory() -> int:
+    """The bytes that this process holds now, without the files that it maps (those on Linux)."""
+    status = Path("/proc/self/status")
+    found = re.findall(r"RssAnon:\s+(\d+) kB", status.read_text()) if status.exists() else ()
+    return int(found[0]) * 2**10 if found else psutil.Process().memory_info().rss
+
+
+def give_back() -> None:
+    """Hand memory that is free back to the system, where the C library can be told to."""
+    gc.collect()
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)
+
+
+@contextmanager
+def most_own_memory(seen: list[int]) -> Iterator[None]:
+    """Put the most of `own_memory` while this goes on at the end of `seen`; asked every 5 ms."""
+    ended = threading.Event()
+    most = own_memory()
+
+    def look() -> None:
+        nonlocal most
+        while not ended.wait(0.005):
+            most = max(most, own_memory())
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        looking.join()
+        seen.append(max(most, own_memory()))
 
 
 def write_json(path: Path | None, figures: Mapping[str, Any], device: str = "cpu") -> None:
