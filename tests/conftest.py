@@ -20,6 +20,7 @@ import lsmprobe  # noqa: F401  before torch, which reads once how its threads ar
 
 # isort: split
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -54,6 +55,14 @@ def pytest_make_parametrize_id(val, argname):
 def _seeded():
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002  for libraries that draw from the global generator
+
+
+@pytest.fixture(autouse=True)
+def _figures_closed():
+    """What one test draws, no other counts."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture

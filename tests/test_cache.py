@@ -580,16 +580,20 @@ def test_the_lock_of_a_killed_writer_is_free(tmp_path):
 @forks
 def test_of_many_that_start_at_once_one_writes(tmp_path):
     """Before there is a file at all; the others are refused, whichever of them it is."""
-    path, start = tmp_path / "c.h5", time.monotonic() + 0.5
+    path = tmp_path / "c.h5"
+    (wait, start), (told, tell), (hold, end) = os.pipe(), os.pipe(), os.pipe()
 
     def begin():
-        time.sleep(start - time.monotonic())
+        os.close(start), os.close(end)
+        os.read(wait, 1)  # until the parent closes its side
         try:
             with CacheWriter.open(path, plan_of()) as writer:
+                os.write(tell, b"w")
                 fill(writer)
-                time.sleep(0.5)
+                os.read(hold, 1)  # until all the others have tried
         except CacheError as error:
             assert "is being written by another process" in str(error)
+            os.write(tell, b"r")
             os._exit(3)
 
     children = []
@@ -599,10 +603,16 @@ def test_of_many_that_start_at_once_one_writes(tmp_path):
                 begin()
                 os._exit(0)
             finally:
+                os.write(tell, b"x")
                 os._exit(1)
         children.append(child)
+    os.close(start), os.close(tell)
+    heard = b"".join(os.read(told, 1) for _ in children)
+    os.close(end)
     codes = sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
-    assert codes == [0, 3, 3, 3, 3, 3]
+    for descriptor in (wait, told, hold):
+        os.close(descriptor)
+    assert (sorted(heard), codes) == (sorted(b"wrrrrr"), [0, 3, 3, 3, 3, 3])
     assert_right(FeatureCache(path), plan_of())
 
 

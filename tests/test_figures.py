@@ -1,17 +1,9 @@
 """The right numbers stand in the figures, and darker is heavier."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import pytest
 
 from lsmprobe.report.figures import draw_layer_weights, draw_mean_layer_weights, save_figure
-
-
-@pytest.fixture(autouse=True)
-def _closed():
-    yield
-    plt.close("all")
 
 
 def weights_of(model, weights, **fields):

@@ -16,12 +16,6 @@ from lsmprobe.report.figures import (
 )
 
 
-@pytest.fixture(autouse=True)
-def _closed():
-    yield
-    plt.close("all")
-
-
 def curve(n_layers=5, **fields):
     """What `probe_layers` gives, as far as figures read it."""
     row = {

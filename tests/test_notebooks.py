@@ -158,7 +158,6 @@ def test_a_notebook_runs_on_small_caches(path, small_project, monkeypatch):
     monkeypatch.setenv("LSMPROBE_PROJECT", str(small_project))
     monkeypatch.setenv("LSMPROBE_CACHE", str(small_project / "cache" / "small" / "one.h5"))
     small, _ = PARAMETERS.get(path.stem, ("", ""))
-    plt.close("all")  # those that other tests have left
     names = {}
     for cell in code_cells(path, small, demo=False).cells:
         exec(compile(cell.source, f"{path.stem}: {cell.id}", "exec"), names)

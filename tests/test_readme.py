@@ -80,7 +80,6 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     for block in BLOCKS:
         exec(compile(block, "README.md", "exec"), {})
     assert len(plt.get_fignums()) == block.count("lp.draw_")
-    plt.close("all")
 
 
 def test_the_flags_of_every_command_are_read(monkeypatch, tmp_path):

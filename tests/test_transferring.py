@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import utterance_table
 
+from lsmprobe.cache.labels import write_labels
 from lsmprobe.cache.plan import CachePlan
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.writer import CacheWriter
@@ -27,6 +28,7 @@ from lsmprobe.probing.run import make_task_split
 from lsmprobe.probing.stage import probe
 from lsmprobe.probing.task import read_task
 from lsmprobe.report.figures import draw_transfer, draw_transfer_layers
+from lsmprobe.report.recorded_caches import Caches
 from lsmprobe.report.transfer import (
     format_transfer,
     save_transfer,
@@ -196,6 +198,25 @@ def test_transfer_is_an_experiment_of_its_own_among_the_results(language, config
 
 
 # --------------------------------------------------------------------------- what is compared
+
+
+def test_a_transfer_knows_whether_both_caches_still_hold_its_labels(language, config):
+    paths = [language(name) for name in ("north", "south")]
+    asked = config(map=("anger=rage",))
+    transfer(asked)
+    results = load_results(asked.results_dir)
+    records = [load_record(Path(path)) for path in results.path[results.split == "transfer"]]
+    assert len(records) == 2
+
+    def told():
+        return {Caches(paths[0].parents[1]).has_labels_of(record) for record in records}
+
+    assert told() == {True}
+    labels = FeatureCache(paths[1]).utterances
+    write_labels(paths[1], labels.assign(speaker=labels.speaker + "?"), None)
+    assert told() == {False}
+    paths[1].unlink()
+    assert told() == {None}
 
 
 def test_emotions_are_intersected_by_hand(language, config, caplog):

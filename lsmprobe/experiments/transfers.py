@@ -40,7 +40,7 @@ from lsmprobe.probing.targets import Read, read_target, target_columns
 from lsmprobe.probing.task import Task, chosen, find_caches, labelled, read_task
 from lsmprobe.progress import Progress, automatic, silent
 from lsmprobe.results.measures import EMOTION, Measure
-from lsmprobe.results.records import is_finished, results_table
+from lsmprobe.results.records import is_finished, results_table, run_id
 from lsmprobe.results.score_table import score_table
 from lsmprobe.splits.file import Fold, Split
 
@@ -454,7 +454,17 @@ def joined_task(
     cache = JoinedCache(source, rows, fold.train, target, align=align)
     name = f"{pair.source}-to-{pair.target}"
     aim = source.objective, source.target
-    task = Task(cache, pair.model, name, np.arange(len(table)), table, pair.classes, *aim)
+    labels = tuple(
+        {
+            "file": f"{own.cache.path.parent.name}/{own.cache.path.name}",
+            "cache": own.cache.identity_hash,
+            "hash": run_id(own.learned),
+            "settings": {"map": list(merges), "emotions": list(emotions)},
+        }
+        for own, merges, emotions in zip((source, target), pair.merges, pair.emotions, strict=True)
+    )
+    of_both = cache, pair.model, name, np.arange(len(table)), table, pair.classes, *aim
+    task = Task(*of_both, labels_file=source.labels_file, of=labels)
     bounds = [len(fold.train), len(rows)]
     parts = Fold(*np.split(np.arange(len(table)), bounds))
     gaps = [note for note in split.notes if note.startswith(("train ", "validation "))]

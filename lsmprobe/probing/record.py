@@ -77,7 +77,11 @@ def run_record(
         "objective": objective.name,
         "measure": objective.measure.name,
         "target": list(task.target),
-        "labels": {"hash": run_id(task.learned), "file": task.labels_file},
+        "labels": {
+            "hash": run_id(task.learned),
+            "file": task.labels_file,
+            **({"of": [dict(each) for each in task.of]} if task.of else {}),
+        },
         "settings": dict(run.settings),
         "split": {
             "kind": run.split.kind,

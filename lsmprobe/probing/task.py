@@ -72,6 +72,7 @@ class Task:
     objective: Objective = CLASSIFICATION
     target: tuple[str, ...] = EMOTION  # columns of the utterances
     labels_file: str = ""  # the name of the table that --labels put in place of the cache's own
+    of: tuple[Mapping[str, Any], ...] = ()  # of a task of several caches: the labels of each
     reads: Reads = "frames"  # what of the cache was verified
 
     @cached_property
@@ -274,6 +275,7 @@ def labels_hash_now(
     target: Sequence[str],
     objective: Objective,
     settings: Mapping[str, Any],
+    names: Sequence[str] = (),
 ) -> str:
     """The hash that a record of these labels, as the cache's table holds them now, would have.
 
@@ -282,6 +284,7 @@ def labels_hash_now(
         target: columns that are learned.
         objective: how.
         settings: of the run, as its record has them: `map` and `emotions`.
+        names: as for `read_task`.
 
     Returns:
         As `results.records.labels_hash_of`; empty where they can no longer be learned.
@@ -293,7 +296,7 @@ def labels_hash_now(
     table = chosen(cache.utterances, label_map(tuple(merged)), emotions)
     kind = kind_of(objective, table, target)
     try:
-        found = learned(table, target, corpus=cache.corpus, kind=kind, tell=False)
+        found = learned(table, target, corpus=cache.corpus, kind=kind, names=names, tell=False)
     except SettingsError:
         return ""
     return run_id(told_of(found._replace(objective=objective), target))

@@ -20,7 +20,7 @@ from lsmprobe.layers.weights import WEIGHTS_NAMED_BY, layer_weights
 from lsmprobe.probing.table import head_title
 from lsmprobe.report.advice import one_voice_advice
 from lsmprobe.report.comparable import Comparable
-from lsmprobe.report.current import outdated
+from lsmprobe.report.current import outdated, unlike_now
 from lsmprobe.report.figures import draw_answers, draw_layer_weights
 from lsmprobe.report.flips import flips_of, flips_table
 from lsmprobe.report.outcomes import by_group, confused
@@ -345,7 +345,7 @@ def transfer_items(runs: Runs) -> Iterator[Table]:
     told = [labels_of(own.settings, own.labels_file) for own in table.itertuples()]
     table = table.assign(labels=told).sort_values("created", kind="stable")
     same = ["model", "corpus", "target", "labels"]
-    table = table[table.labels_hash == table.groupby(same).labels_hash.transform("last")]
+    table = table[~unlike_now(table, "labels_hash", same, "labels_now")]
     keys = [*same, "feature_norm", "head", "layer", "experiment"]
     groups = table.groupby(keys, dropna=False)
     means = groups[["macro_f1", "validation", "constant_f1"]].mean().reset_index()

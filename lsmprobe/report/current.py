@@ -27,8 +27,8 @@ def outdated(runs: pd.DataFrame) -> pd.Series:
     told = zip(runs.settings, runs.labels_file, strict=True)
     stored = [repr([each.get(name) for name in STORED]) for each in runs.cache_identity]
     runs = runs.assign(labels=[labels_of(*each) for each in told], stored=stored)
-    old = _unlike_now(runs, "cache_hash", ["model", "corpus", "target", "stored"], "cache_now")
-    old |= _unlike_now(runs, "labels_hash", [*NAMED, "split_hash"], "labels_now")
+    old = unlike_now(runs, "cache_hash", ["model", "corpus", "target", "stored"], "cache_now")
+    old |= unlike_now(runs, "labels_hash", [*NAMED, "split_hash"], "labels_now")
     # A corrected label may have changed the split too.
     learned = runs.labels_now.eq(True).groupby([runs[name] for name in NAMED]).transform("any")
     return old | (runs.labels_now.eq(False) & learned)
@@ -48,12 +48,12 @@ def current_curves(curves: pd.DataFrame, caches: Caches) -> tuple[pd.DataFrame, 
     there = {n: caches.has_labels_of_curve(own.iloc[0]) for n, (_, own) in enumerate(firsts)}
     curves = curves.assign(labels_now=which.map(there))
     alike = [name for name in (*ABOUT, "split_seed") if name != "labels_hash"]
-    old = _unlike_now(curves, "labels_hash", alike, "labels_now") | curves.labels_now.eq(False)
+    old = unlike_now(curves, "labels_hash", alike, "labels_now") | curves.labels_now.eq(False)
     curves = curves.drop(columns="labels_now")
     return curves[~old], curves[old]
 
 
-def _unlike_now(runs: pd.DataFrame, what: str, alike: Sequence[str], now: str) -> pd.Series:
+def unlike_now(runs: pd.DataFrame, what: str, alike: Sequence[str], now: str) -> pd.Series:
     """Whether a value is not that of the runs of now, or else of the latest, of its group."""
     found = pd.Series(False, index=runs.index)
     for _, own in runs.groupby([*alike], dropna=False):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from lsmprobe.cache.reader import FeatureCache
-from lsmprobe.errors import CacheError, ResultsError
+from lsmprobe.errors import CacheError, ResultsError, SettingsError
 from lsmprobe.layers.curves import labels_hash_of_curve
 from lsmprobe.layers.targets import OWN_LABELS
 from lsmprobe.probing.objectives import objective_of
@@ -57,24 +57,41 @@ class Caches:
         return there[0]
 
     def has_labels_of(self, record: Mapping[str, Any]) -> bool | None:
-        """Whether the cache of a record holds the labels that the run learned.
+        """Whether the cache of a record, or each of a transfer, holds the labels that it learned.
 
-        None where nobody can say: the cache is not there or was made again, the labels were those
-        of another table, of two corpora, or the record is of before they were kept.
+        None where nobody can say: a cache is not there or was made again, the labels were those of
+        another table, or the record is of before they were kept.
         """
-        cache, told = self.get(record), record.get("labels", {"file": "not known"})
-        if cache is None or told["file"]:
+        told, cache = record.get("labels", {"file": "not known"}), record["cache"]
+        if told["file"]:
             return None
-        target, settings = target_of(record), record["settings"]
-        chosen = settings.get("map"), settings.get("emotions")
-        asked = repr((record["cache"]["hash"], target, record.get("objective"), chosen))
+        own = {
+            "file": cache.get("file", ""),
+            "cache": cache["hash"],
+            "hash": labels_hash_of(record),
+        }
+        learned = told.get("of", [own | {"settings": record["settings"]}])
+        now = [self._labels_now(record, each) for each in learned]
+        if None in now:
+            return None
+        return now == [each["hash"] for each in learned]
+
+    def _labels_now(self, record: Mapping[str, Any], of: Mapping[str, Any]) -> str | None:
+        """The hash of the labels that a cache holds now, learned as a record says; remembered."""
+        cache = self.get({"cache": {"file": of["file"], "hash": of["cache"]}})
+        if cache is None:
+            return None
+        target, settings = target_of(record), of["settings"]
+        names = record["classes"] if "of" in record["labels"] else ()
+        chosen = settings.get("map"), settings.get("emotions"), names
+        asked = repr((of["file"], target, record.get("objective"), chosen))
         if asked not in self._labels:
             self._labels[asked] = None
-            with suppress(CacheError, ResultsError):  # no table, or no such objective here
+            # No table, no such objective here, or a chain in --map, which was taken before.
+            with suppress(CacheError, ResultsError, SettingsError):
                 objective = objective_of(record)
-                self._labels[asked] = labels_hash_now(cache, target, objective, settings)
-        now = self._labels[asked]
-        return None if now is None else now == labels_hash_of(record)
+                self._labels[asked] = labels_hash_now(cache, target, objective, settings, names)
+        return self._labels[asked]
 
     def has_labels_of_curve(self, curve: pd.Series) -> bool | None:
         """As `has_labels_of`, of a row of what `load_curves` gives."""
