@@ -76,7 +76,6 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     probe(ProbeConfig(head="multilayer", epochs=1, runs=1))
     assert BLOCKS
-    plt.close("all")  # those of other tests
     for block in BLOCKS:
         exec(compile(block, "README.md", "exec"), {})
     assert len(plt.get_fignums()) == block.count("lp.draw_")
