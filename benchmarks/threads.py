@@ -69,7 +69,7 @@ class Config:
 def stage_seconds(*, quick: bool) -> dict[str, float]:
     """Seconds of each stage in this process; each is run once before it is timed."""
     keep_freed_memory()
-    sizes = Sizes(clips=100, layers=4, epochs=3)
+    sizes = Sizes(clips=300, layers=6, epochs=20)
     small = {"num_hidden_layers": 2, "hidden_size": 48} if quick else {}
     if quick:
         sizes = replace(sizes, clips=60, layers=2, dim=24, epochs=1)
@@ -78,7 +78,8 @@ def stage_seconds(*, quick: bool) -> dict[str, float]:
 
     def forward() -> None:
         with torch.no_grad():
-            network(clip)
+            for _ in range(1 if quick else 4):
+                network(clip)
 
     def sweep() -> None:
         members = [

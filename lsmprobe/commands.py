@@ -96,12 +96,14 @@ def probe_command(config: ProbeCommand) -> int:
     A sweep over the layers ends with its curves drawn, and the layers that validation chooses.
     """
     from lsmprobe.probing.stage import probe_all
-    from lsmprobe.report.sweep import format_sweeps
 
     only, failed = _trained_elsewhere(config, ProbeConfig)
     results, failures = probe_all(config, progress=terminal, only=only)
-    sweeps = config.layer == "all" and len(results)
-    more = format_sweeps(results, config.results_dir) if sweeps else ""
+    more = ""
+    if config.layer == "all" and len(results):
+        from lsmprobe.report.sweep import format_sweeps  # which takes a second to import
+
+        more = format_sweeps(results, config.results_dir)
     return _print_scores(results, failed | failures, config.results_dir, more)
 
 
@@ -128,11 +130,12 @@ def _print_failures(failures: dict[str, Exception], of: str = "") -> int:
 def sensitivity_command(config: SensitivityCommand) -> int:
     """Flip the open choices one at a time, print and write what moved; 0 if nothing failed."""
     from lsmprobe.experiments.sensitivity import flip_choices
-    from lsmprobe.report.sensitivity import format_sensitivity, save_sensitivity
 
     only, failed = _trained_elsewhere(config, SensitivityConfig)
     n_failed = _print_failures(failed)
     for found in flip_choices(config, progress=terminal, only=only):
+        from lsmprobe.report.sensitivity import format_sensitivity, save_sensitivity
+
         print(format_sensitivity(found), end="\n\n")
         print(save_sensitivity(found, config.results_dir / "sensitivity"), flush=True)
         n_failed += _print_failures(found.failures, of=f"{found.model} on {found.corpus}, ")
@@ -151,12 +154,13 @@ def baseline_command(config: BaselineCommand) -> int:
 def transfer_command(config: TransferCommand) -> int:
     """Train across corpora, print and write the scores, and what failed; 0 if nothing did."""
     from lsmprobe.experiments.transfers import transfer_all
-    from lsmprobe.report.transfer import format_transfer, save_transfer
 
     only, failed = _trained_elsewhere(config, TransferConfig)
     table, failures = transfer_all(config, progress=terminal, only=only)
     failures = failed | failures
     if len(table):
+        from lsmprobe.report.transfer import format_transfer, save_transfer
+
         print(format_transfer(table), end="\n\n")
         print(*save_transfer(table, config.results_dir / "transfer"), sep="\n", flush=True)
     return _print_failures(failures)

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from conftest import utterance_table, write_cache
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lsmprobe"
@@ -141,11 +143,26 @@ def test_start_up_does_not_wait_for_heavy_libraries(name):
     assert out.stdout.strip() == "[]"
 
 
+UNTIL_TRAINING = """
+import sys
+from lsmprobe import cli
+from lsmprobe.probing import stage
+def said(*args, **kwargs):
+    print(sorted({"matplotlib", "scipy", "sklearn", "transformers"} & set(sys.modules)))
+    sys.exit()
+stage.fit = said
+cli.run_script("probe")
+"""
+
+
 @pytest.mark.slow
-def test_the_first_epoch_does_not_wait_for_what_the_scores_need():
-    code = "import sys, lsmprobe.probing.stage; print({'scipy', 'sklearn'} & set(sys.modules))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "set()"
+def test_the_first_epoch_does_not_wait_for_what_scores_and_figures_need(tmp_path):
+    table = utterance_table(["a", "b", "c"] * 4, ["anger", "fear"] * 6, [5] * 12)
+    write_cache(tmp_path / "noise" / "made.h5", table, [torch.randn(2, 5, 3)] * 12)
+    flags = ["--cache-dir", tmp_path, "--results-dir", tmp_path / "r", "--layer", "all"]
+    command = [sys.executable, "-c", UNTIL_TRAINING, *flags, "--head", "linear"]
+    out = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
 
 
 def test_the_public_names_are_there():
