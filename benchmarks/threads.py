@@ -69,7 +69,7 @@ class Config:
 def stage_seconds(*, quick: bool) -> dict[str, float]:
     """Seconds of each stage in this process; each is run once before it is timed."""
     keep_freed_memory()
-    sizes = Sizes(clips=300, layers=6, epochs=20)
+    sizes = Sizes(clips=200, layers=4, epochs=10)
     small = {"num_hidden_layers": 2, "hidden_size": 48} if quick else {}
     if quick:
         sizes = replace(sizes, clips=60, layers=2, dim=24, epochs=1)
@@ -93,7 +93,7 @@ def stage_seconds(*, quick: bool) -> dict[str, float]:
         corpus = Corpus.make(sizes, Path(name))
         forward()
         sweep()
-        took = medians({"forward": forward, "linear": sweep}, 3)
+        took = medians({"forward": forward, "linear": sweep}, 1)
         took["multilayer"] = epoch_seconds("multilayer", corpus, sizes)
     return took
 
@@ -132,6 +132,7 @@ def rounds(config: Config) -> dict[str, dict[str, float]]:
     for _ in range(config.repeats):
         for setting, of_one in took.items():
             for stage, seconds in in_a_process(config, setting).items():
+                print(f"{setting}, {stage}: {seconds:.2f} s", flush=True)
                 of_one.setdefault(stage, []).append(seconds)
     return {
         setting: {stage: statistics.median(values) for stage, values in of_one.items()}
