@@ -41,6 +41,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/scale.py --json benchmarks/results/scale.json
 	$(BIN)/python benchmarks/parts.py --json benchmarks/results/parts.json
 	$(BIN)/python benchmarks/workers.py --json benchmarks/results/workers.json
+	$(BIN)/python benchmarks/threads.py --json benchmarks/results/threads.json
 	$(BIN)/python benchmarks/first_epoch.py --json benchmarks/results/first_epoch.json
 	$(BIN)/python benchmarks/beyond_memory.py --json benchmarks/results/beyond_memory.json
 	$(BIN)/python benchmarks/intervals.py --json benchmarks/results/intervals.json

@@ -30,6 +30,7 @@ from pathlib import Path
 
 import torch
 import tyro
+from extraction import TINY
 from machine import machine, medians, write_json
 from probing import Config as Sizes
 from probing import Corpus, epoch_seconds, member, train
@@ -70,11 +71,10 @@ def stage_seconds(*, quick: bool) -> dict[str, float]:
     """Seconds of each stage in this process; each is run once before it is timed."""
     keep_freed_memory()
     sizes = Sizes(clips=200, layers=4, epochs=10)
-    small = {"num_hidden_layers": 2, "hidden_size": 48} if quick else {}
     if quick:
         sizes = replace(sizes, clips=60, layers=2, dim=24, epochs=1)
-    network = Wav2Vec2Model(Wav2Vec2Config(**small)).eval()
-    clip = torch.randn(1, CLIP)
+    network = Wav2Vec2Model(Wav2Vec2Config(**(TINY if quick else {}))).eval()
+    clip = torch.randn(1, CLIP // 10 if quick else CLIP)
 
     def forward() -> None:
         with torch.no_grad():
@@ -146,7 +146,7 @@ def main(config: Config) -> None:
         print(json.dumps(stage_seconds(quick=config.quick)))
         return
     if config.quick:
-        config = replace(config, repeats=1)
+        config = replace(config, repeats=1, busy=1)
     print(machine())
     cores, threads = os.cpu_count() or 1, torch.get_num_threads()
     fair = max(1.0, (threads + config.busy) / cores)
