@@ -183,7 +183,8 @@ def test_a_replacement_that_was_begun_otherwise_starts_again(tmp_path, manifest,
 def test_a_damaged_cache_can_be_replaced(tmp_path, manifest):
     settings = config(tmp_path, manifest(speakers=1))
     path = extract(settings).path
-    path.write_bytes(path.read_bytes()[:-1000])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CacheError, match="damaged or no cache"):
         extract(settings)
     assert extract(config(tmp_path, settings.dataset, replace=True)).n_tried == 8
