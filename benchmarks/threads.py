@@ -40,9 +40,9 @@ from lsmprobe.machine import keep_freed_memory
 from lsmprobe.probing.batches import PooledFeatures
 from lsmprobe.threads import WAITING
 
-OURS = "lsmprobe's"
+DEFAULT, OURS = "the default", "lsmprobe's"
 SETTINGS = {  # of the two variables: spins of GNU's OpenMP; milliseconds of Intel's and LLVM's
-    "the default": ("300000", "200"),
+    DEFAULT: ("300000", "200"),
     OURS: tuple(WAITING.values()),
     "no spinning": ("0", "0"),
 }
@@ -161,7 +161,7 @@ def main(config: Config) -> None:
                 "stage": stage,
                 "alone_s": seconds,
                 "beside_s": beside[setting][stage],
-                "alone_times_the_default": seconds / alone["the default"][stage],
+                "alone_times_the_default": seconds / alone[DEFAULT][stage],
                 "times_the_fair_share": beside[setting][stage] / (fair * alone[OURS][stage]),
             }
             rows.append(row)

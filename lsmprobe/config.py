@@ -158,6 +158,12 @@ class _Dataset(Config):
     """As at extraction: a corpus, a manifest, folder:DIR."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _CorpusOrCache(CorpusConfig):
+    cache_dir: Path = Path("cache")
+    """Where the caches are, for a corpus whose files are not here: its cache knows its clips."""
+
+
 @dataclass(frozen=True)
 class _SplitOfDataset(Config):
     split: str
@@ -709,13 +715,11 @@ class Table1Config(Config):
 
 
 @dataclass(frozen=True)
-class SplitConfig(CorpusConfig, _SplitOfDataset):
+class SplitConfig(_CorpusOrCache, _SplitOfDataset):
     """A split of a corpus."""
 
     split_seed: Seed = 0
     """0 is the best split found; others are other good ones."""
-    cache_dir: Path = Path("cache")
-    """Where the caches are, for a corpus whose files are not here: its cache knows its clips."""
 
 
 @dataclass(frozen=True)
@@ -746,7 +750,7 @@ class _SplitSource(Config):
 
 
 @dataclass(frozen=True)
-class ImportSplitConfig(CorpusConfig, _SplitSource):
+class ImportSplitConfig(_CorpusOrCache, _SplitSource):
     """Take over a published split for `lsmprobe probe --split FILE`, and say what it shares.
 
     Its clips are found in the corpus by the ends of their paths. What only one of the two has is
@@ -756,8 +760,6 @@ class ImportSplitConfig(CorpusConfig, _SplitSource):
     _: KW_ONLY
     fold: Annotated[int, Within(1, 1000)] | None = None
     """Only this fold, counted from 1; by default all, each tested once."""
-    cache_dir: Path = Path("cache")
-    """Where the caches are, for a corpus whose files are not here: its cache knows its clips."""
     out: Path = Path("split.json")
     """Where it is written."""
 
