@@ -222,6 +222,15 @@ def test_a_record_with_anything_in_any_place_is_a_row_or_left_out(tmp_path_facto
     table.groupby(["model", "corpus", "experiment"]).macro_f1.mean()
 
 
+def test_a_format_that_is_no_text_is_named_in_text(tmp_path):
+    (tmp_path / "r.json").write_text(json.dumps(GOOD | {"format": "\udce9"}))
+    with pytest.raises(
+        ResultsError, match=r"has format \\udce9 1; expected lsmprobe-run 1"
+    ) as error:
+        load_record(tmp_path / "r.json")
+    str(error.value).encode()
+
+
 @given(st.data())
 def test_a_record_that_is_cut_or_of_any_bytes_is_left_out(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("results")

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lsmprobe.atomic import one_at_a_time, write_then_rename
-from lsmprobe.errors import ResultsError
+from lsmprobe.errors import ResultsError, one_line
 from lsmprobe.results.measures import CLASSES, EMOTION, MEASURES, Measure, measure_of, target_of
 
 FORMAT = "lsmprobe-run"
@@ -228,7 +228,7 @@ def load_record(path: Path) -> dict[str, Any]:
         raise _damaged(path, error) from error
     if found != (FORMAT, VERSION):
         raise ResultsError(
-            f"{path} has format {found[0]} {found[1]}; expected {FORMAT} {VERSION}. "
+            f"{path} has format {one_line(f'{found[0]} {found[1]}')}; expected {FORMAT} {VERSION}. "
             "Delete it and run lsmprobe probe again."
         )
     try:
