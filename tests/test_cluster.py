@@ -508,13 +508,12 @@ def job(tmp_path):
         said = tmp_path / "said"
         for name, then in (
             ("scontrol", ""),
-            (
-                "lsmprobe",
-                "trap 'echo stopped >> $SAID; exit 130' TERM; "
-                "for i in $(seq 100); do sleep 0.05; done",
-            ),
+            ("lsmprobe", "for i in $(seq 100); do sleep 0.05; done"),
         ):
-            (programs / name).write_text(f'#!/bin/bash\necho {name} "$@" >> $SAID\n{then}\n')
+            (programs / name).write_text(
+                "#!/bin/bash\ntrap 'echo stopped >> $SAID; exit 130' TERM\n"
+                f'echo {name} "$@" >> $SAID\n{then}\n'
+            )
             (programs / name).chmod(0o755)
         config = SlurmScriptConfig("a model", "lists/mine.csv", parts=4, **settings)
         file = tmp_path / "job.sh"

@@ -38,12 +38,12 @@ def slurm_script(config: SlurmScriptConfig) -> str:
 #SBATCH --output={shlex.quote(name)}-%a.log
 {chr(10).join(lines)}
 cd {shlex.quote(str(Path.cwd()))} || exit 1
-stop() {{ trap '' USR1 TERM; kill -TERM "$extraction"; wait "$extraction"; }}
+# $! and not a variable: a signal may come before the next line could set it.
+stop() {{ trap '' USR1 TERM; [ -z "$!" ] || {{ kill -TERM "$!"; wait "$!"; }}; }}
 trap 'stop; scontrol requeue "$SLURM_JOB_ID"; exit 0' USR1
 trap 'stop; exit 130' TERM
 {command} --part "$SLURM_ARRAY_TASK_ID/{config.parts}" &
-extraction=$!
-wait "$extraction"
+wait "$!"
 """
 
 
