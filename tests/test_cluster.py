@@ -314,6 +314,23 @@ assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+@pytest.mark.parametrize(("asked", "level"), [({}, "ERROR"), ({"DASK_LOGGING__X": "info"}, "INFO")])
+def test_dask_tells_of_no_connection_unless_its_configuration_says_how_it_logs(asked, level):
+    """In a process of its own, since the library reads that once."""
+    pytest.importorskip("distributed")
+    program = """
+import logging
+from lsmprobe.cluster.engines import _quiet_dask
+_quiet_dask()
+print(logging.getLevelName(logging.getLogger("distributed.scheduler").getEffectiveLevel()))
+"""
+    command = [sys.executable, "-c", program]
+    said = subprocess.run(
+        command, env={**os.environ, **asked}, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.strip() == level
+
+
 def test_what_each_site_calls_by_its_own_name_is_to_be_written_into_the_file():
     pytest.importorskip("dask")
     with pytest.raises(SettingsError, match=r"sge cannot take --memory, --gpus.*--cluster-file"):

@@ -188,8 +188,7 @@ def _of_client(client: Any) -> Engine:
 def _dask(where: str, flags: ClusterFlags, held: ExitStack) -> Any:
     """A client of a Dask cluster: one that runs, or one that a batch system starts."""
     try:
-        import dask
-        import distributed
+        dask, distributed = _quiet_dask()
     except ImportError as error:
         raise SettingsError(
             f"--cluster {where} needs Dask: pip install 'lsmprobe[cluster]'. local:N works without."
@@ -209,6 +208,16 @@ def _dask(where: str, flags: ClusterFlags, held: ExitStack) -> Any:
         return held.enter_context(distributed.Client(where))
     except (OSError, TimeoutError) as error:
         raise SettingsError(f"--cluster {where}: no scheduler answers there.") from error
+
+
+def _quiet_dask() -> tuple[Any, Any]:
+    """The two libraries, of which the second would log each connection, unless users ask for it."""
+    import dask
+
+    quiet = {} if dask.config.get("logging", None) else {"logging": {"distributed": "error"}}
+    with dask.config.set(quiet):
+        import distributed  # reads at its import how much it logs
+    return dask, distributed
 
 
 def _batch_system(where: str, flags: ClusterFlags) -> Any:
