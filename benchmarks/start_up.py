@@ -22,9 +22,13 @@ ROOT = Path(__file__).parents[1]
 # probe.py, which exits where its training would begin.
 UNTIL_TRAINING = """
 import sys
-from lsmprobe import cli
-from lsmprobe.probing import stage
-stage.fit = lambda *args, **kwargs: sys.exit(0)
+from lsmprobe import cli, commands
+config, run = commands.COMMANDS["probe"]
+def until_training(asked):
+    from lsmprobe.probing import stage
+    stage.fit = lambda *args, **kwargs: sys.exit(0)
+    return run(asked)
+commands.COMMANDS["probe"] = config, until_training
 cli.run_script("probe")
 sys.exit("nothing was trained")
 """

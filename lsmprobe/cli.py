@@ -3,6 +3,7 @@
 Nothing heavy is imported before the flags are read, so `--help` answers at once.
 """
 
+import gc
 import io
 import logging
 import os
@@ -28,6 +29,9 @@ NOISY = (  # libraries that log what no user acts on
     *("distributed", "dask_jobqueue", "tornado", "asyncio"),
 )
 INTERRUPTED = 130  # what shells expect after Ctrl-C
+COLLECT_EVERY = 50_000
+"""New objects between two passes of Python's garbage collector. What torch and pandas load stays,
+and at Python's own 700 (2,000 from 3.13) the collector passes over it again and again meanwhile."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -99,6 +103,8 @@ def _exit_with(read_flags: Callable[[], Any]) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
     # A scheduler's SIGTERM stops a run as Ctrl-C does: what is done is kept.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    collect_every = gc.get_threshold()
+    gc.set_threshold(COLLECT_EVERY)
     every = [COMMANDS, *(commands for _, commands in GROUPS.values())]
     runs = {config: run for commands in every for config, run in commands.values()}
     try:
@@ -121,3 +127,5 @@ def _exit_with(read_flags: Callable[[], Any]) -> None:
             file=sys.stderr,
         )
         sys.exit(INTERRUPTED)
+    finally:
+        gc.set_threshold(*collect_every)
