@@ -277,17 +277,25 @@ def done(path: Path, reference: Path, damaged: Collection[str] = ()) -> set[str]
     if not path.parent.exists() or not any(path.parent.glob(f"{path.stem}.*h5")):
         return set()
     try:
-        features = FeatureCache(path, allow_unfinished=True)
+        shown = _shown(path)
     except CacheError:  # a merge that runs has just removed a part: look again
-        features = FeatureCache(path, allow_unfinished=True)
+        shown = _shown(path)
     expected, keys = content_of(reference), set()
-    for i, (key, found) in enumerate(content(features).items()):
-        if features.verify(i):
+    for key, (found, whole) in shown.items():
+        if whole:
             assert found == expected[key], f"{key!r} is not what was extracted"
             keys.add(key)
         else:
             assert key in damaged, f"{key!r} is damaged"
     return keys
+
+
+def _shown(path: Path) -> dict[str, tuple[list, bool]]:
+    """By key what a cache holds, and whether its checksums agree."""
+    features = FeatureCache(path, allow_unfinished=True)
+    return {
+        key: (found, features.verify(i)) for i, (key, found) in enumerate(content(features).items())
+    }
 
 
 def litter(cache_dir: Path, file: Path) -> list[str]:
