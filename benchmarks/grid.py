@@ -7,6 +7,8 @@ add the time to read the gigabytes that are printed, at most once an epoch.
 A part of each corpus (--fraction) and a few epochs (--epochs) can stand for the whole. Then each is
 also trained for twice as many epochs: the difference is what the epochs take, and only that is
 scaled up to 30. All of it is scaled up to all clips, with what does not grow with them.
+`--processes N` runs so many grids at a time, each with its share of the cores, as --cluster local:N
+does with the pieces of one; then one grid takes an Nth of their mean.
 
     python benchmarks/grid.py [--quick] [--json FILE]
 """
@@ -14,6 +16,10 @@ scaled up to 30. All of it is scaled up to all clips, with what does not grow wi
 import lsmprobe  # noqa: F401  before torch, which reads once how its threads are to wait
 
 # isort: split
+import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -81,6 +87,8 @@ class Config:
     """Milliseconds between stored frames, as for lsmprobe extract."""
     epochs: int = EPOCHS
     """How many epochs of the 30 are run; where fewer, as many again, and the time is scaled up."""
+    processes: int = 1
+    """Grids that run at a time."""
     quick: bool = False
     """A tiny part of the three smallest corpora and a tiny model, to see that it runs."""
     json: Path | None = None
@@ -155,6 +163,8 @@ def measured(
     config: Config, sizes: tuple[Size, ...], corpora: tuple[Corpus, ...]
 ) -> Iterator[dict]:
     """Each size and corpus in turn."""
+    with tempfile.TemporaryDirectory() as name:  # what the first one alone would pay for
+        probed_s(made_task(corpora[0], sizes[0], 0.0), 1, config.device, Path(name))
     for size in sizes:
         for corpus in corpora:
             task = made_task(corpus, size, config.fraction, config.frame_step)
@@ -172,8 +182,33 @@ def measured(
             }
 
 
+def at_a_time(processes: int) -> float:
+    """Hours of one grid, where so many run at a time with the flags of this command."""
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    with tempfile.TemporaryDirectory() as name:
+        files = [Path(name) / f"{number}.json" for number in range(processes)]
+        flags = [*sys.argv[1:], "--processes", "1", "--json"]
+        command = [sys.executable, __file__, *flags]
+        running = [subprocess.Popen([*command, file], env=environment) for file in files]
+        failed = [process.args for process in running if process.wait()]
+        if failed:
+            sys.exit(f"failed: {failed[0]}")
+        hours = [json.loads(file.read_text())["projected_h"] for file in files]
+    each = ", ".join(f"{h:.2f}" for h in hours)
+    print(
+        f"{processes} at a time, {threads} threads each: {each} h; a grid takes an Nth of the mean"
+    )
+    return sum(hours) / processes**2
+
+
 def main(config: Config) -> None:
     """Measure and print."""
+    if config.processes > 1:
+        hours = at_a_time(config.processes)
+        print(f"one grid: {hours:.2f} h")
+        write_json(config.json, {"processes": config.processes, "projected_h": hours})
+        return
     sizes, corpora = SIZES, CORPORA
     if config.quick:
         config = replace(config, fraction=0.0, epochs=1)
