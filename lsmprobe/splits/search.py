@@ -7,17 +7,17 @@ lead to the best ones. Arrays in, arrays out; which speakers and classes they ar
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-MAX_EXHAUSTIVE = 3**12  # assignments that are all compared: 12 speakers in 3 parts, one second
+MAX_EXHAUSTIVE = 3**12  # assignments that are all compared: 12 speakers in 3 parts, half a second
 MAX_STARTS = 576  # over the squared number of parts: 64 descents by swaps where there are 3 parts
 MAX_MOVED = 100  # speakers whose swaps one step compares; a random sample where there are more
 
 
 def _badness(
-    totals: Float[np.ndarray, "candidates parts classes"],
+    totals: Float[np.ndarray, "parts classes candidates"],
     fractions: Float[np.ndarray, " parts"],
     trains: Bool[np.ndarray, "folds parts"],
-) -> Float[np.ndarray, "candidates 4"]:
-    """What is wrong with each candidate, the gravest first; the smallest row, read in order, wins.
+) -> Float[np.ndarray, "4 candidates"]:
+    """What is wrong with each candidate, the gravest first; the smallest column, read down, wins.
 
     1. the empty parts;
     2. the classes that training lacks, over all folds (`trains`: the parts that it is made of);
@@ -30,24 +30,24 @@ def _badness(
        with n_pc utterances of class c in part p; an index that is left out is summed over.
     """
     held_out = ~trains.all(axis=0)
-    sizes = totals.sum(axis=2)
-    wanted = totals[0].sum(axis=0) / totals[0].sum()
-    shares = totals / np.maximum(sizes, 1)[:, :, None]
-    training = np.einsum("fp,npc->nfc", trains.astype(float), totals)
-    size_off = np.abs(sizes / sizes[0].sum() - fractions) / fractions
-    share_off = np.abs(shares - wanted).sum(axis=2) / 2
-    return np.column_stack(
+    sizes = totals.sum(axis=1)
+    corpus = totals[:, :, 0].sum(axis=0)
+    shares = totals / np.maximum(sizes, 1)[:, None]
+    training = np.tensordot(trains.astype(float), totals, axes=1)
+    size_off = np.abs(sizes / corpus.sum() - fractions[:, None]) / fractions[:, None]
+    share_off = np.abs(shares - (corpus / corpus.sum())[:, None]).sum(axis=1) / 2
+    return np.stack(
         [
-            (sizes == 0).sum(axis=1),
-            (training == 0).sum(axis=(1, 2)),
-            (totals[:, held_out] == 0).sum(axis=(1, 2)),
-            (size_off + share_off).sum(axis=1).round(9),  # ties are ties on every machine
+            (sizes == 0).sum(axis=0),
+            (training == 0).sum(axis=(0, 1)),
+            (totals[held_out] == 0).sum(axis=(0, 1)),
+            (size_off + share_off).sum(axis=0).round(9),  # ties are ties on every machine
         ]
     )
 
 
-def _order(badness: Float[np.ndarray, "candidates 4"]) -> Int[np.ndarray, " candidates"]:
-    return np.lexsort(badness.T[::-1])
+def _order(badness: Float[np.ndarray, "4 candidates"]) -> Int[np.ndarray, " candidates"]:
+    return np.lexsort(badness[::-1])
 
 
 def rank_assignments(
@@ -79,18 +79,17 @@ def rank_assignments(
         [
             _badness(_totals(some, counts, n_parts), fractions, trains)
             for some in np.array_split(candidates, len(candidates) // 10_000 + 1)
-        ]
+        ],
+        axis=1,
     )
     order = _order(badness)
-    gaps = badness[order, :3]
-    return candidates[order[(gaps == gaps[0]).all(axis=1)]]
+    gaps = badness[:3, order]
+    return candidates[order[(gaps == gaps[:, :1]).all(axis=0)]]
 
 
 def _all_assignments(n_speakers: int, n_parts: int) -> Int[np.ndarray, "candidates speakers"]:
     """Every assignment; among equals the one comes first whose first speakers are held out."""
-    codes = np.arange(n_parts**n_speakers)[:, None]
-    digits = codes // n_parts ** np.arange(n_speakers)[::-1] % n_parts
-    return n_parts - 1 - digits
+    return n_parts - 1 - np.indices((n_parts,) * n_speakers).reshape(n_speakers, -1).T
 
 
 def _random_assignment(
@@ -120,7 +119,7 @@ def _descend(
     # A silent speaker waits in each part: a swap with one is a move.
     voices = np.concatenate([counts, np.zeros((n_parts, counts.shape[1]))])
     totals = _totals(assignment[None], counts, n_parts)
-    badness = _badness(totals, fractions, trains)[0]
+    badness = _badness(totals, fractions, trains)[:, 0]
     while True:
         part_of = np.concatenate([assignment, np.arange(n_parts)])
         free = rng.permutation(n_speakers)
@@ -128,24 +127,26 @@ def _descend(
         partners = np.concatenate([moved, np.arange(n_speakers, n_speakers + n_parts)])
         row, column = np.nonzero(np.triu(part_of[moved, None] != part_of[partners]))
         one, other = moved[row], partners[column]
-        swapped = np.repeat(totals, len(one), axis=0)
+        swapped = np.repeat(totals, len(one), axis=2)
         swap = np.arange(len(one))
-        swapped[swap, part_of[one]] += voices[other] - voices[one]
-        swapped[swap, part_of[other]] += voices[one] - voices[other]
+        swapped[part_of[one], :, swap] += voices[other] - voices[one]
+        swapped[part_of[other], :, swap] += voices[one] - voices[other]
         candidates = _badness(swapped, fractions, trains)
         best = _order(candidates)[0]
-        if tuple(candidates[best]) >= tuple(badness):
+        if tuple(candidates[:, best]) >= tuple(badness):
             return assignment
         part_of[[one[best], other[best]]] = part_of[[other[best], one[best]]]
-        assignment, totals, badness = part_of[:n_speakers], swapped[[best]], candidates[best]
+        assignment = part_of[:n_speakers]
+        totals, badness = swapped[:, :, [best]], candidates[:, best]
 
 
 def _totals(
     assignments: Int[np.ndarray, "candidates speakers"],
     counts: Float[np.ndarray, "speakers classes"],
     n_parts: int,
-) -> Float[np.ndarray, "candidates parts classes"]:
-    return (assignments[:, None] == np.arange(n_parts)[:, None]).astype(float) @ counts
+) -> Float[np.ndarray, "parts classes candidates"]:
+    inside = np.arange(n_parts)[:, None, None] == assignments.T
+    return counts.T @ inside.astype(float)
 
 
 def choose(
