@@ -1,9 +1,14 @@
 """The machine: where tensors live, how much memory there is, what the system is asked for."""
 
 import ctypes
+import logging
 import mmap
 import os
+import time
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +22,8 @@ with suppress(ImportError):  # Windows has none
     import resource
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+LOOK_EVERY_S = 10.0  # at which cores are taken
+log = logging.getLogger(__name__)
 _libc = ctypes.CDLL(None) if os.name == "posix" else None
 
 
@@ -66,6 +73,61 @@ def control_group_limits(
                 limit = (place / name).read_text().strip()
                 limits += [int(limit)] if limit != "max" else []
     return limits
+
+
+@dataclass(frozen=True)
+class CoreTime:
+    """How long the cores that this process may use were busy until a moment."""
+
+    clock: float  # seconds
+    cores: int
+    busy: float  # seconds, of all these cores together
+    own: float  # of these, this process
+
+    @classmethod
+    def now(cls) -> "CoreTime":
+        """As the system counts it, in hundredths of a second."""
+        every = [times._asdict() for times in psutil.cpu_times(percpu=True)]
+        if hasattr(os, "sched_getaffinity"):  # not on macOS
+            every = [times for core, times in enumerate(every) if core in os.sched_getaffinity(0)]
+        working = ("user", "nice", "system", "irq", "softirq")  # user has guest in it
+        busy = sum(times.get(kind, 0.0) for times in every for kind in working)
+        return cls(time.monotonic(), len(every), busy, time.process_time())
+
+    def free_since(self, before: "CoreTime") -> float:
+        """How many cores other processes left to this one, on average."""
+        others = (self.busy - before.busy) - (self.own - before.own)
+        return self.cores - max(0.0, others) / (self.clock - before.clock)
+
+
+def saying_where_cores_are_taken(on_epoch: Callable[[], object]) -> Callable[[], None]:
+    """`on_epoch`, which now and then compares torch's threads with the cores that others leave.
+
+    The threads wait for each other at every operation, and so for those that have no core.
+    """
+    before = CoreTime.now()
+
+    def and_look() -> None:
+        nonlocal before
+        on_epoch()
+        threads = torch.get_num_threads()
+        if threads > 1 and time.monotonic() - before.clock >= LOOK_EVERY_S:
+            now = CoreTime.now()
+            free = now.free_since(before)
+            if threads > free + 0.5 and choose_device("auto") == "cpu":
+                _say_cores_are_taken(threads, now.cores, max(1, round(free)))
+            before = now
+
+    return and_look
+
+
+@cache  # says the same once
+def _say_cores_are_taken(threads: int, cores: int, fewer: int) -> None:
+    log.info(
+        "other processes use these %d cores too, where %d threads wait for each other at every "
+        "step; OMP_NUM_THREADS=%d is likely faster as long as they run",
+        *(cores, threads, fewer),
+    )
 
 
 def keep_freed_memory() -> None:

@@ -1,13 +1,19 @@
 """How torch's threads wait is said before torch is loaded, and the user has the last word."""
 
 import ast
+import logging
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
+import torch
 
+from lsmprobe import machine
+from lsmprobe.machine import CoreTime, saying_where_cores_are_taken
 from lsmprobe.threads import WAITING, wait_briefly
 
 ROOT = Path(__file__).parents[1]
@@ -43,3 +49,49 @@ def test_torch_finds_the_setting_when_it_is_loaded():
     without = {name: value for name, value in os.environ.items() if name not in WAITING}
     done = subprocess.run([sys.executable, "-c", code], env=without, capture_output=True, text=True)
     assert done.stdout.strip() == WAITING["GOMP_SPINCOUNT"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "busy", "own", "fewer"),
+    [
+        (2, 2, 20.0, 10.0, 1),  # two other processes that never rest
+        (2, 2, 20.0, 13.3, 1),  # one
+        (8, 8, 80.0, 50.0, 5),
+        (2, 2, 20.0, 19.9, None),  # none
+        (8, 4, 80.0, 40.0, None),  # others use cores that these threads do not need
+        (2, 1, 20.0, 5.0, None),  # one thread waits for no other
+    ],
+)
+def test_training_says_once_where_others_take_the_cores_of_its_threads(
+    monkeypatch, caplog, cores, threads, busy, own, fewer
+):
+    moments = iter(
+        [CoreTime(0.0, cores, 5.0, 1.0), *[CoreTime(10.0, cores, 5 + busy, 1 + own)] * 9]
+    )
+    monkeypatch.setattr(CoreTime, "now", lambda: next(moments))
+    monkeypatch.setattr(machine.time, "monotonic", lambda: 10.0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(machine, "choose_device", lambda asked: "cpu")
+    machine._say_cores_are_taken.cache_clear()
+    epochs = []
+    on_epoch = saying_where_cores_are_taken(lambda: epochs.append(1))
+    with caplog.at_level(logging.INFO, "lsmprobe"):
+        on_epoch()
+        on_epoch()
+    assert len(epochs) == 2
+    said = [f"OMP_NUM_THREADS={fewer} " in line for line in caplog.messages]
+    assert said == ([True] if fewer else [])
+
+
+def test_cores_that_another_process_uses_are_not_free():
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        begun = psutil.Process(other.pid).cpu_times().user
+        before = CoreTime.now()
+        while time.process_time() < before.own + 0.5:
+            pass
+        used = psutil.Process(other.pid).cpu_times().user - begun
+        now = CoreTime.now()
+        other.kill()
+    assert now.own - before.own >= 0.5
+    assert now.busy - before.busy >= 0.5 + used - 0.1
+    assert now.cores - now.free_since(before) >= (used - 0.1) / (now.clock - before.clock)

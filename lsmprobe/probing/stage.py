@@ -19,7 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from lsmprobe.cache.selection import layers_of_model, numbers
 from lsmprobe.config import ProbeConfig, merges_told
 from lsmprobe.errors import CacheError, LsmprobeError, SettingsError, TrainingError, counted
-from lsmprobe.machine import choose_device
+from lsmprobe.machine import choose_device, saying_where_cores_are_taken
 from lsmprobe.probing.batches import Features, FrameFeatures, PooledFeatures
 from lsmprobe.probing.heads import Probe
 from lsmprobe.probing.norms import frame_statistics, pooled_statistics
@@ -262,11 +262,12 @@ def train_survivors(jobs: Sequence[Job], task: Task, bar: Any) -> list[Failed]:
     """
     failed: list[Failed] = []
     waiting = reading_alike(jobs)
+    on_epoch = saying_where_cores_are_taken(bar.update)
     while waiting:
         together = waiting.pop(0)
         trained = bar.n
         try:
-            _train_group(together, task, on_epoch=bar.update)
+            _train_group(together, task, on_epoch=on_epoch)
         except Exception as error:
             if isinstance(error, TrainingError) and len(together) > 1:
                 # A head that breaks down must not take the others with it: halve until it is alone.
