@@ -26,7 +26,7 @@ from lsmprobe.version import __version__
 FLAGS = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes)
 NOISY = (  # libraries that log what no user acts on
     *("transformers", "huggingface_hub", "httpx", "numba", "matplotlib"),
-    *("distributed", "dask_jobqueue", "tornado", "asyncio"),
+    *("dask_jobqueue", "asyncio"),
 )
 INTERRUPTED = 130  # what shells expect after Ctrl-C
 COLLECT_EVERY = 50_000
