@@ -55,6 +55,7 @@ def refused(*arguments, cwd=None, after=()):
 def test_the_version_is_said(capsys):
     main(["--version"])
     assert capsys.readouterr().out == f"lsmprobe {__version__}\n"
+    assert run("-m", "lsmprobe", "--version").stdout == f"lsmprobe {__version__}\n"
 
 
 @pytest.mark.parametrize("script", ["extract", "probe"])

@@ -26,7 +26,7 @@ PACKAGES = (  # each may import the frame, itself, and what its row names
     ("layers", "corpora.audio cache splits results probing"),
     ("report", "corpora cache results splits probing experiments layers"),
 )
-FRAME_ABOVE = "commands cli demo"
+FRAME_ABOVE = "commands cli demo __main__"
 HOMES = {  # a library -> the packages or modules where it is at home
     "h5py": {"cache"},
     "xxhash": {"cache"},
