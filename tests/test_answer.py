@@ -5,18 +5,23 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+import torch
+from conftest import utterance_table, write_cache
 from simulated import simulated_record, write_grid, write_records
 
+from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cli import main
 from lsmprobe.config import ReportConfig
 from lsmprobe.errors import ResultsError
 from lsmprobe.layers.answers import best_layer
 from lsmprobe.layers.curves import keep_curve, load_curves
+from lsmprobe.layers.probes import probe_layers
 from lsmprobe.layers.recorded import recorded_curves
 from lsmprobe.report.comparable import Comparable, chosen_of
 from lsmprobe.report.figures import draw_layer_curve, draw_layer_weights
 from lsmprobe.report.make import make_report, write_page
 from lsmprobe.report.page import show
+from lsmprobe.report.results_list import list_lines
 from lsmprobe.report.runs import read_runs
 from lsmprobe.report.sweep import curve_table, format_sweeps
 from lsmprobe.results.records import load_results, run_id
@@ -205,6 +210,28 @@ def test_a_curve_of_regressions_is_kept_and_shown(folder, tmp_path):
     assert "damaged.csv" in text
 
 
+def test_a_curve_of_another_extraction_is_kept_and_drawn_only_where_it_is_the_latest(tmp_path):
+    """The cache that was read last is made again with other settings, and the curve not yet."""
+    path, results = tmp_path / "cache" / "m" / "c.h5", tmp_path / "results"
+    write_records(results, [record("m", "c", "linear", 4, 0)])
+    table = utterance_table([*"abcdef"] * 4, ["anger", "sadness"] * 12, [5] * 24)
+    states, drawn = torch.randn(24, 3, 5, 4), []
+    for identity in ({"model": "m", "precision": name} for name in ("float32", "bfloat16")):
+        path.unlink(missing_ok=True)
+        write_cache(path, table, states, identity=identity)
+        now = probe_layers(path, split="kfold:3", results_dir=results)
+        drawn.append(now.cache_hash[0])
+        found = read_runs(ReportConfig(results_dir=results, cache_dir=tmp_path / "cache"))
+        assert set(found.regressions.cache_hash) == {FeatureCache(path).identity_hash}
+    curves, _ = load_curves(results)
+    assert set(curves.cache_hash) == set(drawn) and len(set(drawn)) == 2
+    assert best_layer(curves).cache_hash.tolist() == curves.cache_hash.unique().tolist()
+    assert set(found.old_curves.cache_hash) == {drawn[0]}
+    assert "another cache than is there now" in " ".join(
+        make_report(ReportConfig(results_dir=results, cache_dir=tmp_path / "cache")).split()
+    )
+
+
 def test_random_weights_are_best_only_among_themselves(tmp_path):
     random = [record("z-random0", "c", "linear", 4, seed) for seed in (0, 1)]
     for one in random:
@@ -273,6 +300,57 @@ def test_runs_of_before_a_correction_are_not_mixed_with_later_ones(tmp_path):
     assert set(every.created[every.main]) == {"2026-01-04T00:00:00+00:00"}
     text = " ".join(make_report(ReportConfig(results_dir=tmp_path)).split())
     assert "Not compared: north (12 experiments). Others of the same name learned" in text
+
+
+def of_store(head, layer, **stored):
+    """A record of a cache that was extracted with other settings than the default."""
+    made = record("a", "north", head, layer, 0, stored=len(str(stored)))
+    made["cache"] = {
+        "file": "a/north.h5",
+        "hash": run_id(stored) * 5,
+        "identity": {"model": "a", "random_init": None, **stored},
+    }
+    del made["settings"]["stored"]
+    return made
+
+
+STEP_100 = {"frame_step": {"ms": 100.0, "frames": 5.0}}
+
+
+def test_of_caches_that_store_otherwise_one_is_compared_and_the_others_are_a_choice(tmp_path):
+    both = [of_store(*head, **stored) for head in HEADS for stored in ({}, STEP_100)]
+    write_records(tmp_path, both)
+    every = Comparable.of(read_runs(ReportConfig(results_dir=tmp_path))).every
+    assert every.main.sum() == 3
+    assert set(every.store[every.main]) == {""}
+    text = " ".join(make_report(ReportConfig(results_dir=tmp_path)).split())
+    assert "frame-step 100.0" not in text.partition("Scores in percent")[0]
+    assert "--frame-step 100.0" in text.partition("What single choices move")[2]
+    # Linear reads means, which are the same in both: no choice, and told nowhere else.
+    assert "Not compared: north (1 experiment)" in text
+    lines = list_lines(load_results(tmp_path))
+    assert ["frame-step 100.0" in line for line in lines].count(True) == 3
+
+
+def test_what_is_not_the_default_is_said_of_what_is_best_and_is_not_the_papers(tmp_path):
+    """Means for Linear, means of frames for Multi-Layer: what small disks hold."""
+    write_records(tmp_path, [of_store("linear", 4), of_store("multilayer", None, **STEP_100)])
+    best = Comparable.of(read_runs(ReportConfig(results_dir=tmp_path))).best
+    assert best["head"].tolist() == ["multilayer"]
+    text = " ".join(make_report(ReportConfig(results_dir=tmp_path)).split())
+    assert "best on validation (split loso, norm none, frame-step 100.0)" in text
+    assert "a on north, multilayer: frame-step 100.0." in text
+    page = write_page(ReportConfig(results_dir=tmp_path)).read_text()
+    assert "multilayer, loso, none, frame-step 100.0" in page
+    speaker = [
+        of_store(head, layer, **STEP_100) | {"split": {**made["split"], "kind": "speaker"}}
+        for head, layer in HEADS
+        for made in [record("a", "north", head, layer, 0)]
+    ]
+    papers = tmp_path / "papers"
+    write_records(papers, speaker)
+    asked = ReportConfig(results_dir=papers, protocol="paper")
+    assert set(read_runs(asked).table["head"]) == {"linear"}
 
 
 def test_what_another_recipe_or_target_scores_is_neither_dropped_nor_mixed_in_silence(tmp_path):

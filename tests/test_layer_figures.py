@@ -216,6 +216,12 @@ def test_curves_of_other_labels_are_told_apart():
     assert [name for name in names if "labels" in name] == told
 
 
+def test_curves_of_other_caches_are_told_apart():
+    curves = pd.concat([curve(cache_hash="a" * 64), curve(cache_hash="b" * 64)])
+    names = [text.get_text() for text in draw_layer_curve(curves).get_legend().get_texts()]
+    assert names == ["cache aaaaaa", "cache bbbbbb"]
+
+
 def test_weights_have_their_spread_and_shares_are_dashed():
     ax = draw_weight_lines(weights())
     weight, share = ax.containers

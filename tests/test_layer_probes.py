@@ -168,7 +168,7 @@ def test_the_papers_heads_are_probed_once_and_scored_from_their_records(
 
 def hand_made(validation, answers):
     """The curve of one run: of each layer, what every fold scored in validation and answered."""
-    values = ("m", False, "c", "", "", "emotion", "h", "zscore", "k", "accuracy")
+    values = ("m", False, "c", "", "", "", "emotion", "h", "zscore", "k", "accuracy")
     layers = {
         layer: [
             Answers(

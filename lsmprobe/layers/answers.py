@@ -19,8 +19,8 @@ from lsmprobe.results.scores import (
 )
 
 ABOUT = [  # what decides a curve
-    *("model", "random_weights", "corpus", "labels", "labels_hash", "target", "head"),
-    *("feature_norm", "split", "metric"),
+    *("model", "random_weights", "corpus", "cache_hash", "labels", "labels_hash", "target"),
+    *("head", "feature_norm", "split", "metric"),
 ]
 READ_FIRST = ["model", "corpus", "target", "head", "layer", "score", "low", "high", "std", "metric"]
 

@@ -18,7 +18,7 @@ from lsmprobe.probing.task import labels_hash_now
 from lsmprobe.results.measures import CLASSES
 
 FOLDER = "curves"
-LATER = ("labels_hash", "created")  # columns that older files lack
+LATER = ("cache_hash", "labels_hash", "created")  # columns that older files lack
 TEXT = ("corpus", "model", *LATER)
 
 
@@ -56,7 +56,8 @@ def keep_curve(curve: pd.DataFrame, results_dir: str | Path) -> Path | None:
 def load_curves(results_dir: str | Path) -> tuple[pd.DataFrame, list[Path]]:
     """Every curve that was kept, one below the other, and the files that cannot be read as one.
 
-    Older ones do not say which labels they learned, nor when: these columns are empty.
+    Older ones do not say which cache they read, which labels they learned, nor when: these columns
+    are empty.
     """
     found, damaged = [], []
     for path in sorted((Path(results_dir) / FOLDER).glob("*/*.csv")):

@@ -102,7 +102,7 @@ def probe_layers(
     Returns:
         One row per layer (and test set, if the split has several, which the column split then
         names), scores in percent, but for CCC and Pearson, -1 to 1: model, random_weights, corpus,
-        labels and labels_hash (of what was learned, as records have it), target, head,
+        cache_hash, labels and labels_hash (of what was learned, as records have it), target, head,
         feature_norm, split, metric, layer; score, low and high (95%
         interval), interval_over, constant (the best constant answer), shuffled and shuffled_95 (the
         probe's own answers
@@ -370,6 +370,7 @@ def _about(
         "model": cache.model,
         "random_weights": cache.identity.get("random_init") is not None,
         "corpus": cache.corpus,
+        "cache_hash": cache.identity_hash,
         "labels": labels[0],
         "labels_hash": labels[1],
         "target": target,

@@ -151,6 +151,7 @@ def _about(run: pd.Series, score: str) -> dict[str, Any]:
         "model": run["model"],
         "random_weights": run["random_weights"],
         "corpus": run["corpus"],
+        "cache_hash": run["cache_hash"],
         "labels": labels_of(run["settings"], run.get("labels_file")),
         "labels_hash": run.get("labels_hash", ""),
         "target": run["target"],

@@ -29,6 +29,7 @@ from lsmprobe.report.runs import Runs
 from lsmprobe.report.score_lines import score_items
 from lsmprobe.report.shown import drawn, file_name, shortened
 from lsmprobe.report.sweep import MAX_CORPORA, sweep_items
+from lsmprobe.report.tables import in_words
 from lsmprobe.report.typeset import (
     DASH,
     Heading,
@@ -97,7 +98,7 @@ def summary(
         n = int(((compared.corpus == row.corpus) & (compared.target == row.target)).sum())
         said = [
             f"{row.corpus}{_target(row)}: of {counted(n, 'experiment')} {_name(row)} is best on "
-            f"validation (split {row.split}, norm {row.feature_norm}). On the test set its "
+            f"validation ({_how(row)}). On the test set its "
             f"macro-F1 is {score(row.macro_f1, row.std)}, 95% interval "
             f"{interval(found.low, found.high)}, {_against(row)}."
         ]
@@ -141,8 +142,8 @@ def left_out_items(
     others = experiments[~(experiments.main | experiments.outdated | of_flips) & of_shown]
     if len(others):
         yield (
-            f"Not compared: {_by_corpus(others)} by another recipe than most, or on splits of "
-            f"another seed; {ON_PAGE if on_page else ELSEWHERE}"
+            f"Not compared: {_by_corpus(others)} by another recipe than most, of a cache that "
+            f"stores otherwise, or on splits of another seed; {ON_PAGE if on_page else ELSEWHERE}"
         )
     if len(old := experiments[experiments.outdated]):
         yield (
@@ -166,6 +167,11 @@ def _name(row: Any) -> str:
     [model] = named_models([row.model], [row.random_weights])
     of = "" if pd.isna(row.layer) or pd.isna(row.n_layers) else f" of {row.n_layers - 1}"
     return f"{head_and_layer(head_title(row.head), row.layer)}{of}, on {model}"
+
+
+def _how(row: Any) -> str:
+    """The split, the normalisation, and what is not the default."""
+    return f"split {row.split}, norm {row.feature_norm}{in_words(row.changes)}"
 
 
 def _against(row: Any) -> str:
@@ -208,7 +214,8 @@ def curve_items(runs: Runs, rows: Sequence[Hashable], out: Path) -> Iterator[Ite
         apart = old.groupby([*ABOUT, "split_seed"], dropna=False, as_index=False).first()
         yield (
             f"Not drawn: curves of probe_layers of {_by_corpus(apart, 'curve')} that learned other "
-            "labels than the caches hold now, or an older file of labels. Run probe_layers again."
+            "labels than the caches hold now, an older file of labels, or another cache than is "
+            "there now. Run probe_layers again."
         )
 
 
@@ -222,7 +229,7 @@ def scores_item(runs: Runs, chosen: pd.DataFrame, compared: pd.DataFrame) -> Tab
     [table] = score_items(shown, load=runs.load)
     assert isinstance(table, Table)
     table = table._replace(rows=table.rows.drop(columns="accuracy", errors="ignore"))
-    notes = list(table.notes)
+    notes = [*_not_the_defaults(ranked), *table.notes]
     if (n := len(compared) - len(chosen)) > 0:
         notes.insert(
             0,
@@ -233,12 +240,20 @@ def scores_item(runs: Runs, chosen: pd.DataFrame, compared: pd.DataFrame) -> Tab
     return shortened(table._replace(notes=notes))
 
 
+def _not_the_defaults(chosen: pd.DataFrame) -> Iterator[str]:
+    """Which rows were made with what, where it is not the default."""
+    words = chosen.changes.map(in_words).str.removeprefix(", ")
+    for text, own in chosen[words != ""].groupby(words, sort=False):
+        rows = [f"{row.model} on {row.corpus}, {row.head}" for row in own.itertuples()]
+        yield f"{'All' if len(own) == len(chosen) else listed(rows, '; ')}: {text}."
+
+
 def outcome_items(best: pd.DataFrame, out: Path) -> Iterator[Item]:
     """What the best experiment of each corpus mistakes for what, and whose clips."""
     for row in list(best.itertuples())[:MAX_CORPORA]:
         said = pd.concat([load_predictions(path) for path in row.paths], ignore_index=True)
         name = f"{_name(row)}, {row.corpus}, {row.target}"
-        about = f"{name}, split {row.split}, norm {row.feature_norm}"
+        about = f"{name}, {_how(row)}"
         path = out / f"{file_name('answers', row.corpus, row.target)}.png"
         yield drawn(
             f"Answers of {about}. {_mistakes(said)} {_extremes(said)}",
@@ -386,7 +401,7 @@ def _learned(row: Any) -> str:
 def paper_items(compared: pd.DataFrame) -> Iterator[Item]:
     """Beside the paper's Table 3, where its protocol, one of its models and corpora were run."""
     paper = paper_table(3)
-    ours = compared[compared.recipe.eq("") & compared.split.eq("speaker")]
+    ours = compared[~compared.changes.astype(bool) & compared.split.eq("speaker")]
     ours = ours[ours.feature_norm.eq("none") & ours.target.eq("emotion")]
     ours = ours[ours.layer.isna() | (ours.layer == ours.n_layers - 1).fillna(False)]
     keys = ["corpus", "model", "head"]

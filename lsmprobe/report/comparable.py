@@ -17,7 +17,15 @@ from lsmprobe.probing.table import head_title
 from lsmprobe.progress import automatic
 from lsmprobe.report.current import outdated
 from lsmprobe.report.runs import NOT_THE_PAPERS, Runs
-from lsmprobe.report.tables import BASELINE, CACHE_SETTINGS, changes, unlike_the_paper
+from lsmprobe.report.tables import (
+    BASELINE,
+    CACHE_SETTINGS,
+    cache_choices,
+    changes,
+    in_words,
+    stored_as,
+    unlike_the_paper,
+)
 from lsmprobe.report.typeset import head_and_layer, named_models
 from lsmprobe.results.alarms import SHARED_SPEAKERS
 from lsmprobe.results.comparison import add_holm, compare_records
@@ -62,10 +70,12 @@ def experiments_of(runs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         model, random_weights, corpus, target, head, layer, n_layers, split, feature_norm,
         macro_f1, std, validation, uar, constant_f1, shuffled_f1, runs; recipe (what is not the
-        default, but for split and normalisation), settings, split_hash, test_speakers; alarms (code
-        -> number of runs), paths, seeds, rows (of `runs`), and `main`: of its corpus and target the
-        split with most test speakers, of those that share none with train if there are any, and
-        the recipe with most experiments; `outdated`, and so never `main`: see `current.outdated`.
+        default, but for split, normalisation and what the cache stores), store (what is not the
+        default in that), changes (all of it that this head's numbers show), settings, split_hash,
+        test_speakers; alarms (code -> number of runs), paths, seeds, rows (of `runs`), and `main`:
+        of its corpus and target the split with most test speakers, of those that share none with
+        train if there are any, the recipe with most experiments, and of several stores the one
+        nearest to the default; `outdated`, and so never `main`: see `current.outdated`.
 
     Raises:
         ResultsError: no run answers with classes.
@@ -93,12 +103,24 @@ def experiments_of(runs: pd.DataFrame) -> pd.DataFrame:
         recipe = min(recipes.index, key=lambda name: (-recipes[name], len(name)))
         # The baseline has a recipe of its own, and is compared where its split is the same.
         main[of_split.index] = (of_split.recipe == recipe) | (of_split.is_baseline)
-    return table.assign(main=main)
+    return table.assign(
+        main=main & _of_one_store(table[main]).reindex(table.index, fill_value=True)
+    )
+
+
+def _of_one_store(compared: pd.DataFrame) -> pd.Series:
+    """Of experiments that differ in what their caches store alone: those nearest to the default."""
+    alike = ["model", "random_weights", "corpus", "target", "head", "layer", "feature_norm"]
+    ordered = compared.sort_values("created", ascending=False, kind="stable")
+    ordered = ordered.sort_values("store", key=lambda stores: stores.str.len(), kind="stable")
+    return ordered.store == ordered.groupby(alike, dropna=False).store.transform("first")
 
 
 def _experiment(runs: pd.DataFrame) -> dict[str, Any]:
     first = runs.iloc[0]
-    cache = {name: first.cache_identity.get(name) for name in CACHE_SETTINGS}
+    identity = first.cache_identity
+    stored, seen = stored_as(identity), cache_choices(identity, first["head"])
+    cache = {name: stored.pop(name) for name in CACHE_SETTINGS}
     settings = {name: value for name, value in first.settings.items() if name not in FREE}
     settings["labels"] = first.labels_file or None
     codes = [{code for code, _ in of_run} for of_run in runs.alarms]
@@ -122,8 +144,9 @@ def _experiment(runs: pd.DataFrame) -> dict[str, Any]:
         "constant_f1": runs.constant_f1.mean(),
         "shuffled_f1": runs.shuffled_f1.mean(),
         "runs": len(runs),
-        "changes": changes(settings | cache, first["head"]),
+        "changes": changes(settings | seen, first["head"]),
         "recipe": unlike_the_paper(settings | cache, first["head"]),
+        "store": unlike_the_paper(stored, first["head"]),
         "split_hash": "+".join(sorted(set(runs.split_hash))),
         **{name: first[name] for name in ("labels_hash", "outdated")},
         "created": runs.created.max(),
@@ -203,5 +226,8 @@ def _sides(a: Any, b: Any) -> dict[str, str]:
     for side, row in (("a", a), ("b", b)):
         [found[side]] = named_models([row.model], [row.random_weights])
         found[f"{side}_head"] = head_and_layer(head_title(row.head), row.layer)
+        if side == "b":  # who `a` is, is said whole above
+            unlike = {name: v for name, v in b.changes.items() if a.changes.get(name) != v}
+            found["b_head"] += in_words(unlike)
         found[f"{side}_norm"] = row.feature_norm
     return found

@@ -35,21 +35,26 @@ def outdated(runs: pd.DataFrame) -> pd.Series:
 
 
 def current_curves(curves: pd.DataFrame, caches: Caches) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Curves of `probe_layers` of the labels of now, and the others.
+    """Curves of `probe_layers` of the labels and caches of now, and the others.
 
     Args:
         curves: what `load_curves` returned.
-        caches: which say what labels there are.
+        caches: which say what labels there are, and which of them were read.
     """
     if curves.empty:
         return curves, curves
     firsts = curves.groupby([*ABOUT, "split_seed"], dropna=False, sort=False)
     which = firsts.ngroup()
-    there = {n: caches.has_labels_of_curve(own.iloc[0]) for n, (_, own) in enumerate(firsts)}
-    curves = curves.assign(labels_now=which.map(there))
-    alike = [name for name in (*ABOUT, "split_seed") if name != "labels_hash"]
-    old = unlike_now(curves, "labels_hash", alike, "labels_now") | curves.labels_now.eq(False)
-    curves = curves.drop(columns="labels_now")
+    first = {n: own.iloc[0] for n, (_, own) in enumerate(firsts)}
+    now = {
+        "labels_now": {n: caches.has_labels_of_curve(row) for n, row in first.items()},
+        "cache_now": {n: caches.is_cache_of_curve(row) for n, row in first.items()},
+    }
+    curves = curves.assign(**{name: which.map(there) for name, there in now.items()})
+    alike = [name for name in (*ABOUT, "split_seed") if name not in ("labels_hash", "cache_hash")]
+    old = unlike_now(curves, "cache_hash", alike, "cache_now")
+    old |= unlike_now(curves, "labels_hash", alike, "labels_now") | curves.labels_now.eq(False)
+    curves = curves.drop(columns=[*now])
     return curves[~old], curves[old]
 
 

@@ -20,7 +20,7 @@ from lsmprobe.errors import ResultsError
 from lsmprobe.layers.recorded import recorded_curves
 from lsmprobe.layers.weights import WEIGHTS_NAMED_BY, layer_weights
 from lsmprobe.report.outcomes import by_group
-from lsmprobe.report.typeset import labels_that_differ
+from lsmprobe.report.typeset import caches_that_differ, labels_that_differ
 from lsmprobe.results.breakdown import confusion
 from lsmprobe.results.records import with_target
 from lsmprobe.results.scores import STATISTICS
@@ -205,17 +205,17 @@ def draw_layer_curve(
 
 
 def _other_settings(curve: pd.DataFrame, keys: Sequence[str]) -> pd.Series:
-    """What tells curves apart that agree in all of these: their labels, or a number for each set
-    of settings.
+    """What tells curves apart that agree in all of these: their labels, their caches, or a number
+    for each set of settings.
     """
-    if "settings" not in curve:
-        groups = curve.groupby(list(keys), sort=False, dropna=False).ngroup()
-        return labels_that_differ(curve, groups).rename("other")
-    texts = curve["settings"].fillna("")
-    order = texts.groupby([curve[key] for key in keys]).transform(
+    alike = curve.groupby(list(keys), sort=False, dropna=False).ngroup()
+    told = [labels_that_differ(curve, alike), caches_that_differ(curve, alike)]
+    texts = curve.reindex(columns=["settings"]).settings.astype(object).fillna("")
+    order = texts.groupby([alike, *told]).transform(
         lambda own: own.map({text: i for i, text in enumerate(own.unique())})
     )
-    named = ["" if not n else f"other settings ({n})" for n in order]
+    told.append(order.map(lambda n: f"other settings ({n})" if n else ""))
+    named = [", ".join(filter(None, words)) for words in zip(*told, strict=True)]
     return pd.Series(named, index=curve.index, name="other")
 
 

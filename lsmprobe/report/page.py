@@ -36,6 +36,7 @@ from lsmprobe.report.recorded_caches import Caches
 from lsmprobe.report.runs import REMEMBERED
 from lsmprobe.report.score_lines import of_emotions, score_items
 from lsmprobe.report.shown import MARKED
+from lsmprobe.report.tables import changes, in_words, stored_as
 from lsmprobe.report.typeset import DASH, as_html, interval, number, score
 from lsmprobe.results.alarms import MEANINGS
 from lsmprobe.results.breakdown import confusion
@@ -410,7 +411,8 @@ def _run(
     alarms = {alarm for record in records for alarm in caches.alarms_of(record)}
     return {
         "id": f"e-{row.experiment}",
-        "name": f"{row.model} on {row.corpus}, {row.head}{layer}, {row.split}, {row.feature_norm}",
+        "name": f"{row.model} on {row.corpus}, {row.head}{layer}, {row.split}, {row.feature_norm}"
+        + in_words(_stored(first)),
         "score": f"{score(row.macro_f1, row.std)} ({interval(row.low, row.high)})",
         "alarms": [f"{code}: {text}" for code, text in sorted(alarms)],
         "notes": [
@@ -507,6 +509,11 @@ def _clips(table: pd.DataFrame, clips: "Clips") -> list[tuple[str, list[dict[str
     return lists
 
 
+def _stored(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of extract that are not the default."""
+    return changes(stored_as(record["cache"]["identity"]), record["head"])
+
+
 def _provenance(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     identity, versions = record["cache"]["identity"], record["versions"]
     rows = [
@@ -515,6 +522,7 @@ def _provenance(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("weights", (identity.get("weights_sha256") or "")[:16] or None),
         ("random weights", identity.get("random_init")),
         ("cache", f"{record['cache']['file']}, {record['cache']['hash'][:12]}"),
+        ("stored with", in_words(_stored(record)).removeprefix(", ") or None),
         ("split", f"{split_of(record)}, {record['split']['hash'][:12]}"),
         ("split from", record["split"].get("source")),
         ("versions", ", ".join(f"{name} {value}" for name, value in versions.items())),

@@ -93,6 +93,11 @@ class Caches:
                 self._labels[asked] = labels_hash_now(cache, target, objective, settings, names)
         return self._labels[asked]
 
+    def is_cache_of_curve(self, curve: pd.Series) -> bool:
+        """Whether a row of what `load_curves` gives was read from the cache that is there now."""
+        there = self._open(f"{curve.model}/{curve.corpus}.h5")
+        return there is not None and there[1] == curve.cache_hash
+
     def has_labels_of_curve(self, curve: pd.Series) -> bool | None:
         """As `has_labels_of`, of a row of what `load_curves` gives."""
         there = self._open(f"{curve.model}/{curve.corpus}.h5")

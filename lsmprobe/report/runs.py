@@ -16,7 +16,7 @@ from lsmprobe.report.current import current_curves
 from lsmprobe.report.paper import PROTOCOL, not_the_papers, taken_for
 from lsmprobe.report.recorded_caches import Caches
 from lsmprobe.report.score_lines import of_emotions
-from lsmprobe.report.tables import CACHE_SETTINGS, unlike_the_paper
+from lsmprobe.report.tables import cache_choices, unlike_the_paper
 from lsmprobe.results.records import Load, is_finished, load_record
 
 FILTERS = {"model": "model", "dataset": "corpus", "target": "target"}
@@ -128,7 +128,7 @@ def _meant(column: str, names: Sequence[str], there: set[str]) -> set[str]:
 def _is_the_papers(run: pd.Series) -> bool:
     """Whether a run is of the paper's protocol; those on other layers than its are counted too."""
     split = {"split": run["split"]}
-    cache = {name: run.cache_identity.get(name) for name in CACHE_SETTINGS}
+    cache = cache_choices(run.cache_identity, run["head"])
     return not unlike_the_paper(split | run.settings | cache, run["head"])
 
 

@@ -15,6 +15,7 @@ from lsmprobe.report.typeset import (
     Item,
     Table,
     as_text,
+    caches_that_differ,
     interval,
     labels_that_differ,
     named_models,
@@ -103,9 +104,13 @@ def curve_table(curves: pd.DataFrame, n_figures: int = 0) -> Table:
     n_names = 7
     names = ["corpus", "target", "model", "head", "feature_norm", "split"]
     alike = found.groupby(names, dropna=False).ngroup()
-    if (labels := labels_that_differ(found, alike)).any():
-        rows.insert(n_names, "labels", labels)
-        n_names += 1
+    for name, words in (
+        ("labels", labels_that_differ(found, alike)),
+        ("cache", caches_that_differ(found, alike).str.removeprefix("cache ")),
+    ):
+        if words.any():
+            rows.insert(n_names, name, words)
+            n_names += 1
     notes = [
         *mark_notes(pd.DataFrame(last)),
         "Each fold of each run chooses by validation; shown is the layer chosen most often. The "
@@ -120,7 +125,8 @@ def curve_table(curves: pd.DataFrame, n_figures: int = 0) -> Table:
 
 def _sweep_keys(curves: pd.DataFrame) -> list[str]:
     keys = ["corpus", "target", "model", "head", "feature_norm", "split", "metric"]
-    return [*keys, *(name for name in ("labels", "labels_hash", "settings") if name in curves)]
+    further = ("cache_hash", "labels", "labels_hash", "settings")
+    return [*keys, *(name for name in further if name in curves)]
 
 
 def _most_chosen(text: str) -> str:

@@ -23,6 +23,7 @@ from lsmprobe.results.score_table import few_runs, interval_of_experiment
 
 BASELINE = "ast"  # trained from scratch, once per corpus
 CACHE_SETTINGS = ("input_norm", "max_seconds", "precision", "whisper_context")
+OF_FRAMES = ("store_dtype", "frame_step")  # means are exact whatever frames are stored
 Choices = dict[str, Any]  # name of a setting -> its value
 _MEAN = ("macro_f1", "std", "runs", "low", "high", "constant_f1", "shuffled_f1", "alarms")
 _BEST = (*_MEAN, "validation_f1")
@@ -90,7 +91,7 @@ def _experiment(runs: pd.DataFrame, load: Load) -> dict[str, Any]:
         "split": first["split"],
         "split_seed": split_seeds[0] if len(split_seeds) == 1 else "another one for each run",
     }
-    cache = _cache_choices(first.cache_identity, first["head"])
+    cache = cache_choices(first.cache_identity, first["head"])
     found = interval_of_experiment(runs, load=load)
     same = ["model", "random_weights", "corpus", "head", "layer", "layers", "n_layers"]
     same += ["split_notes", "experiment", "cache_hash"]
@@ -118,16 +119,19 @@ def _experiment(runs: pd.DataFrame, load: Load) -> dict[str, Any]:
     }
 
 
-def _cache_choices(identity: Mapping[str, Any], head: str) -> Choices:
-    """The settings of extract that a cache's identity tells and that this head's numbers show."""
-    choices = {name: identity.get(name) for name in CACHE_SETTINGS}
+def stored_as(identity: Mapping[str, Any]) -> Choices:
+    """The settings of extract that a cache's identity tells."""
+    told = {name: identity.get(name) for name in (*CACHE_SETTINGS, "store_dtype")}
+    step = identity.get(STEP) or {}
+    return {**told, "frame_step": step.get("ms"), "layers": identity.get(LAYERS)}
+
+
+def cache_choices(identity: Mapping[str, Any], head: str) -> Choices:
+    """Those of them that this head's numbers show."""
     row = HEADS.get(head)
-    if row and row.reads == "frames":  # means are exact whatever frames are stored
-        choices["store_dtype"] = identity.get("store_dtype")
-        choices["frame_step"] = identity.get(STEP, {}).get("ms")
-    if row and row.weighs_layers:
-        choices["layers"] = identity.get(LAYERS)
-    return choices
+    hidden = {*(() if row and row.reads == "frames" else OF_FRAMES)}
+    hidden |= {*(() if row and row.weighs_layers else ("layers",))}
+    return {name: value for name, value in stored_as(identity).items() if name not in hidden}
 
 
 def _alarms(of_runs: Iterable[list[tuple[str, str]]]) -> dict[str, int]:
@@ -161,6 +165,18 @@ def changes(choices: Choices, head: str) -> Choices:
         for name, value in choices.items()
         if name in defaults and name != "size" and value not in (None, defaults[name])
     }  # a size is a model of its own
+
+
+def in_words(choices: Choices) -> str:
+    """Choices as they stand in a sentence, after a comma each.
+
+    >>> in_words({"lr": 0.001, "map": ["angry=sad", "calm=sad"]})
+    ', lr 0.001, map angry=sad calm=sad'
+    """
+    return "".join(
+        f", {name.replace('_', '-')} {' '.join(map(str, v)) if isinstance(v, list) else v}"
+        for name, v in choices.items()
+    )
 
 
 def _apart(group: pd.DataFrame) -> list[str]:

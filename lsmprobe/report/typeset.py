@@ -321,6 +321,18 @@ def labels_that_differ(table: pd.DataFrame, alike: pd.Series) -> pd.Series:
     return words.where(words.groupby(alike).transform("nunique") > 1, "")
 
 
+def caches_that_differ(table: pd.DataFrame, alike: pd.Series) -> pd.Series:
+    """The cache that a row read, where rows that are alike read different ones.
+
+    Args:
+        table: with a column cache_hash, or without.
+        alike: equal for rows that go by one name.
+    """
+    hashes = table.reindex(columns=["cache_hash"]).cache_hash.astype(object).fillna("")
+    words = "cache " + hashes.str[:6].where(hashes != "", "not known")
+    return words.where(hashes.groupby(alike).transform("nunique") > 1, "")
+
+
 def named_models(models: Iterable[str], random: Iterable[bool]) -> list[str]:
     """Models, with what is to be said of those whose weights are random.
 
