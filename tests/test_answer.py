@@ -328,6 +328,8 @@ def test_of_caches_that_store_otherwise_one_is_compared_and_the_others_are_a_cho
     assert "--frame-step 100.0" in text.partition("What single choices move")[2]
     # Linear reads means, which are the same in both: no choice, and told nowhere else.
     assert "Not compared: north (1 experiment)" in text
+    page = write_page(ReportConfig(results_dir=tmp_path)).read_text()
+    assert page.count('<span class="below dim">frame-step 100.0</span>') == 3
     lines = list_lines(load_results(tmp_path))
     assert ["frame-step 100.0" in line for line in lines].count(True) == 3
 

@@ -20,6 +20,7 @@ from lsmprobe.report.runs import NOT_THE_PAPERS, Runs
 from lsmprobe.report.tables import (
     BASELINE,
     CACHE_SETTINGS,
+    FREE,
     cache_choices,
     changes,
     in_words,
@@ -33,7 +34,6 @@ from lsmprobe.results.records import Load
 
 NO_CLASSES = "no run among these answers with classes; expected some of lsmprobe probe."
 MAX_OTHERS = 4  # that the best of a corpus is compared with
-FREE = ("feature_norm",)  # settings in which experiments of one recipe may differ
 
 
 class Comparable(NamedTuple):

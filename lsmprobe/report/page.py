@@ -36,12 +36,12 @@ from lsmprobe.report.recorded_caches import Caches
 from lsmprobe.report.runs import REMEMBERED
 from lsmprobe.report.score_lines import of_emotions, score_items
 from lsmprobe.report.shown import MARKED
-from lsmprobe.report.tables import changes, in_words, stored_as
+from lsmprobe.report.tables import not_default
 from lsmprobe.report.typeset import DASH, as_html, interval, number, score
 from lsmprobe.results.alarms import MEANINGS
 from lsmprobe.results.breakdown import confusion
 from lsmprobe.results.measures import EMOTION, MEASURES, Measure
-from lsmprobe.results.records import load_record, load_results, split_of
+from lsmprobe.results.records import NAMED_BY, load_record, load_results, split_of
 from lsmprobe.results.score_table import KEYS, score_table
 from lsmprobe.results.scores import STATISTICS
 from lsmprobe.splits.kinds import SPECS
@@ -62,6 +62,7 @@ class Cell(NamedTuple):
     value: float | None = None  # by which it is sorted, where that is no text
     link: str = ""
     warn: bool = False
+    below: str = ""  # in a line of its own, smaller
 
 
 @dataclass
@@ -167,8 +168,8 @@ def render(
     page.scores_caption = (
         "Percent; mean ± standard deviation over runs (ddof 1). Interval: 95%, bootstrap over "
         f"{' / '.join(sorted(set(table.interval_over.dropna())))}. Constant: the best constant "
-        "answer. "
-        "Shuffled: the runs' own answers shuffled, what guessing scores. Each row leads to its "
+        "answer. Shuffled: the runs' own answers shuffled, what guessing scores. Where several "
+        "rows have one name, what is not the default stands below the layer. Each row leads to its "
         "experiment."
     )
     page.weight_layers, page.weights = _weights(results)
@@ -256,6 +257,7 @@ def _scores(
 ) -> tuple[list[str], list[list[Cell]], list[tuple[str, int, list[str]]]]:
     heads = ["model", "corpus", "split", "norm", "head", "layer", "macro-F1", "95% interval"]
     heads += ["alarms", "UAR", "accuracy", "constant", "shuffled", "runs"]
+    apart = bool(table.duplicated([*NAMED_BY]).any())  # rows that only their settings tell apart
     rows = []
     for row, run in zip(table.itertuples(), runs, strict=True):
         layer = _layer(row.layer)
@@ -263,7 +265,11 @@ def _scores(
             [
                 Cell(row.model, link=run["id"]),
                 *map(Cell, (row.corpus, row.split, row.feature_norm, row.head)),
-                Cell(layer, None if pd.isna(row.layer) else float(row.layer)),
+                Cell(
+                    layer,
+                    None if pd.isna(row.layer) else float(row.layer),
+                    below=run["not_default"] if apart else "",
+                ),
                 Cell(score(row.macro_f1, row.std), round(row.macro_f1, 4)),
                 Cell(interval(row.low, row.high), round(row.low, 4)),
                 Cell(", ".join(sorted(row.alarms)), warn=True),
@@ -395,7 +401,9 @@ def _weights(results: pd.DataFrame) -> tuple[list[int], list[dict[str, Any]]]:
             else:  # half an even share is white, one and a half of it dark
                 shade = round(SHADES * (share * len(mean) - 0.5))
                 cells.append((f"{100 * share:.1f}", min(max(shade, 0), SHADES)))
-        rows.append({"name": f"{model}, {corpus} ({split}, {norm})", "cells": cells})
+        first = own.iloc[0]
+        how = not_default(first.settings, first.cache_identity, first["head"])
+        rows.append({"name": f"{model}, {corpus} ({split}, {norm}{how})", "cells": cells})
     return layers, rows
 
 
@@ -412,7 +420,8 @@ def _run(
     return {
         "id": f"e-{row.experiment}",
         "name": f"{row.model} on {row.corpus}, {row.head}{layer}, {row.split}, {row.feature_norm}"
-        + in_words(_stored(first)),
+        + _not_default(first),
+        "not_default": _not_default(first).removeprefix(", "),
         "score": f"{score(row.macro_f1, row.std)} ({interval(row.low, row.high)})",
         "alarms": [f"{code}: {text}" for code, text in sorted(alarms)],
         "notes": [
@@ -509,9 +518,8 @@ def _clips(table: pd.DataFrame, clips: "Clips") -> list[tuple[str, list[dict[str
     return lists
 
 
-def _stored(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of extract that are not the default."""
-    return changes(stored_as(record["cache"]["identity"]), record["head"])
+def _not_default(record: Mapping[str, Any]) -> str:
+    return not_default(record["settings"], record["cache"]["identity"], record["head"])
 
 
 def _provenance(record: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -522,7 +530,7 @@ def _provenance(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("weights", (identity.get("weights_sha256") or "")[:16] or None),
         ("random weights", identity.get("random_init")),
         ("cache", f"{record['cache']['file']}, {record['cache']['hash'][:12]}"),
-        ("stored with", in_words(_stored(record)).removeprefix(", ") or None),
+        ("not the default", _not_default(record).removeprefix(", ") or None),
         ("split", f"{split_of(record)}, {record['split']['hash'][:12]}"),
         ("split from", record["split"].get("source")),
         ("versions", ", ".join(f"{name} {value}" for name, value in versions.items())),

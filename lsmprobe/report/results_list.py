@@ -4,8 +4,7 @@ import pandas as pd
 
 from lsmprobe.errors import counted
 from lsmprobe.probing.table import head_title
-from lsmprobe.report.comparable import FREE
-from lsmprobe.report.tables import changes, in_words, stored_as
+from lsmprobe.report.tables import not_default
 from lsmprobe.report.typeset import head_and_layer, number, score
 from lsmprobe.results.measures import EMOTION, MEASURES
 from lsmprobe.results.records import with_target
@@ -36,8 +35,7 @@ def _line(runs: pd.DataFrame, experiment: str) -> str:
         what.append(f"labels {first.labels_file}")
     if first.feature_norm != "none":
         what.append(f"norm {first.feature_norm}")
-    settings = {name: value for name, value in first.settings.items() if name not in FREE}
-    what[-1] += in_words(changes(settings | stored_as(first.cache_identity), first["head"]))
+    what[-1] += not_default(first.settings, first.cache_identity, first["head"])
     shown = (
         score(scores.mean(), scores.std(ddof=1), measure.decimals)
         if len(runs) > 1

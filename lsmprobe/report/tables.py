@@ -23,6 +23,7 @@ from lsmprobe.results.score_table import few_runs, interval_of_experiment
 
 BASELINE = "ast"  # trained from scratch, once per corpus
 CACHE_SETTINGS = ("input_norm", "max_seconds", "precision", "whisper_context")
+FREE = ("feature_norm",)  # settings in which experiments of one recipe may differ
 OF_FRAMES = ("store_dtype", "frame_step")  # means are exact whatever frames are stored
 Choices = dict[str, Any]  # name of a setting -> its value
 _MEAN = ("macro_f1", "std", "runs", "low", "high", "constant_f1", "shuffled_f1", "alarms")
@@ -177,6 +178,21 @@ def in_words(choices: Choices) -> str:
         f", {name.replace('_', '-')} {' '.join(map(str, v)) if isinstance(v, list) else v}"
         for name, v in choices.items()
     )
+
+
+def not_default(settings: Choices, identity: Mapping[str, Any], head: str) -> str:
+    """What is not the default in a run's settings and its cache's, normalisation aside.
+
+    Args:
+        settings: of the run.
+        identity: of its cache.
+        head: whose defaults they are held against.
+
+    Returns:
+        As `in_words`.
+    """
+    own = {name: value for name, value in settings.items() if name not in FREE}
+    return in_words(changes(own | stored_as(identity), head))
 
 
 def _apart(group: pd.DataFrame) -> list[str]:
