@@ -1,9 +1,11 @@
 """Every benchmark runs, in seconds, and writes its figures; what they are is not tested."""
 
 import json
+import logging
 import math
 import runpy
 import sys
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -30,7 +32,9 @@ def top_levels():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_a_benchmark_runs_and_writes_its_figures(name, tmp_path, monkeypatch):
+def test_a_benchmark_runs_and_writes_its_figures(name, tmp_path, monkeypatch, request):
+    log = logging.getLogger("lsmprobe")
+    request.addfinalizer(partial(log.setLevel, log.level))  # which a benchmark may turn down
     # As it is timed: some baselines hand our heads padded batches, which the types forbid.
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     out, script = tmp_path / "figures.json", ROOT / "benchmarks" / f"{name}.py"
