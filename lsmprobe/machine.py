@@ -89,7 +89,8 @@ class CoreTime:
         """As the system counts it, in hundredths of a second."""
         every = [times._asdict() for times in psutil.cpu_times(percpu=True)]
         if hasattr(os, "sched_getaffinity"):  # not on macOS
-            every = [times for core, times in enumerate(every) if core in os.sched_getaffinity(0)]
+            may_use = os.sched_getaffinity(0)
+            every = [times for core, times in enumerate(every) if core in may_use]
         working = ("user", "nice", "system", "irq", "softirq")  # user has guest in it
         busy = sum(times.get(kind, 0.0) for times in every for kind in working)
         return cls(time.monotonic(), len(every), busy, time.process_time())

@@ -171,7 +171,7 @@ def _name(row: Any) -> str:
 
 def _how(row: Any) -> str:
     """The split, the normalisation, and what is not the default."""
-    return f"split {row.split}, norm {row.feature_norm}{in_words(row.changes)}"
+    return ", ".join([f"split {row.split}", f"norm {row.feature_norm}", *in_words(row.changes)])
 
 
 def _against(row: Any) -> str:
@@ -242,7 +242,7 @@ def scores_item(runs: Runs, chosen: pd.DataFrame, compared: pd.DataFrame) -> Tab
 
 def _not_the_defaults(chosen: pd.DataFrame) -> Iterator[str]:
     """Which rows were made with what, where it is not the default."""
-    words = chosen.changes.map(in_words).str.removeprefix(", ")
+    words = chosen.changes.map(in_words).map(", ".join)
     for text, own in chosen[words != ""].groupby(words, sort=False):
         rows = [f"{row.model} on {row.corpus}, {row.head}" for row in own.itertuples()]
         yield f"{'All' if len(own) == len(chosen) else listed(rows, '; ')}: {text}."

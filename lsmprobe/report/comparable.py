@@ -228,6 +228,6 @@ def _sides(a: Any, b: Any) -> dict[str, str]:
         found[f"{side}_head"] = head_and_layer(head_title(row.head), row.layer)
         if side == "b":  # who `a` is, is said whole above
             unlike = {name: v for name, v in b.changes.items() if a.changes.get(name) != v}
-            found["b_head"] += in_words(unlike)
+            found["b_head"] = ", ".join([found["b_head"], *in_words(unlike)])
         found[f"{side}_norm"] = row.feature_norm
     return found

@@ -7,14 +7,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from lsmprobe.cache.selection import LAYERS, STEP
 from lsmprobe.layers.answers import ABOUT
 from lsmprobe.layers.targets import labels_of
 from lsmprobe.report.recorded_caches import Caches
-from lsmprobe.report.tables import CACHE_SETTINGS
+from lsmprobe.report.tables import stored_as
 
-STORED = ("store", "store_dtype", LAYERS, STEP, "random_init", *CACHE_SETTINGS)
-"""What the identities of two caches of a model may say that do not replace each other."""
 NAMED = ["corpus", "target", "labels"]
 
 
@@ -25,7 +22,8 @@ def outdated(runs: pd.DataFrame) -> pd.Series:
         runs: what `Caches.told` returned.
     """
     told = zip(runs.settings, runs.labels_file, strict=True)
-    stored = [repr([each.get(name) for name in STORED]) for each in runs.cache_identity]
+    # Caches of a model that store otherwise, or hold random weights, do not replace each other.
+    stored = [repr([stored_as(own), own.get("random_init")]) for own in runs.cache_identity]
     runs = runs.assign(labels=[labels_of(*each) for each in told], stored=stored)
     old = unlike_now(runs, "cache_hash", ["model", "corpus", "target", "stored"], "cache_now")
     old |= unlike_now(runs, "labels_hash", [*NAMED, "split_hash"], "labels_now")

@@ -402,8 +402,9 @@ def _weights(results: pd.DataFrame) -> tuple[list[int], list[dict[str, Any]]]:
                 shade = round(SHADES * (share * len(mean) - 0.5))
                 cells.append((f"{100 * share:.1f}", min(max(shade, 0), SHADES)))
         first = own.iloc[0]
-        how = not_default(first.settings, first.cache_identity, first["head"])
-        rows.append({"name": f"{model}, {corpus} ({split}, {norm}{how})", "cells": cells})
+        unlike = not_default(first.settings, first.cache_identity, first["head"])
+        how = ", ".join([split, norm, *unlike])
+        rows.append({"name": f"{model}, {corpus} ({how})", "cells": cells})
     return layers, rows
 
 
@@ -417,11 +418,12 @@ def _run(
     table = _predictions(records, caches.table(first))
     layer = "" if pd.isna(row.layer) else f", layer {row.layer}"
     alarms = {alarm for record in records for alarm in caches.alarms_of(record)}
+    unlike = _not_default(first)
+    how = ", ".join([row.split, row.feature_norm, *unlike])
     return {
         "id": f"e-{row.experiment}",
-        "name": f"{row.model} on {row.corpus}, {row.head}{layer}, {row.split}, {row.feature_norm}"
-        + _not_default(first),
-        "not_default": _not_default(first).removeprefix(", "),
+        "name": f"{row.model} on {row.corpus}, {row.head}{layer}, {how}",
+        "not_default": ", ".join(unlike),
         "score": f"{score(row.macro_f1, row.std)} ({interval(row.low, row.high)})",
         "alarms": [f"{code}: {text}" for code, text in sorted(alarms)],
         "notes": [
@@ -518,7 +520,7 @@ def _clips(table: pd.DataFrame, clips: "Clips") -> list[tuple[str, list[dict[str
     return lists
 
 
-def _not_default(record: Mapping[str, Any]) -> str:
+def _not_default(record: Mapping[str, Any]) -> list[str]:
     return not_default(record["settings"], record["cache"]["identity"], record["head"])
 
 
@@ -530,7 +532,7 @@ def _provenance(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("weights", (identity.get("weights_sha256") or "")[:16] or None),
         ("random weights", identity.get("random_init")),
         ("cache", f"{record['cache']['file']}, {record['cache']['hash'][:12]}"),
-        ("not the default", _not_default(record).removeprefix(", ") or None),
+        ("not the default", ", ".join(_not_default(record)) or None),
         ("split", f"{split_of(record)}, {record['split']['hash'][:12]}"),
         ("split from", record["split"].get("source")),
         ("versions", ", ".join(f"{name} {value}" for name, value in versions.items())),

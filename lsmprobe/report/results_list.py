@@ -35,7 +35,7 @@ def _line(runs: pd.DataFrame, experiment: str) -> str:
         what.append(f"labels {first.labels_file}")
     if first.feature_norm != "none":
         what.append(f"norm {first.feature_norm}")
-    what[-1] += not_default(first.settings, first.cache_identity, first["head"])
+    what += not_default(first.settings, first.cache_identity, first["head"])
     shown = (
         score(scores.mean(), scores.std(ddof=1), measure.decimals)
         if len(runs) > 1

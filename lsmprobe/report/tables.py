@@ -130,8 +130,11 @@ def stored_as(identity: Mapping[str, Any]) -> Choices:
 def cache_choices(identity: Mapping[str, Any], head: str) -> Choices:
     """Those of them that this head's numbers show."""
     row = HEADS.get(head)
-    hidden = {*(() if row and row.reads == "frames" else OF_FRAMES)}
-    hidden |= {*(() if row and row.weighs_layers else ("layers",))}
+    hidden: set[str] = set()
+    if not (row and row.reads == "frames"):
+        hidden |= {*OF_FRAMES}
+    if not (row and row.weighs_layers):
+        hidden |= {"layers"}
     return {name: value for name, value in stored_as(identity).items() if name not in hidden}
 
 
@@ -168,19 +171,19 @@ def changes(choices: Choices, head: str) -> Choices:
     }  # a size is a model of its own
 
 
-def in_words(choices: Choices) -> str:
-    """Choices as they stand in a sentence, after a comma each.
+def in_words(choices: Choices) -> list[str]:
+    """Choices as a sentence names them.
 
     >>> in_words({"lr": 0.001, "map": ["angry=sad", "calm=sad"]})
-    ', lr 0.001, map angry=sad calm=sad'
+    ['lr 0.001', 'map angry=sad calm=sad']
     """
-    return "".join(
-        f", {name.replace('_', '-')} {' '.join(map(str, v)) if isinstance(v, list) else v}"
+    return [
+        f"{name.replace('_', '-')} {' '.join(map(str, v)) if isinstance(v, list) else v}"
         for name, v in choices.items()
-    )
+    ]
 
 
-def not_default(settings: Choices, identity: Mapping[str, Any], head: str) -> str:
+def not_default(settings: Choices, identity: Mapping[str, Any], head: str) -> list[str]:
     """What is not the default in a run's settings and its cache's, normalisation aside.
 
     Args:
