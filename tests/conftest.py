@@ -66,6 +66,14 @@ def _figures_closed():
 
 
 @pytest.fixture
+def threads():
+    """Set how many threads torch has; afterwards it has those of before."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def rng():
     return np.random.default_rng(0)
 

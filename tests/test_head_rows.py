@@ -63,7 +63,9 @@ def test_a_row_trains_is_recorded_reported_and_used_again(name, cache_dir, tmp_p
         labels=cache_dir / "own.csv" if numbers else None,
         device="cpu",
     )
+    generator = torch.get_rng_state()
     results = probe(config)
+    assert torch.equal(torch.get_rng_state(), generator)  # heads side by side would share it
     assert len(results) == (2 if row.draws else 1)
     assert (results["ccc"] > 0.7).all() if numbers else (results["macro_f1"] > 75).all()
     assert row.title in format_scores(results) or name in format_scores(results)

@@ -1,6 +1,7 @@
 """How torch's threads wait is said before torch is loaded, and the user has the last word."""
 
 import ast
+import itertools
 import logging
 import os
 import subprocess
@@ -10,7 +11,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
 
 from lsmprobe import machine
 from lsmprobe.machine import CoreTime, saying_where_cores_are_taken
@@ -65,16 +65,13 @@ def test_torch_finds_the_setting_when_it_is_loaded():
 def test_training_says_once_where_others_take_the_cores_of_its_threads(
     monkeypatch, caplog, cores, threads, busy, own, fewer
 ):
-    moments = iter(
-        [CoreTime(0.0, cores, 5.0, 1.0), *[CoreTime(10.0, cores, 5 + busy, 1 + own)] * 9]
-    )
+    first, later = CoreTime(0.0, cores, 5.0, 1.0), CoreTime(10.0, cores, 5 + busy, 1 + own)
+    moments = itertools.chain([first], itertools.repeat(later))
     monkeypatch.setattr(CoreTime, "now", lambda: next(moments))
     monkeypatch.setattr(machine.time, "monotonic", lambda: 10.0)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr(machine, "choose_device", lambda asked: "cpu")
     machine._say_cores_are_taken.cache_clear()
     epochs = []
-    on_epoch = saying_where_cores_are_taken(lambda: epochs.append(1))
+    on_epoch = saying_where_cores_are_taken(lambda: epochs.append(1), threads)
     with caplog.at_level(logging.INFO, "lsmprobe"):
         on_epoch()
         on_epoch()

@@ -1,5 +1,6 @@
 import copy
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -144,6 +145,50 @@ def test_a_linear_member_does_not_depend_on_the_heads_it_is_stacked_with(data):
     np.testing.assert_allclose(fits[4].probabilities, single.probabilities, atol=1e-5)
 
 
+@pytest.mark.parametrize("features", ["held", "in pools", "means"])
+def test_heads_trained_side_by_side_are_those_trained_in_turn(data, features, threads):
+    """With as many heads as cores or more each has one thread, as all have with one core."""
+    labels, fold, means = data
+    read = {
+        "held": as_frames(means),
+        "in pools": as_frames(means, budget=0),
+        "means": PooledFeatures(means),
+    }[features]
+    found = {}
+    for cores in (1, 2, 3):
+        threads(cores)
+        members = [
+            replace(member(name, layers, seed), recipe=Recipe(epochs=3, batch_size=4))
+            for seed in range(3)
+            for name, layers in (("nonlinear", (1,)), ("multilayer", (0, 1)))
+        ]
+        epochs = iter(range(100))
+        found[cores] = fit(members, read, labels, fold, CLASSES, on_epoch=partial(next, epochs))
+        assert next(epochs) == 3 * len(members)
+        assert torch.get_num_threads() == cores
+    for one, two, three in zip(*found.values(), strict=True):
+        assert one.history == two.history == three.history
+        np.testing.assert_array_equal(one.probabilities, two.probabilities)
+        np.testing.assert_array_equal(one.probabilities, three.probabilities)
+
+
+def test_linear_stacks_of_another_size_train_the_same_heads(data, threads):
+    """Of six heads: stacks of four and two with one core, of two with three."""
+    labels, fold, means = data
+    found = []
+    for cores in (1, 3):
+        threads(cores)
+        members = [
+            replace(member("linear", (layer,), seed), recipe=Recipe(epochs=4, batch_size=8))
+            for seed in range(3)
+            for layer in range(2)
+        ]
+        found.append(fit(members, PooledFeatures(means), labels, fold, CLASSES))
+    for one, other in zip(*found, strict=True):
+        assert one.best_epoch == other.best_epoch
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-6)
+
+
 def test_trained_heads_have_memory_of_their_own(data):
     _, fold, means = data
     fits = fit(linear_members(means, fold[0]), PooledFeatures(means), *data[:2], CLASSES)
@@ -170,10 +215,8 @@ def test_seeds_share_pools_where_memory_is_too_small_and_the_fit_says_so(data):
         fits = train(members, data, Recipe(epochs=1, batch_size=3), features=recorder)
         assert {fitted.shared_pools for fitted in fits} == {shared}
         in_training = [asked for asked, _ in recorder.asked if asked <= set(trained.tolist())]
-        per_pool = 4 if shared else len(in_training) // 3
         for seed in range(3):  # the first twelve utterances that each seed sees
-            start = seed * per_pool
-            first[seed] = frozenset.union(*in_training[start : start + 4])
+            first[seed] = frozenset.union(*in_training[seed:12:3])
         assert (first[0] == first[1] == first[2]) == shared
 
 
@@ -228,9 +271,9 @@ def test_a_pool_is_read_once_for_every_head_and_seed(data):
         assert frozenset.union(*epoch) == frozenset(trained.tolist())
     assert recorder.pools[0] != recorder.pools[4]
     of_pool = [asked for asked, _ in recorder.asked[:12]]  # four batches for each seed
-    for start in (0, 4, 8):
-        assert frozenset.union(*of_pool[start : start + 4]) == recorder.pools[0]
-    assert of_pool[:4] != of_pool[4:8]  # a seed has its own order
+    for seed in range(3):
+        assert frozenset.union(*of_pool[seed::3]) == recorder.pools[0]
+    assert of_pool[0::3] != of_pool[1::3]  # a seed has its own order
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(data):

@@ -53,16 +53,27 @@ class Dropout(nn.Dropout):
     dropped is p to the nearest 1/65536, and what is kept is scaled by just that.
     """
 
+    generator: torch.Generator | None = None  # on a CPU; None: the global one
+
     def forward(self, values: Float[Tensor, "frames dim"]) -> Float[Tensor, "frames dim"]:
         """The values, a share of them zero."""
         dropped = round(self.p * 2**16)
         if not self.training or values.device.type != "cpu" or dropped in (0, 2**16):
             return super().forward(values)
-        draws = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        draws = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(
+            -(2**63), None, generator=self.generator
+        )
         bits = draws.view(torch.int16)[: values.numel()].view_as(values)
         # 0 below `dropped`, else 1, in whole numbers: comparing takes ten times as long on a CPU.
         kept = bits.to(values.dtype).sub_(dropped - 2**15 - 1).clamp_(0, 1)
         return values * kept.mul_(2**16 / (2**16 - dropped))
+
+
+def draw_from(probe: nn.Module, generator: torch.Generator | None) -> None:
+    """Have all dropout on a CPU draw from a generator; None: from the global one again."""
+    for module in probe.modules():
+        if isinstance(module, Dropout):
+            module.generator = generator
 
 
 class NonLinearHead(nn.Module):

@@ -21,6 +21,7 @@ from lsmprobe.config import ProbeConfig, merges_told
 from lsmprobe.errors import CacheError, LsmprobeError, SettingsError, TrainingError, counted
 from lsmprobe.machine import choose_device, saying_where_cores_are_taken
 from lsmprobe.probing.batches import Features, FrameFeatures, PooledFeatures
+from lsmprobe.probing.cores import threads_of_each
 from lsmprobe.probing.heads import Probe
 from lsmprobe.probing.norms import frame_statistics, pooled_statistics
 from lsmprobe.probing.objectives import check_epoch_choice
@@ -262,12 +263,11 @@ def train_survivors(jobs: Sequence[Job], task: Task, bar: Any) -> list[Failed]:
     """
     failed: list[Failed] = []
     waiting = reading_alike(jobs)
-    on_epoch = saying_where_cores_are_taken(bar.update)
     while waiting:
         together = waiting.pop(0)
         trained = bar.n
         try:
-            _train_group(together, task, on_epoch=on_epoch)
+            _train_group(together, task, on_epoch=bar.update)
         except Exception as error:
             if isinstance(error, TrainingError) and len(together) > 1:
                 # A head that breaks down must not take the others with it: halve until it is alone.
@@ -311,6 +311,7 @@ def _train_group(jobs: Sequence[Job], task: Task, *, on_epoch: Callable[[], Any]
     """Train runs that read alike, and write their records."""
     config, first = jobs[0]
     device = choose_device(config.device)
+    on_epoch = saying_where_cores_are_taken(on_epoch, threads_of_each(len(jobs), device))
     layers = sorted({layer for config, run in jobs for layer in _layers(config, task, run)})
     features = (
         PooledFeatures(torch.from_numpy(task.cache.means_of(task.rows, layers)).to(device), layers)

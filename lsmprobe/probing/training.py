@@ -9,12 +9,11 @@ fold and step alone, not on what trains with it.
 Source of the recipe: D'Asaro et al. 2024, section 4.2; Feng and Narayanan 2023, arXiv:2306.05350.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +24,8 @@ from lsmprobe.config import ProbeConfig
 from lsmprobe.errors import TrainingError
 from lsmprobe.machine import keep_freed_memory
 from lsmprobe.probing.batches import Batches, Features, PooledFeatures
-from lsmprobe.probing.heads import LinearHead, Probe, weighs_layers
+from lsmprobe.probing.cores import Steps, side_by_side, trainings_at_a_time
+from lsmprobe.probing.heads import LinearHead, Probe, draw_from, weighs_layers
 from lsmprobe.probing.linear_stack import LinearStack, joint_step
 from lsmprobe.probing.objectives import CLASSIFICATION, Objective, Targets
 from lsmprobe.probing.seeds import DROPOUT, ORDER, seed_of
@@ -122,25 +122,20 @@ def fit(
     course = _Course(*fold, truth, epochs, batch_size)
     trainers = [_Trainer(member, objective, course, n_outputs, device) for member in members]
     with torch.random.fork_rng([device] if device.startswith("cuda") else []):
-        groups = _groups(trainers, features, course, device, stacks=objective.stacks)
-        for epoch in range(1, course.epochs + 1):
-            for group in groups:
-                group.train(epoch)
-                for trainer, logits in zip(
-                    group.trainers, group.logits(course.validation), strict=True
-                ):
-                    trainer.end_epoch(epoch, logits, truth[course.validation])
-                    on_epoch()
-        for group in groups:
-            for trainer in group.trainers:
-                trainer.restore_best()
-            for trainer, logits in zip(group.trainers, group.logits(course.test), strict=True):
-                trainer.probabilities = objective.kept(logits).numpy()
-        shared = {t.member.name: group.shares_pools for group in groups for t in group.trainers}
+        for together in _rounds(trainers, features, course, device, stacks=objective.stacks):
+            side_by_side(together, device, on_epoch)
     return [
-        Fit(t.member, t.history, t.best_epoch, t.probabilities, shared[t.member.name])
-        for t in trainers
+        Fit(t.member, t.history, t.best_epoch, t.probabilities, t.shares_pools) for t in trainers
     ]
+
+
+class _Pool(NamedTuple):
+    """Utterances that are at hand at a time, and what is done with them."""
+
+    of: Literal["train", "validation", "test"]
+    epoch: int  # counted from 1; the test follows the last one
+    utterances: np.ndarray
+    last: bool  # the last one of its set in its epoch
 
 
 @dataclass(frozen=True)
@@ -154,13 +149,39 @@ class _Course:
     epochs: int
     batch_size: int
 
-    def pools(self, epoch: int) -> list[np.ndarray]:
-        """The training set in an order of the epoch's own, cut into pools."""
-        return self.cut(np.random.default_rng(epoch).permutation(self.train))
+    @property
+    def utterances(self) -> Int[np.ndarray, " utterances"]:
+        """All of the fold, as they lie in the file."""
+        return np.unique(np.concatenate([self.train, self.validation, self.test]))
 
-    def cut(self, utterances: np.ndarray) -> list[np.ndarray]:
-        """Pools of some utterances; the last one may be smaller."""
-        return _cut(utterances, POOL * self.batch_size)
+    def pools(self, *, shared: bool) -> Iterator[_Pool]:
+        """Everything from the first epoch to the test; if not shared, a set is one pool.
+
+        The epoch's own order decides which utterances share a pool.
+        """
+        for epoch in range(1, self.epochs + 1):
+            order = np.random.default_rng(epoch).permutation(self.train) if shared else self.train
+            yield from self._pools("train", epoch, order, shared)
+            yield from self._pools("validation", epoch, self.validation, shared)
+        yield from self._pools("test", self.epochs, self.test, shared)
+
+    def _pools(
+        self,
+        of: Literal["train", "validation", "test"],
+        epoch: int,
+        utterances: np.ndarray,
+        shared: bool,
+    ) -> Iterator[_Pool]:
+        cut = _cut(utterances, POOL * self.batch_size if shared else len(utterances))
+        for number, some in enumerate(cut, start=1):
+            yield _Pool(of, epoch, some, number == len(cut))
+
+    def batches(self, pool: _Pool, member: Member) -> list[np.ndarray]:
+        """A pool as a member goes through it."""
+        utterances = pool.utterances
+        if pool.of == "train":
+            utterances = self.shuffled(utterances, member, pool.epoch)
+        return _cut(utterances, self.batch_size)
 
     def shuffled(self, utterances: np.ndarray, member: Member, epoch: int) -> np.ndarray:
         """Some utterances in the order that a member sees them in."""
@@ -176,6 +197,7 @@ class _Trainer:
     """One member on its way through the epochs: its optimiser, its history, its best state."""
 
     probabilities: Float[np.ndarray, "test outputs"]  # once it is tested
+    shares_pools = False
 
     def __init__(
         self, member: Member, objective: Objective, course: _Course, n_outputs: int, device: str
@@ -207,6 +229,9 @@ class _Trainer:
         self.n_steps = 0
         self.epoch_loss = torch.zeros((), device=device)
         self.epoch_utterances = 0
+        self.answers: list[Tensor] = []
+        self.draws = torch.Generator()
+        draw_from(self.probe, self.draws)
 
     def step(
         self,
@@ -215,7 +240,8 @@ class _Trainer:
         targets: Num[Tensor, "batch ..."],
     ) -> None:
         # Dropout depends on the run, the fold and the step, not on what trains with this one.
-        torch.manual_seed(seed_of(DROPOUT, self.member.seed, self.member.fold, self.n_steps))
+        seed = seed_of(DROPOUT, self.member.seed, self.member.fold, self.n_steps)
+        self.draws.manual_seed(seed) if self.device == "cpu" else torch.manual_seed(seed)
         self.probe.train()
         loss = self.loss(self.probe(frames, lengths), targets.to(self.device))
         self.optimiser.zero_grad(set_to_none=True)
@@ -229,18 +255,20 @@ class _Trainer:
         self.epoch_utterances += n_utterances
 
     @torch.no_grad()
-    def logits(
+    def answer(
         self, frames: Sequence[Float[Tensor, "*layers _ dim"]], lengths: Int[Tensor, " batch"]
-    ) -> Float[Tensor, "batch outputs"]:
-        self.probe.eval()
-        return self.probe(frames, lengths).cpu()
-
-    def end_epoch(
-        self,
-        epoch: int,
-        logits: Float[Tensor, "validation outputs"],
-        targets: Num[Tensor, "validation ..."],
     ) -> None:
+        self.probe.eval()
+        self.answers.append(self.probe(frames, lengths).cpu())
+
+    def answered(self) -> Float[Tensor, "utterances outputs"]:
+        """Everything since the last time."""
+        answers, self.answers = self.answers, []
+        return torch.cat(answers)
+
+    def end_epoch(self, epoch: int, targets: Num[Tensor, "validation ..."]) -> None:
+        """Of validation everything is answered."""
+        logits = self.answered()
         validation_loss = self._validation_loss(logits, targets)
         answers = self.objective.answers_to(logits)
         validation_score = self.objective.score(targets.numpy(), answers, self.n_outputs)
@@ -280,6 +308,13 @@ class _Trainer:
                 self.scheduler.step(validation_loss)
         elif self.scheduler is not None:
             self.scheduler.step()
+        if epoch == self.recipe.epochs:
+            self.probe.load_state_dict(self.best_state, assign=True)  # no longer part of a stack
+
+    def end_test(self) -> None:
+        """Of the test set everything is answered."""
+        self.probabilities = self.objective.kept(self.answered()).numpy()
+        draw_from(self.probe, None)
 
     def _validation_loss(
         self,
@@ -296,9 +331,6 @@ class _Trainer:
         batches = zip(logits.split(size), targets.split(size), strict=True)
         losses = [self.loss(a.to(self.device), b.to(self.device)).item() for a, b in batches]
         return float(np.nanmean(losses))
-
-    def restore_best(self) -> None:
-        self.probe.load_state_dict(self.best_state, assign=True)  # no longer part of a stack
 
 
 def _parameter_groups(probe: Probe, recipe: Recipe) -> list[dict[str, object]]:
@@ -328,79 +360,94 @@ def _scheduler(
     return None
 
 
-def _groups(
+def _rounds(
     trainers: Sequence[_Trainer], features: Features, course: _Course, device: str, *, stacks: bool
-) -> list["_Packed | _Stacked"]:
-    """Linear heads over pooled means as stacks of like shape; all the others share batches."""
-    shapes: dict[tuple[int, ...], list[_Trainer]] = {}
-    others = []
+) -> Iterator[list[Steps]]:
+    """Trainings that may go on side by side; before the next come, these must be over.
+
+    That is all of them at once, but for those that share pools, which go from pool to pool.
+    """
+    at_a_time = trainings_at_a_time(device)
+    stacked: dict[tuple[int, ...], list[_Trainer]] = {}
+    packed = []
     for trainer in trainers:
         head = trainer.probe.head
         if stacks and isinstance(head, LinearHead) and isinstance(features, PooledFeatures):
-            shapes.setdefault(head.project.weight.shape, []).append(trainer)
+            stacked.setdefault(head.project.weight.shape, []).append(trainer)
         else:
-            others.append(trainer)
-    groups: list[_Packed | _Stacked] = [_Packed(others, features, course, device)] if others else []
+            packed.append(trainer)
+    at_once: list[Steps] = []
     if isinstance(features, PooledFeatures):
-        for alike in shapes.values():
-            size = STACK if device == "cpu" else len(alike)
+        for alike in stacked.values():
+            size = min(STACK, -(-len(alike) // at_a_time)) if device == "cpu" else len(alike)
             for start in range(0, len(alike), size):
-                groups.append(_Stacked(alike[start : start + size], features, course))
-    return groups
+                at_once.append(_Stacked(alike[start : start + size], features, course).steps())
+    layers = sorted({layer for trainer in packed for layer in trainer.member.layers})
+    packs = [_Packed(alike, layers, course) for alike in _reading_alike(packed, at_a_time)]
+    held = features.all_of(course.utterances, layers, device) if packs else None
+    if held is not None:
+        at_once += [pack.all_steps(held) for pack in packs]
+        packs = []
+    yield at_once
+    if not packs:
+        return
+    for trainer in packed:
+        trainer.shares_pools = True
+    pools = list(course.pools(shared=True))
+    read = features.through([pool.utterances for pool in pools], layers, device)
+    for pool, at_hand in zip(pools, read, strict=True):
+        yield [pack.steps(pool, at_hand) for pack in packs]
+
+
+def _reading_alike(trainers: Sequence[_Trainer], at_a_time: int) -> list[list[_Trainer]]:
+    """Those of one seed, which see the same batches; each alone, if seeds are too few for cores."""
+    by_seed: dict[int, list[_Trainer]] = {}
+    for trainer in trainers:
+        by_seed.setdefault(trainer.member.seed, []).append(trainer)
+    if len(by_seed) < at_a_time:
+        return [[trainer] for trainer in trainers]
+    return list(by_seed.values())
 
 
 class _Packed:
-    """Trainers of any heads, layers and seeds; a pool is read once for all of them."""
+    """Trainers of one seed, of any heads and layers; a batch is gathered once for all of them."""
 
     def __init__(
-        self, trainers: list[_Trainer], features: Features, course: _Course, device: str
+        self, trainers: Sequence[_Trainer], layers: Sequence[int], course: _Course
     ) -> None:
-        self.trainers = trainers
+        self._trainers = trainers
+        self._layers = layers  # all that are at hand, others' too
         self._course = course
-        self._layers = sorted({layer for t in trainers for layer in t.member.layers})
-        every = np.concatenate([course.train, course.validation, course.test])
-        held = features.all_of(np.unique(every), self._layers, device)
-        self.shares_pools = held is None
-        if held is not None:
-            self._at_hand: Iterator[Batches] = itertools.repeat(held)
-            return
-        asked = [
-            pool
-            for epoch in range(1, course.epochs + 1)
-            for pool in (*course.pools(epoch), *course.cut(course.validation))
-        ]
-        asked += course.cut(course.test)
-        self._at_hand = features.through(asked, self._layers, device)
 
-    def train(self, epoch: int) -> None:
+    def all_steps(self, at_hand: Batches) -> Steps:
+        """All epochs and the test, where all utterances are at hand."""
+        for pool in self._course.pools(shared=False):
+            yield from self.steps(pool, at_hand)
+
+    def steps(self, pool: _Pool, at_hand: Batches) -> Steps:
+        """One pool."""
         course = self._course
-        by_seed: dict[int, list[_Trainer]] = {}
-        for trainer in self.trainers:
-            by_seed.setdefault(trainer.member.seed, []).append(trainer)
-        for pool in course.pools(epoch) if self.shares_pools else [course.train]:
-            at_hand = next(self._at_hand)
-            for alike in by_seed.values():
-                order = course.shuffled(pool, alike[0].member, epoch)
-                for batch in _cut(order, course.batch_size):
-                    for trainer, frames, lengths in self._hand_out(at_hand, batch, alike):
-                        trainer.step(frames, lengths, course.targets[batch])
-
-    def logits(self, utterances: np.ndarray) -> list[Tensor]:
-        found: list[list[Tensor]] = [[] for _ in self.trainers]
-        for pool in self._course.cut(utterances):
-            at_hand = next(self._at_hand)
-            for batch in _cut(pool, self._course.batch_size):
-                handed = self._hand_out(at_hand, batch, self.trainers)
-                for parts, (trainer, frames, lengths) in zip(found, handed, strict=True):
-                    parts.append(trainer.logits(frames, lengths))
-        return [torch.cat(parts) for parts in found]
+        for batch in course.batches(pool, self._trainers[0].member):
+            for trainer, frames, lengths in self._hand_out(at_hand, batch):
+                if pool.of == "train":
+                    trainer.step(frames, lengths, course.targets[batch])
+                else:
+                    trainer.answer(frames, lengths)
+            yield 0
+        if pool.of == "validation" and pool.last:
+            for trainer in self._trainers:
+                trainer.end_epoch(pool.epoch, course.targets[course.validation])
+            yield len(self._trainers)
+        if pool.of == "test" and pool.last:
+            for trainer in self._trainers:
+                trainer.end_test()
 
     def _hand_out(
-        self, at_hand: Batches, batch: np.ndarray, trainers: Sequence[_Trainer]
+        self, at_hand: Batches, batch: np.ndarray
     ) -> Iterator[tuple[_Trainer, list[Tensor], Tensor]]:
         """Gather a batch once, and hand each trainer the layers that it wants."""
         pieces, lengths = at_hand.batch(batch, self._layers)
-        for trainer in trainers:
+        for trainer in self._trainers:
             layers = trainer.member.layers
             first = self._layers.index(layers[0])
             wanted = slice(
@@ -414,10 +461,8 @@ class _Packed:
 class _Stacked:
     """Linear trainers of one shape over pooled means, of any layers and seeds, as one."""
 
-    shares_pools = False
-
     def __init__(self, trainers: list[_Trainer], features: PooledFeatures, course: _Course) -> None:
-        self.trainers = trainers
+        self._trainers = trainers
         self._features = features
         self._course = course
         heads = [t.probe.head for t in trainers if isinstance(t.probe.head, LinearHead)]
@@ -428,29 +473,40 @@ class _Stacked:
         self._class_weights = torch.stack(weights)
         self._stack = LinearStack(heads)
 
-    def train(self, epoch: int) -> None:
+    def steps(self) -> Steps:
+        """All epochs, a step each, and the test."""
+        course = self._course
+        for epoch in range(1, course.epochs + 1):
+            self._learn(epoch)
+            self._answer(course.validation)
+            for trainer in self._trainers:
+                trainer.end_epoch(epoch, course.targets[course.validation])
+            yield len(self._trainers)
+        self._answer(course.test)
+        for trainer in self._trainers:
+            trainer.end_test()
+
+    def _learn(self, epoch: int) -> None:
         course, size = self._course, self._course.batch_size
         device = self._features.means.device
-        places = torch.tensor([self._features.places(t.member.layers) for t in self.trainers])
-        loss_sums = torch.zeros(len(self.trainers), device=device)
-        step = joint_step([t.optimiser for t in self.trainers])
+        places = torch.tensor([self._features.places(t.member.layers) for t in self._trainers])
+        loss_sums = torch.zeros(len(self._trainers), device=device)
+        step = joint_step([t.optimiser for t in self._trainers])
         whole = torch.from_numpy(
-            np.stack([course.shuffled(course.train, t.member, epoch) for t in self.trainers])
+            np.stack([course.shuffled(course.train, t.member, epoch) for t in self._trainers])
         )
         for orders in whole.split(POOL * size, 1):  # in pieces, since a gathered copy takes memory
             means = self._features.means[orders, places]
-            for trainer, of_one in zip(self.trainers, means, strict=True):
+            for trainer, of_one in zip(self._trainers, means, strict=True):
                 of_one.copy_(trainer.probe.norm(of_one))
             targets = course.targets[orders].to(device)
             for x, y in zip(means.split(size, 1), targets.split(size, 1), strict=True):
                 loss_sums += self._stack.loss(x, y, self._class_weights) * y.shape[1]
                 step()
-        for trainer, loss_sum in zip(self.trainers, loss_sums, strict=True):
+        for trainer, loss_sum in zip(self._trainers, loss_sums, strict=True):
             trainer.count_loss(loss_sum, len(course.train))
 
-    def logits(self, utterances: np.ndarray) -> list[Tensor]:
-        found = []
-        for trainer in self.trainers:
+    def _answer(self, utterances: np.ndarray) -> None:
+        for trainer in self._trainers:
             [means], lengths = self._features.batch(utterances, trainer.member.layers)
-            found.append(trainer.logits([means[0]], lengths))
-        return found
+            trainer.answer([means[0]], lengths)

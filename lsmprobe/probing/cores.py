@@ -1,0 +1,99 @@
+"""Trainings side by side: on a CPU a core for each, instead of all cores for each operation.
+
+A head's operations are small. Shared by all cores they keep the threads waiting for each other,
+and where other processes use the cores too, for threads that have no core to run on.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from queue import SimpleQueue
+from threading import Event, Thread
+from typing import TypeAlias
+
+import torch
+
+from lsmprobe.machine import share_freed_memory
+
+Steps: TypeAlias = Iterator[int]
+"""A training that is gone through step by step; each says how many epochs have ended with it."""
+
+
+def trainings_at_a_time(device: str) -> int:
+    """How many trainings go on at a time, if there are as many: on a CPU torch's threads."""
+    return torch.get_num_threads() if device == "cpu" else 1
+
+
+def threads_of_each(trainings: int, device: str) -> int:
+    """How many of torch's threads then share each operation of one."""
+    at_a_time = trainings_at_a_time(device)
+    return at_a_time // max(1, min(at_a_time, trainings))
+
+
+def side_by_side(trainings: Sequence[Steps], device: str, on_epoch: Callable[[], object]) -> None:
+    """Go through trainings that do not depend on each other, each by a step in its turn.
+
+    On a CPU as many go on at a time as torch has threads here, and share these threads.
+
+    Args:
+        trainings: none of them has begun.
+        device: where they train.
+        on_epoch: called in this thread, once for each epoch that ends.
+
+    Raises:
+        Exception: what a training raised; the others are left where they are.
+    """
+    threads = torch.get_num_threads()
+    at_a_time = min(trainings_at_a_time(device), len(trainings))
+    of_each = threads_of_each(len(trainings), device)
+    waiting = deque(trainings)
+    if at_a_time == 1:
+        _go_through(waiting, lambda ended: [on_epoch() for _ in range(ended)])
+        return
+    news: SimpleQueue[int | BaseException | None] = SimpleQueue()  # None: a thread has ended
+    given_up = Event()
+
+    def work() -> None:
+        torch.set_num_threads(of_each)  # for the operations of this thread
+        try:
+            _go_through(waiting, news.put, given_up)
+            news.put(None)
+        except BaseException as error:
+            news.put(error)
+
+    share_freed_memory()
+    working = [Thread(target=work, name=f"train-{n}", daemon=True) for n in range(at_a_time)]
+    try:
+        for thread in working:
+            thread.start()
+        running = len(working)
+        while running:
+            told = news.get()
+            if isinstance(told, BaseException):
+                raise told
+            if told is None:
+                running -= 1
+            for _ in range(told or 0):
+                on_epoch()
+    finally:
+        given_up.set()
+        for thread in working:
+            thread.join()
+        torch.set_num_threads(threads)  # for threads that are yet to come
+
+
+def _go_through(
+    waiting: deque[Steps], tell: Callable[[int], object], given_up: Event | None = None
+) -> None:
+    """Take the training that waits longest, go a step, and put it back, until all are over.
+
+    Several threads may do so at a time: a training that is not waiting is in the hands of one.
+    """
+    while not (given_up and given_up.is_set()):
+        try:
+            training = waiting.popleft()
+        except IndexError:
+            return
+        for ended in training:
+            waiting.append(training)
+            tell(ended)
+            break

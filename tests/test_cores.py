@@ -1,0 +1,89 @@
+"""Trainings side by side: in turn, on as many cores as there are, and none goes on after an end."""
+
+import threading
+
+import pytest
+import torch
+
+from lsmprobe.probing.cores import side_by_side, threads_of_each
+
+
+def steps(said, told=(0, 1)):
+    """A training that says its name with each step, and how many epochs end with it."""
+    for ended in told:
+        said()
+        yield ended
+
+
+def test_as_many_go_on_at_a_time_as_there_are_threads_and_share_them(threads):
+    threads(5)
+    meeting = threading.Barrier(2, timeout=20)  # whose breaking would be an error
+    seen = []
+
+    def training():
+        meeting.wait()
+        seen.append((threading.current_thread().name, torch.get_num_threads()))
+        yield 0
+        meeting.wait()
+
+    side_by_side([training(), training()], "cpu", lambda: None)
+    assert len({name for name, _ in seen}) == 2
+    assert [each for _, each in seen] == [2, 2] == [threads_of_each(2, "cpu")] * 2
+    assert torch.get_num_threads() == 5
+
+
+def test_what_trains_elsewhere_or_alone_trains_in_the_callers_thread(threads):
+    threads(3)
+    where = []
+    training = lambda: steps(lambda: where.append(threading.current_thread()))  # noqa: E731
+    side_by_side([training()], "cpu", lambda: None)
+    side_by_side([training(), training()], "cuda", lambda: None)
+    assert set(where) == {threading.main_thread()}
+
+
+def test_trainings_go_on_in_turn_and_their_epochs_are_told(threads):
+    threads(1)
+    said, epochs = [], []
+    trainings = [steps(lambda name=name: said.append(name)) for name in "abc"]
+    side_by_side(trainings, "cpu", lambda: epochs.append(len(said)))
+    assert said == [*"abcabc"]
+    assert epochs == [4, 5, 6]
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_what_one_raises_ends_all(threads, cores):
+    threads(cores)
+    began = threading.Event()
+    gone = []
+
+    def fails():
+        began.wait(20)
+        yield 0
+        raise ValueError("a loss")
+
+    def endless():
+        while True:
+            began.set()
+            gone.append(1)
+            yield 0
+
+    with pytest.raises(ValueError, match="a loss"):
+        side_by_side([endless(), fails()], "cpu", lambda: None)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("train-")]
+    assert gone and torch.get_num_threads() == cores
+
+
+def test_what_stops_the_caller_stops_them(threads):
+    """As Ctrl-C does, which comes to the main thread alone."""
+    threads(2)
+
+    def endless():
+        while True:
+            yield 1
+
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side([endless(), endless()], "cpu", stop)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("train-")]
