@@ -43,7 +43,8 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.probing.batches import Batches, FrameFeatures, PooledFeatures
 from lsmprobe.probing.heads import LinearHead, MultiLayerHead, NonLinearHead, Probe
-from lsmprobe.probing.training import Member, Recipe, fit
+from lsmprobe.probing.trainer import Member, Recipe
+from lsmprobe.probing.training import fit
 
 CLASSES = 7
 SEEDS = 3
@@ -253,12 +254,12 @@ def padded_epoch(name: str, corpus: Corpus, device: str, layer: int = 0) -> None
             logits(frames.to(device), lengths)
 
 
-def epoch_seconds(name: str, corpus: Corpus, config: Config) -> float:
-    """Seconds of the second epoch of one head: the first one reads the frames into memory."""
+def epoch_seconds(name: str, corpus: Corpus, config: Config, heads: int = 1) -> float:
+    """Seconds of the second epoch of so many heads: the first one reads the frames into memory."""
     ends: list[float] = []
-    only = [member(name, corpus, corpus.layers - 1, 0, 2)]
-    train(only, corpus, corpus.frames(), config.device, lambda: ends.append(time.perf_counter()))
-    return ends[1] - ends[0]
+    members = [member(name, corpus, corpus.layers - 1, seed, 2) for seed in range(heads)]
+    train(members, corpus, corpus.frames(), config.device, lambda: ends.append(time.perf_counter()))
+    return ends[-1] - ends[heads - 1]
 
 
 def products_seconds(corpus: Corpus) -> float:

@@ -16,7 +16,8 @@ from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cache.writer import CacheWriter
 from lsmprobe.probing.batches import FrameFeatures
 from lsmprobe.probing.heads import MultiLayerHead, Probe
-from lsmprobe.probing.training import Member, Recipe, fit
+from lsmprobe.probing.trainer import Member, Recipe
+from lsmprobe.probing.training import fit
 
 EMOTIONS = ("anger", "disgust", "fear", "happiness", "neutrality", "sadness", "surprise")
 FRAME_S = 0.02

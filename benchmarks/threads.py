@@ -5,7 +5,7 @@ work is timed with the default of the OpenMP library, with lsmprobe's setting, a
 spinning; each in a process of its own, in turn, first alone and then beside busy processes:
 - the forward pass of wav2vec2-base's architecture with random weights;
 - a Linear sweep over made-up means;
-- an epoch of the Multi-Layer head over made-up frames.
+- an epoch of three Multi-Layer heads over made-up frames, which train side by side, and of one.
 What is fair beside busy processes is the time alone, divided by the share of the cores that as many
 threads get: with two threads beside two busy processes on two cores, twice the time.
 
@@ -94,7 +94,8 @@ def stage_seconds(*, quick: bool) -> dict[str, float]:
         forward()
         sweep()
         took = medians({"forward": forward, "linear": sweep}, 1)
-        took["multilayer"] = epoch_seconds("multilayer", corpus, sizes)
+        for heads in (3, 1):
+            took[f"multilayer x{heads}"] = epoch_seconds("multilayer", corpus, sizes, heads)
     return took
 
 
@@ -166,7 +167,7 @@ def main(config: Config) -> None:
             }
             rows.append(row)
             print(
-                f"{setting:12} {stage:10} alone {seconds:6.2f} s,"
+                f"{setting:12} {stage:13} alone {seconds:6.2f} s,"
                 f" {row['alone_times_the_default']:.2f} times the default;"
                 f" beside {config.busy} busy processes {row['beside_s']:6.2f} s,"
                 f" {row['times_the_fair_share']:.2f} times the fair share of {fair:.1f}"

@@ -5,7 +5,6 @@ import logging
 import mmap
 import os
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +22,7 @@ with suppress(ImportError):  # Windows has none
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # glibc's malloc.h
 LOOK_EVERY_S = 10.0  # at which cores are taken
+_looked: list["CoreTime"] = []  # the last time, if there was one
 log = logging.getLogger(__name__)
 _libc = ctypes.CDLL(None) if os.name == "posix" else None
 
@@ -101,31 +101,21 @@ class CoreTime:
         return self.cores - max(0.0, others) / (self.clock - before.clock)
 
 
-def saying_where_cores_are_taken(
-    on_epoch: Callable[[], object], threads: int
-) -> Callable[[], None]:
-    """`on_epoch`, which now and then compares threads with the cores that others leave.
+def say_where_cores_are_taken(threads: int) -> None:
+    """Compare threads with the cores that other processes leave, if the last time is long ago.
 
-    Threads that share an operation wait for each other at every one, and so for those that have no
-    core.
+    Threads that share an operation wait for each other, and so for those that have no core.
 
     Args:
-        on_epoch: what is called.
-        threads: that share each operation of the training.
+        threads: that share each operation of what goes on here.
     """
-    before = CoreTime.now()
-
-    def and_look() -> None:
-        nonlocal before
-        on_epoch()
-        if threads > 1 and time.monotonic() - before.clock >= LOOK_EVERY_S:
-            now = CoreTime.now()
-            free = now.free_since(before)
-            if threads > free + 0.5:
-                _say_cores_are_taken(threads, now.cores, max(1, round(free)))
-            before = now
-
-    return and_look
+    if not _looked:
+        _looked.append(CoreTime.now())
+    elif time.monotonic() - _looked[0].clock >= LOOK_EVERY_S:
+        before, _looked[0] = _looked[0], CoreTime.now()
+        free = _looked[0].free_since(before)
+        if threads > free + 0.5:
+            _say_cores_are_taken(threads, _looked[0].cores, max(1, round(free)))
 
 
 @cache  # says the same once

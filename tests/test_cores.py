@@ -5,7 +5,8 @@ import threading
 import pytest
 import torch
 
-from lsmprobe.probing.cores import side_by_side, threads_of_each
+from lsmprobe.probing import cores as cores_module
+from lsmprobe.probing.cores import side_by_side
 
 
 def steps(said, told=(0, 1)):
@@ -28,7 +29,7 @@ def test_as_many_go_on_at_a_time_as_there_are_threads_and_share_them(threads):
 
     side_by_side([training(), training()], "cpu", lambda: None)
     assert len({name for name, _ in seen}) == 2
-    assert [each for _, each in seen] == [2, 2] == [threads_of_each(2, "cpu")] * 2
+    assert [each for _, each in seen] == [2, 2]
     assert torch.get_num_threads() == 5
 
 
@@ -87,3 +88,14 @@ def test_what_stops_the_caller_stops_them(threads):
     with pytest.raises(KeyboardInterrupt):
         side_by_side([endless(), endless()], "cpu", stop)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("train-")]
+
+
+@pytest.mark.parametrize(("cores", "trainings", "waiting"), [(4, 1, [4]), (4, 2, [2]), (2, 2, [])])
+def test_cores_are_watched_where_threads_share_operations(
+    monkeypatch, threads, cores, trainings, waiting
+):
+    threads(cores)
+    seen = set()
+    monkeypatch.setattr(cores_module, "say_where_cores_are_taken", seen.add)
+    side_by_side([steps(lambda: None) for _ in range(trainings)], "cpu", lambda: None)
+    assert seen == set(waiting)

@@ -17,7 +17,8 @@ from lsmprobe.probing.objectives import CLASSIFICATION, REGRESSION
 from lsmprobe.probing.record import saved_probe
 from lsmprobe.probing.stage import planned_runs, train_together
 from lsmprobe.probing.task import read_task
-from lsmprobe.probing.training import Member, Recipe, fit
+from lsmprobe.probing.trainer import Member, Recipe
+from lsmprobe.probing.training import fit
 from lsmprobe.results.records import load_head, load_record, load_results
 
 # Numbers learned by another loss than those of the table.

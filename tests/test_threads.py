@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from lsmprobe import machine
-from lsmprobe.machine import CoreTime, saying_where_cores_are_taken
+from lsmprobe.machine import CoreTime, say_where_cores_are_taken
 from lsmprobe.threads import WAITING, wait_briefly
 
 ROOT = Path(__file__).parents[1]
@@ -59,7 +59,6 @@ def test_torch_finds_the_setting_when_it_is_loaded():
         (8, 8, 80.0, 50.0, 5),
         (2, 2, 20.0, 19.9, None),  # none
         (8, 4, 80.0, 40.0, None),  # others use cores that these threads do not need
-        (2, 1, 20.0, 5.0, None),  # one thread waits for no other
     ],
 )
 def test_training_says_once_where_others_take_the_cores_of_its_threads(
@@ -70,12 +69,10 @@ def test_training_says_once_where_others_take_the_cores_of_its_threads(
     monkeypatch.setattr(CoreTime, "now", lambda: next(moments))
     monkeypatch.setattr(machine.time, "monotonic", lambda: 10.0)
     machine._say_cores_are_taken.cache_clear()
-    epochs = []
-    on_epoch = saying_where_cores_are_taken(lambda: epochs.append(1), threads)
+    monkeypatch.setattr(machine, "_looked", [])
     with caplog.at_level(logging.INFO, "lsmprobe"):
-        on_epoch()
-        on_epoch()
-    assert len(epochs) == 2
+        for _ in range(3):
+            say_where_cores_are_taken(threads)
     said = [f"OMP_NUM_THREADS={fewer} " in line for line in caplog.messages]
     assert said == ([True] if fewer else [])
 

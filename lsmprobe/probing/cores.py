@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import torch
 
-from lsmprobe.machine import share_freed_memory
+from lsmprobe.machine import say_where_cores_are_taken, share_freed_memory
 
 Steps: TypeAlias = Iterator[int]
 """A training that is gone through step by step; each says how many epochs have ended with it."""
@@ -21,12 +21,6 @@ Steps: TypeAlias = Iterator[int]
 def trainings_at_a_time(device: str) -> int:
     """How many trainings go on at a time, if there are as many: on a CPU torch's threads."""
     return torch.get_num_threads() if device == "cpu" else 1
-
-
-def threads_of_each(trainings: int, device: str) -> int:
-    """How many of torch's threads then share each operation of one."""
-    at_a_time = trainings_at_a_time(device)
-    return at_a_time // max(1, min(at_a_time, trainings))
 
 
 def side_by_side(trainings: Sequence[Steps], device: str, on_epoch: Callable[[], object]) -> None:
@@ -44,10 +38,17 @@ def side_by_side(trainings: Sequence[Steps], device: str, on_epoch: Callable[[],
     """
     threads = torch.get_num_threads()
     at_a_time = min(trainings_at_a_time(device), len(trainings))
-    of_each = threads_of_each(len(trainings), device)
+    of_each = threads // at_a_time if device == "cpu" else 1
     waiting = deque(trainings)
+
+    def tell(ended: int) -> None:
+        for _ in range(ended):
+            on_epoch()
+        if ended and of_each > 1:
+            say_where_cores_are_taken(of_each)
+
     if at_a_time == 1:
-        _go_through(waiting, lambda ended: [on_epoch() for _ in range(ended)])
+        _go_through(waiting, tell)
         return
     news: SimpleQueue[int | BaseException | None] = SimpleQueue()  # None: a thread has ended
     given_up = Event()
@@ -72,8 +73,8 @@ def side_by_side(trainings: Sequence[Steps], device: str, on_epoch: Callable[[],
                 raise told
             if told is None:
                 running -= 1
-            for _ in range(told or 0):
-                on_epoch()
+            else:
+                tell(told)
     finally:
         given_up.set()
         for thread in working:

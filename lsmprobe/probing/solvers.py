@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from lsmprobe.probing.batches import Features, PooledFeatures
 from lsmprobe.probing.objectives import CLASSIFICATION, Objective, Targets
-from lsmprobe.probing.training import Fit, Member
+from lsmprobe.probing.trainer import Member
+from lsmprobe.probing.training import Fit
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C: the inverse of the regularisation
 PENALTIES = (1e-1, 1.0, 10.0, 1e2, 1e3, 1e4, 1e5)  # ridge's alpha

@@ -19,9 +19,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from lsmprobe.cache.selection import layers_of_model, numbers
 from lsmprobe.config import ProbeConfig, merges_told
 from lsmprobe.errors import CacheError, LsmprobeError, SettingsError, TrainingError, counted
-from lsmprobe.machine import choose_device, saying_where_cores_are_taken
+from lsmprobe.machine import choose_device
 from lsmprobe.probing.batches import Features, FrameFeatures, PooledFeatures
-from lsmprobe.probing.cores import threads_of_each
 from lsmprobe.probing.heads import Probe
 from lsmprobe.probing.norms import frame_statistics, pooled_statistics
 from lsmprobe.probing.objectives import check_epoch_choice
@@ -39,7 +38,8 @@ from lsmprobe.probing.table import (
     what_is_read,
 )
 from lsmprobe.probing.task import Task, find_caches, read_task
-from lsmprobe.probing.training import Member, Recipe, fit
+from lsmprobe.probing.trainer import Member, Recipe
+from lsmprobe.probing.training import fit
 from lsmprobe.progress import Progress, automatic
 from lsmprobe.results.records import (
     TrainedFold,
@@ -311,7 +311,6 @@ def _train_group(jobs: Sequence[Job], task: Task, *, on_epoch: Callable[[], Any]
     """Train runs that read alike, and write their records."""
     config, first = jobs[0]
     device = choose_device(config.device)
-    on_epoch = saying_where_cores_are_taken(on_epoch, threads_of_each(len(jobs), device))
     layers = sorted({layer for config, run in jobs for layer in _layers(config, task, run)})
     features = (
         PooledFeatures(torch.from_numpy(task.cache.means_of(task.rows, layers)).to(device), layers)
