@@ -114,7 +114,7 @@ def say_where_cores_are_taken(threads: int) -> None:
     elif time.monotonic() - _looked[0].clock >= LOOK_EVERY_S:
         before, _looked[0] = _looked[0], CoreTime.now()
         free = _looked[0].free_since(before)
-        if threads > free + 0.5:
+        if threads > free + 0.5 and choose_device("auto") == "cpu":
             _say_cores_are_taken(threads, _looked[0].cores, max(1, round(free)))
 
 

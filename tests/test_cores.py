@@ -27,26 +27,25 @@ def test_as_many_go_on_at_a_time_as_there_are_threads_and_share_them(threads):
         yield 0
         meeting.wait()
 
-    side_by_side([training(), training()], "cpu", lambda: None)
+    side_by_side([training(), training()], 5, lambda: None)
     assert len({name for name, _ in seen}) == 2
     assert [each for _, each in seen] == [2, 2]
     assert torch.get_num_threads() == 5
 
 
-def test_what_trains_elsewhere_or_alone_trains_in_the_callers_thread(threads):
+def test_one_at_a_time_trains_in_the_callers_thread(threads):
     threads(3)
     where = []
     training = lambda: steps(lambda: where.append(threading.current_thread()))  # noqa: E731
-    side_by_side([training()], "cpu", lambda: None)
-    side_by_side([training(), training()], "cuda", lambda: None)
+    side_by_side([training()], 3, lambda: None)
+    side_by_side([training(), training()], 1, lambda: None)
     assert set(where) == {threading.main_thread()}
 
 
-def test_trainings_go_on_in_turn_and_their_epochs_are_told(threads):
-    threads(1)
+def test_trainings_go_on_in_turn_and_their_epochs_are_told():
     said, epochs = [], []
     trainings = [steps(lambda name=name: said.append(name)) for name in "abc"]
-    side_by_side(trainings, "cpu", lambda: epochs.append(len(said)))
+    side_by_side(trainings, 1, lambda: epochs.append(len(said)))
     assert said == [*"abcabc"]
     assert epochs == [4, 5, 6]
 
@@ -69,7 +68,7 @@ def test_what_one_raises_ends_all(threads, cores):
             yield 0
 
     with pytest.raises(ValueError, match="a loss"):
-        side_by_side([endless(), fails()], "cpu", lambda: None)
+        side_by_side([endless(), fails()], cores, lambda: None)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("train-")]
     assert gone and torch.get_num_threads() == cores
 
@@ -86,7 +85,7 @@ def test_what_stops_the_caller_stops_them(threads):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        side_by_side([endless(), endless()], "cpu", stop)
+        side_by_side([endless(), endless()], 2, stop)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("train-")]
 
 
@@ -97,5 +96,5 @@ def test_cores_are_watched_where_threads_share_operations(
     threads(cores)
     seen = set()
     monkeypatch.setattr(cores_module, "say_where_cores_are_taken", seen.add)
-    side_by_side([steps(lambda: None) for _ in range(trainings)], "cpu", lambda: None)
+    side_by_side([steps(lambda: None) for _ in range(trainings)], cores, lambda: None)
     assert seen == set(waiting)

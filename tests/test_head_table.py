@@ -27,7 +27,9 @@ PACKAGE = Path(lsmprobe.__file__).parent
 class Deep(nn.Module):
     def __init__(self, dim, n_outputs, hidden):
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(dim, hidden), nn.Tanh(), nn.Linear(hidden, n_outputs))
+        self.net = nn.Sequential(
+            nn.Linear(dim, hidden), nn.Tanh(), nn.Dropout(0.3), nn.Linear(hidden, n_outputs)
+        )
 
     def forward(self, frames, lengths):
         return self.net(mean_per_utterance(frames, lengths))
@@ -75,6 +77,21 @@ def test_a_head_of_ones_own_trains_is_recorded_reported_and_predicts(
     probes = [saved_probe(record, tensors, fold=0)]  # that fold tested the first utterance
     answer = probabilities(record, probes, torch.from_numpy(np.stack(states)))
     np.testing.assert_allclose(answer, first.filter(like="p_").astype(float), atol=2e-3)
+
+
+def test_a_head_of_ones_own_draws_alike_on_any_number_of_cores(
+    tmp_path, planted_cache, deep, threads
+):
+    """It draws from torch's global generator, which heads that train side by side would share."""
+    planted_cache(layer=3)
+    said = []
+    for cores in (1, 2):
+        threads(cores)
+        folder = tmp_path / str(cores)
+        results = probe(config(tmp_path, head="deep", runs=3, epochs=2, results_dir=folder))
+        said.append([load_predictions(Path(path)).filter(like="p_") for path in results["path"]])
+    for one, two in zip(*said, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-3)
 
 
 def test_a_head_that_is_not_registered_is_refused_and_its_records_still_read(

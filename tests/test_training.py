@@ -173,6 +173,35 @@ def test_heads_trained_side_by_side_are_those_trained_in_turn(data, features, th
         np.testing.assert_array_equal(one.probabilities, three.probabilities)
 
 
+class WithDropoutOfTorch(nn.Module):
+    """A head of a user's own, which draws from the global generator."""
+
+    def __init__(self):
+        super().__init__()
+        self.map = nn.Linear(DIM, CLASSES)
+
+    def forward(self, frames, lengths):
+        return self.map(nn.functional.dropout(frames, 0.5, self.training))
+
+
+def test_a_head_that_draws_from_the_global_generator_trains_as_if_alone(data, threads):
+    labels, fold, means = data
+
+    def trained(cores, *seeds):
+        threads(cores)
+        members = []
+        for seed in seeds:
+            torch.manual_seed(seed)
+            probe = Probe(nn.Identity(), WithDropoutOfTorch())
+            members.append(Member("own", probe, (1,), seed, Recipe(epochs=3), alone=True))
+        return fit(members, PooledFeatures(means), labels, fold, CLASSES)
+
+    [expected] = trained(1, 7)
+    _, found = trained(2, 3, 7)
+    assert found.history == expected.history
+    np.testing.assert_array_equal(found.probabilities, expected.probabilities)
+
+
 def test_linear_stacks_of_another_size_train_the_same_heads(data, threads):
     """Of six heads: stacks of four and two with one core, of two with three."""
     labels, fold, means = data

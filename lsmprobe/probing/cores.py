@@ -23,22 +23,22 @@ def trainings_at_a_time(device: str) -> int:
     return torch.get_num_threads() if device == "cpu" else 1
 
 
-def side_by_side(trainings: Sequence[Steps], device: str, on_epoch: Callable[[], object]) -> None:
+def side_by_side(
+    trainings: Sequence[Steps], at_a_time: int, on_epoch: Callable[[], object]
+) -> None:
     """Go through trainings that do not depend on each other, each by a step in its turn.
 
-    On a CPU as many go on at a time as torch has threads here, and share these threads.
-
     Args:
-        trainings: none of them has begun.
-        device: where they train.
+        trainings: at least one; none of them has begun.
+        at_a_time: as many threads train, and share those that torch has for an operation here.
         on_epoch: called in this thread, once for each epoch that ends.
 
     Raises:
         Exception: what a training raised; the others are left where they are.
     """
     threads = torch.get_num_threads()
-    at_a_time = min(trainings_at_a_time(device), len(trainings))
-    of_each = threads // at_a_time if device == "cpu" else 1
+    at_a_time = min(at_a_time, len(trainings))
+    of_each = max(1, threads // at_a_time)
     waiting = deque(trainings)
 
     def tell(ended: int) -> None:

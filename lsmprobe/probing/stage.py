@@ -28,6 +28,7 @@ from lsmprobe.probing.record import run_record
 from lsmprobe.probing.run import Run, make_task_split, name_runs
 from lsmprobe.probing.seeds import INITIALISATION, seed_of
 from lsmprobe.probing.table import (
+    BUILT_IN,
     HEADS,
     NORMS,
     Moments,
@@ -461,8 +462,15 @@ def _member(config: ProbeConfig, task: Task, run: Run, number: int, fold: Fold) 
         seed=seed_of(INITIALISATION, run.seed, number),
     )
     norm = NORMS[config.feature_norm].fit(lambda: _moments(task, run, fold, layers))
-    probe = Probe(norm, head)
-    return Member(run.name, probe, tuple(layers), run.seed, _recipe(config), number)
+    return Member(
+        name=run.name,
+        probe=Probe(norm, head),
+        layers=tuple(layers),
+        seed=run.seed,
+        recipe=_recipe(config),
+        fold=number,
+        alone=run.head not in BUILT_IN,
+    )
 
 
 def _layers(config: ProbeConfig, task: Task, run: Run) -> list[int]:

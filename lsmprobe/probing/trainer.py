@@ -51,6 +51,7 @@ class Member:
     seed: int
     recipe: Recipe = Recipe()
     fold: int = 0  # of the run, from 0
+    alone: bool = False  # its head may draw from torch's global generator, which all would share
 
     @property
     def weighs_layers(self) -> bool:
@@ -108,7 +109,8 @@ class Trainer:
         self.epoch_loss = torch.zeros((), device=device)
         self.epoch_utterances = 0
         self.answers: list[Tensor] = []
-        self.draws = torch.Generator()
+        own = device == "cpu" and not member.alone
+        self.draws = torch.Generator() if own else None  # None: torch's global ones
         draw_from(self.probe, self.draws)
 
     def step(
@@ -120,7 +122,7 @@ class Trainer:
         """Learn from a batch."""
         # Dropout depends on the run, the fold and the step, not on what trains with this one.
         seed = seed_of(DROPOUT, self.member.seed, self.member.fold, self.n_steps)
-        self.draws.manual_seed(seed) if self.device == "cpu" else torch.manual_seed(seed)
+        (torch if self.draws is None else self.draws).manual_seed(seed)
         self.probe.train()
         loss = self.loss(self.probe(frames, lengths), targets.to(self.device))
         self.optimiser.zero_grad(set_to_none=True)

@@ -80,9 +80,10 @@ def fit(
     course = _Course(*fold, truth, epochs, batch_size)
     learned = truth[course.train]
     trainers = [Trainer(member, objective, learned, n_outputs, device) for member in members]
+    at_a_time = 1 if any(member.alone for member in members) else trainings_at_a_time(device)
     with torch.random.fork_rng([device] if device.startswith("cuda") else []):
-        for together in _rounds(trainers, features, course, device, stacks=objective.stacks):
-            side_by_side(together, device, on_epoch)
+        for together in _rounds(trainers, features, course, device, at_a_time, objective.stacks):
+            side_by_side(together, at_a_time, on_epoch)
     return [
         Fit(t.member, t.history, t.best_epoch, t.probabilities, t.shares_pools) for t in trainers
     ]
@@ -153,13 +154,17 @@ def _cut(utterances: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 def _rounds(
-    trainers: Sequence[Trainer], features: Features, course: _Course, device: str, *, stacks: bool
+    trainers: Sequence[Trainer],
+    features: Features,
+    course: _Course,
+    device: str,
+    at_a_time: int,
+    stacks: bool,
 ) -> Iterator[list[Steps]]:
     """Trainings that may go on side by side; before the next come, these must be over.
 
     That is all of them at once, but for those that share pools, which go from pool to pool.
     """
-    at_a_time = trainings_at_a_time(device)
     stacked: dict[tuple[int, ...], list[Trainer]] = {}
     packed = []
     for trainer in trainers:
