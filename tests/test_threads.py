@@ -70,6 +70,7 @@ def test_training_says_once_where_others_take_the_cores_of_its_threads(
     monkeypatch.setattr(machine.time, "monotonic", lambda: 10.0)
     machine._say_cores_are_taken.cache_clear()
     monkeypatch.setattr(machine, "_looked", [])
+    monkeypatch.setattr(machine, "choose_device", lambda asked: "cpu")
     with caplog.at_level(logging.INFO, "lsmprobe"):
         for _ in range(3):
             say_where_cores_are_taken(threads)

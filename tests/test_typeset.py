@@ -121,9 +121,7 @@ def test_a_letter_that_latex_does_not_have_is_its_number(table):
 
 
 @pytest.mark.slow
-def test_a_small_latex_sets_every_kind_of_table(table, tmp_path):
-    if not (tex := shutil.which("pdflatex")):
-        pytest.skip("no pdflatex here; on Debian: texlive-latex-base, texlive-latex-recommended")
+def test_a_small_latex_sets_every_kind_of_table(table, tmp_path, pdflatex):
     odd = [r"a_b~c^d\\e & f % g $ h # {i} < j > k -- é † ‡ → ± ² 模", "[x] * y"]
     marked = table._replace(
         rows=table.rows.assign(model=odd),
@@ -134,7 +132,20 @@ def test_a_small_latex_sets_every_kind_of_table(table, tmp_path):
     )
     items = [table, marked, marked._replace(rows=pd.concat([marked.rows] * 60)), odd[0]]
     body = "\n".join(as_latex(item) for item in items)
-    assert set_by(tex, body, tmp_path).read_bytes().startswith(b"%PDF")
+    assert set_by(pdflatex, body, tmp_path).read_bytes().startswith(b"%PDF")
+
+
+@pytest.fixture
+def pdflatex():
+    """Where it is, with the packages of the tables."""
+    found, look = shutil.which("pdflatex"), shutil.which("kpsewhich")
+    packages = ("booktabs.sty", "longtable.sty")
+    if not found or not look or subprocess.run([look, *packages], capture_output=True).returncode:
+        pytest.skip(
+            f"no pdflatex here, or not its {' and '.join(packages)}; on Debian: "
+            "texlive-latex-base, texlive-latex-recommended"
+        )
+    return found
 
 
 def set_by(tex, body, folder):
@@ -155,13 +166,11 @@ def set_by(tex, body, folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("full", [False, True])
-def test_a_small_latex_sets_the_files_of_a_report(tmp_path, full):
+def test_a_small_latex_sets_the_files_of_a_report(tmp_path, full, pdflatex):
     """Names of models and corpora hold what LaTeX takes for commands."""
-    if not (tex := shutil.which("pdflatex")):
-        pytest.skip("no pdflatex here; on Debian: texlive-latex-base, texlive-latex-recommended")
     results = write_grid(tmp_path / "results", ["a_b~c^d & e%f", "[x] * #y"], ["$c_1", "d{2}"])
     make_report(ReportConfig(results_dir=results, full=full))
     files = sorted((results / "report").glob("*.tex"))
     assert files
     body = "\n".join(file.read_text(encoding="utf-8") for file in files)
-    assert set_by(tex, body, tmp_path).stat().st_size > 10_000
+    assert set_by(pdflatex, body, tmp_path).stat().st_size > 10_000
