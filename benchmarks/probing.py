@@ -186,7 +186,8 @@ def member(name: str, corpus: Corpus, layer: int, seed: int, epochs: int) -> Mem
         "multilayer": lambda: MultiLayerHead(corpus.layers, corpus.dim, CLASSES),
     }[name]()
     layers = tuple(range(corpus.layers)) if name == "multilayer" else (layer,)
-    return Member(name, Probe(nn.Identity(), head), layers, seed, Recipe(epochs=epochs))
+    probe = Probe(nn.Identity(), head)
+    return Member(name, probe, layers, seed, Recipe(epochs=epochs), own_draws=True)
 
 
 def train(

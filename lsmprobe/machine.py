@@ -22,6 +22,7 @@ with suppress(ImportError):  # Windows has none
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # glibc's malloc.h
 LOOK_EVERY_S = 10.0  # at which cores are taken
+FORGET_AFTER_S = 60.0  # what lies between two looks so far apart may be no training
 _looked: list["CoreTime"] = []  # the last time, if there was one
 log = logging.getLogger(__name__)
 _libc = ctypes.CDLL(None) if os.name == "posix" else None
@@ -107,14 +108,15 @@ def say_where_cores_are_taken(threads: int) -> None:
     Threads that share an operation wait for each other, and so for those that have no core.
 
     Args:
-        threads: that share each operation of what goes on here.
+        threads: all that compute here, and share operations.
     """
     if not _looked:
         _looked.append(CoreTime.now())
     elif time.monotonic() - _looked[0].clock >= LOOK_EVERY_S:
         before, _looked[0] = _looked[0], CoreTime.now()
         free = _looked[0].free_since(before)
-        if threads > free + 0.5 and choose_device("auto") == "cpu":
+        recent = _looked[0].clock - before.clock < FORGET_AFTER_S  # of this training
+        if recent and threads > free + 0.5 and choose_device("auto") == "cpu":
             _say_cores_are_taken(threads, _looked[0].cores, max(1, round(free)))
 
 
@@ -139,10 +141,10 @@ def keep_freed_memory() -> None:
 
 
 def share_freed_memory() -> None:
-    """Have threads that start from now on take memory from one heap.
+    """Have glibc make no further heaps in this process, so that new threads share those there are.
 
-    glibc would give each a heap of its own, and hand that back whenever it is empty, whatever else
-    is set: a sixth of a Multi-Layer step.
+    It would give each new thread a heap of its own, and hand that back whenever it is empty,
+    whatever else is set: a sixth of a Multi-Layer step.
     """
     if _libc is not None and hasattr(_libc, "mallopt"):
         _libc.mallopt(M_ARENA_MAX, 1)

@@ -9,9 +9,9 @@ from lsmprobe.probing import cores as cores_module
 from lsmprobe.probing.cores import side_by_side
 
 
-def steps(said, told=(0, 1)):
+def steps(said, epochs=(0, 1)):
     """A training that says its name with each step, and how many epochs end with it."""
-    for ended in told:
+    for ended in epochs:
         said()
         yield ended
 
@@ -42,7 +42,7 @@ def test_one_at_a_time_trains_in_the_callers_thread(threads):
     assert set(where) == {threading.main_thread()}
 
 
-def test_trainings_go_on_in_turn_and_their_epochs_are_told():
+def test_trainings_go_on_in_turn_and_their_epochs_are_reported():
     said, epochs = [], []
     trainings = [steps(lambda name=name: said.append(name)) for name in "abc"]
     side_by_side(trainings, 1, lambda: epochs.append(len(said)))
@@ -89,7 +89,9 @@ def test_what_stops_the_caller_stops_them(threads):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("train-")]
 
 
-@pytest.mark.parametrize(("cores", "trainings", "waiting"), [(4, 1, [4]), (4, 2, [2]), (2, 2, [])])
+@pytest.mark.parametrize(
+    ("cores", "trainings", "waiting"), [(4, 1, [4]), (4, 2, [4]), (5, 2, [4]), (2, 2, [])]
+)
 def test_cores_are_watched_where_threads_share_operations(
     monkeypatch, threads, cores, trainings, waiting
 ):
@@ -98,3 +100,19 @@ def test_cores_are_watched_where_threads_share_operations(
     monkeypatch.setattr(cores_module, "say_where_cores_are_taken", seen.add)
     side_by_side([steps(lambda: None) for _ in range(trainings)], cores, lambda: None)
     assert seen == set(waiting)
+
+
+def test_a_thread_that_cannot_start_is_the_error(monkeypatch, threads):
+    """As under a limit on processes; not what comes of it."""
+    threads(2)
+    start = threading.Thread.start
+
+    def refuse_the_second(thread):
+        if thread.name == "train-1":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_the_second)
+    with pytest.raises(RuntimeError, match="can't start"):
+        side_by_side([steps(lambda: None), steps(lambda: None)], 2, lambda: None)
+    assert torch.get_num_threads() == 2

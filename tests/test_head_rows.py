@@ -15,6 +15,8 @@ from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.config import ProbeConfig
 from lsmprobe.errors import SettingsError
 from lsmprobe.experiments.prediction import as_json, probabilities
+from lsmprobe.probing import training
+from lsmprobe.probing.cores import side_by_side
 from lsmprobe.probing.record import saved_probe
 from lsmprobe.probing.solvers import LinearMap, NearestNeighbours, logistic
 from lsmprobe.probing.stage import probe
@@ -63,9 +65,7 @@ def test_a_row_trains_is_recorded_reported_and_used_again(name, cache_dir, tmp_p
         labels=cache_dir / "own.csv" if numbers else None,
         device="cpu",
     )
-    generator = torch.get_rng_state()
     results = probe(config)
-    assert torch.equal(torch.get_rng_state(), generator)  # heads side by side would share it
     assert len(results) == (2 if row.draws else 1)
     assert (results["ccc"] > 0.7).all() if numbers else (results["macro_f1"] > 75).all()
     assert row.title in format_scores(results) or name in format_scores(results)
@@ -88,6 +88,24 @@ def test_a_row_trains_is_recorded_reported_and_used_again(name, cache_dir, tmp_p
         assert said[0] == pytest.approx(first["predicted"]["loud"], abs=0.02)
     else:
         np.testing.assert_allclose(said, first["probabilities"], atol=0.02)
+
+
+@pytest.mark.parametrize("name", [name for name in BUILT_IN if HEADS[name].fit is None])
+def test_a_row_that_trains_draws_nothing_from_the_global_generator(
+    name, cache_dir, tmp_path, monkeypatch
+):
+    """Heads that train side by side would share it."""
+    states = []
+
+    def watched(*args):
+        states.append(torch.get_rng_state())
+        side_by_side(*args)
+        states.append(torch.get_rng_state())
+
+    monkeypatch.setattr(training, "side_by_side", watched)
+    folders = {"cache_dir": cache_dir / "cache", "results_dir": tmp_path}
+    probe(ProbeConfig(head=name, runs=1, epochs=1, split="speaker", device="cpu", **folders))
+    assert len(states) == 2 and torch.equal(*states)
 
 
 def test_a_head_that_cannot_learn_the_target_is_one_line(cache_dir, tmp_path):

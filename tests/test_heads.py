@@ -195,9 +195,11 @@ def test_dropout_repeats_with_its_seed_and_is_still_outside_training():
     assert torch.equal(drop.eval()(values), values)
 
 
-@pytest.mark.parametrize(("p", "kept"), [(0.0, 1.0), (1.0, 0.0)])
-def test_dropout_of_nothing_and_of_everything(p, kept):
+@pytest.mark.parametrize(("p", "kept"), [(0.0, 1.0), (1e-6, 1.0), (1 - 1e-6, 0.0), (1.0, 0.0)])
+def test_dropout_of_nothing_and_of_everything_draws_nothing(p, kept):
+    state = torch.get_rng_state()
     assert torch.equal(Dropout(p)(torch.ones(5, 3)), torch.full((5, 3), kept))
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6))

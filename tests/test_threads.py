@@ -64,18 +64,33 @@ def test_torch_finds_the_setting_when_it_is_loaded():
 def test_training_says_once_where_others_take_the_cores_of_its_threads(
     monkeypatch, caplog, cores, threads, busy, own, fewer
 ):
-    first, later = CoreTime(0.0, cores, 5.0, 1.0), CoreTime(10.0, cores, 5 + busy, 1 + own)
-    moments = itertools.chain([first], itertools.repeat(later))
+    clock = itertools.count(0.0, 10.0)
+    looks = [CoreTime(10.0 * n, cores, 5 + n * busy, 1 + n * own) for n in range(4)]
+    moments = iter(looks)
     monkeypatch.setattr(CoreTime, "now", lambda: next(moments))
-    monkeypatch.setattr(machine.time, "monotonic", lambda: 10.0)
+    monkeypatch.setattr(machine.time, "monotonic", lambda: 10.0 + next(clock))
     machine._say_cores_are_taken.cache_clear()
     monkeypatch.setattr(machine, "_looked", [])
     monkeypatch.setattr(machine, "choose_device", lambda asked: "cpu")
     with caplog.at_level(logging.INFO, "lsmprobe"):
-        for _ in range(3):
+        for _ in looks:
             say_where_cores_are_taken(threads)
+    assert next(moments, None) is None  # it looked every time
     said = [f"OMP_NUM_THREADS={fewer} " in line for line in caplog.messages]
     assert said == ([True] if fewer else [])
+
+
+def test_what_others_used_between_two_trainings_is_not_said(monkeypatch, caplog):
+    looks = iter([CoreTime(0.0, 2, 5.0, 1.0), CoreTime(3600.0, 2, 7000.0, 2.0)])
+    monkeypatch.setattr(CoreTime, "now", lambda: next(looks))
+    monkeypatch.setattr(machine.time, "monotonic", lambda: 3600.0)
+    monkeypatch.setattr(machine, "_looked", [])
+    monkeypatch.setattr(machine, "choose_device", lambda asked: "cpu")
+    machine._say_cores_are_taken.cache_clear()
+    with caplog.at_level(logging.INFO, "lsmprobe"):
+        say_where_cores_are_taken(2)
+        say_where_cores_are_taken(2)
+    assert caplog.messages == []
 
 
 def test_cores_that_another_process_uses_are_not_free():

@@ -1,4 +1,7 @@
+import contextlib
 import copy
+import gc
+import weakref
 from dataclasses import replace
 from functools import partial
 
@@ -37,7 +40,7 @@ def member(name="linear", layers=(1,), seed=0, dropout=0.1):
         "nonlinear": lambda: NonLinearHead(DIM, CLASSES, hidden=16, dropout=dropout),
         "multilayer": lambda: MultiLayerHead(len(layers), DIM, CLASSES, hidden=16, dropout=dropout),
     }[name]()
-    return Member(name, Probe(nn.Identity(), head), tuple(layers), seed)
+    return Member(name, Probe(nn.Identity(), head), tuple(layers), seed, own_draws=True)
 
 
 def train(members, data, recipe=None, **kwargs):
@@ -120,7 +123,7 @@ def linear_members(means, trained):
         standardised = member(seed=seed)
         members.append(replace(standardised, probe=Probe(norm, standardised.probe.head)))
         wide = Probe(nn.Identity(), LinearHead(DIM, CLASSES, hidden=24))
-        members.append(Member("wide", wide, (1,), seed, recipe))
+        members.append(Member("wide", wide, (1,), seed, recipe, own_draws=True))
     return [replace(m, recipe=recipe) if m.recipe == Recipe() else m for m in members]
 
 
@@ -193,7 +196,7 @@ def test_a_head_that_draws_from_the_global_generator_trains_as_if_alone(data, th
         for seed in seeds:
             torch.manual_seed(seed)
             probe = Probe(nn.Identity(), WithDropoutOfTorch())
-            members.append(Member("own", probe, (1,), seed, Recipe(epochs=3), alone=True))
+            members.append(Member("own", probe, (1,), seed, Recipe(epochs=3)))
         return fit(members, PooledFeatures(means), labels, fold, CLASSES)
 
     [expected] = trained(1, 7)
@@ -203,7 +206,7 @@ def test_a_head_that_draws_from_the_global_generator_trains_as_if_alone(data, th
 
 
 def test_linear_stacks_of_another_size_train_the_same_heads(data, threads):
-    """Of six heads: stacks of four and two with one core, of two with three."""
+    """Of six heads: stacks of four and two with one core, of two with three and more."""
     labels, fold, means = data
     found = []
     for cores in (1, 3):
@@ -435,6 +438,32 @@ def test_the_rate_is_halved_after_six_epochs_without_a_better_loss_down_to_its_f
 def test_a_loss_that_is_not_finite_is_one_clear_line(data):
     with pytest.raises(TrainingError, match="Lower --lr"):
         train([member()], data, Recipe(epochs=3, lr=1e30))
+
+
+def test_what_failed_holds_no_frames(data, threads):
+    """Else what trains next finds less memory free, and may share pools."""
+    labels, fold, means = data
+    held = []
+
+    class Watched(Recorder):
+        def all_of(self, utterances, layers, device):
+            frames = self.features.all_of(utterances, layers, device)
+            held.append(weakref.ref(frames))
+            return frames
+
+    gc.disable()
+    try:
+        for cores in (1, 2):
+            threads(cores)
+            members = [
+                replace(member("nonlinear", seed=seed), recipe=Recipe(epochs=3, lr=1e30))
+                for seed in range(2)
+            ]
+            with contextlib.suppress(TrainingError):
+                fit(members, Watched(as_frames(means)), labels, fold, CLASSES)
+        assert [frames() for frames in held] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_the_scalars_can_learn_at_their_own_rate(data):

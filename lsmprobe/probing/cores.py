@@ -12,10 +12,10 @@ from typing import TypeAlias
 
 import torch
 
-from lsmprobe.machine import say_where_cores_are_taken, share_freed_memory
+from lsmprobe.machine import say_where_cores_are_taken
 
 Steps: TypeAlias = Iterator[int]
-"""A training that is gone through step by step; each says how many epochs have ended with it."""
+"""A training that is gone through step by step; each yields how many epochs ended with it."""
 
 
 def trainings_at_a_time(device: str) -> int:
@@ -30,7 +30,7 @@ def side_by_side(
 
     Args:
         trainings: at least one; none of them has begun.
-        at_a_time: as many threads train, and share those that torch has for an operation here.
+        at_a_time: how many train at a time; torch's threads are divided among them.
         on_epoch: called in this thread, once for each epoch that ends.
 
     Raises:
@@ -41,49 +41,52 @@ def side_by_side(
     of_each = max(1, threads // at_a_time)
     waiting = deque(trainings)
 
-    def tell(ended: int) -> None:
+    def report(ended: int) -> None:
         for _ in range(ended):
             on_epoch()
-        if ended and of_each > 1:
-            say_where_cores_are_taken(of_each)
+        if of_each > 1:
+            say_where_cores_are_taken(of_each * at_a_time)
 
     if at_a_time == 1:
-        _go_through(waiting, tell)
+        _go_through(waiting, report)
         return
     news: SimpleQueue[int | BaseException | None] = SimpleQueue()  # None: a thread has ended
     given_up = Event()
 
     def work() -> None:
-        torch.set_num_threads(of_each)  # for the operations of this thread
         try:
+            torch.set_num_threads(of_each)  # for the operations of this thread
             _go_through(waiting, news.put, given_up)
             news.put(None)
         except BaseException as error:
             news.put(error)
 
-    share_freed_memory()
     working = [Thread(target=work, name=f"train-{n}", daemon=True) for n in range(at_a_time)]
     try:
         for thread in working:
             thread.start()
         running = len(working)
         while running:
-            told = news.get()
-            if isinstance(told, BaseException):
-                raise told
-            if told is None:
+            item = news.get()
+            if isinstance(item, BaseException):
+                raise item
+            if item is None:
                 running -= 1
             else:
-                tell(told)
+                report(item)
     finally:
         given_up.set()
-        for thread in working:
-            thread.join()
-        torch.set_num_threads(threads)  # for threads that are yet to come
+        item = None  # an error holds its frames, and they what is trained from
+        try:
+            for thread in working:
+                if thread.ident is not None:  # else it could not start
+                    thread.join()
+        finally:
+            torch.set_num_threads(threads)  # for threads that are yet to come
 
 
 def _go_through(
-    waiting: deque[Steps], tell: Callable[[int], object], given_up: Event | None = None
+    waiting: deque[Steps], report: Callable[[int], object], given_up: Event | None = None
 ) -> None:
     """Take the training that waits longest, go a step, and put it back, until all are over.
 
@@ -96,5 +99,6 @@ def _go_through(
             return
         for ended in training:
             waiting.append(training)
-            tell(ended)
+            if ended:
+                report(ended)
             break

@@ -58,8 +58,10 @@ class Dropout(nn.Dropout):
     def forward(self, values: Float[Tensor, "frames dim"]) -> Float[Tensor, "frames dim"]:
         """The values, a share of them zero."""
         dropped = round(self.p * 2**16)
-        if not self.training or values.device.type != "cpu" or dropped in (0, 2**16):
+        if not self.training or values.device.type != "cpu":
             return super().forward(values)
+        if dropped in (0, 2**16):  # nothing to draw
+            return values if dropped == 0 else values * 0
         draws = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(
             -(2**63), None, generator=self.generator
         )

@@ -469,7 +469,7 @@ def _member(config: ProbeConfig, task: Task, run: Run, number: int, fold: Fold) 
         seed=run.seed,
         recipe=_recipe(config),
         fold=number,
-        alone=run.head not in BUILT_IN,
+        own_draws=run.head in BUILT_IN,
     )
 
 

@@ -173,7 +173,8 @@ def register_head(
     """Add a head of one's own; from then on `--head NAME` and `head=NAME` mean it.
 
     Records of its runs are read anywhere, but only a process that has registered it can train it
-    or predict with it.
+    or predict with it. It may draw from torch's global generator, which is seeded at every step; so
+    on a CPU it does not train side by side with other heads, nor they with each other beside it.
 
     Args:
         name: as flags and records have it; registering a name again replaces the row.

@@ -51,7 +51,7 @@ class Member:
     seed: int
     recipe: Recipe = Recipe()
     fold: int = 0  # of the run, from 0
-    alone: bool = False  # its head may draw from torch's global generator, which all would share
+    own_draws: bool = False  # nothing in its head draws from torch's global generator
 
     @property
     def weighs_layers(self) -> bool:
@@ -65,7 +65,7 @@ class Trainer:
     Args:
         member: what is trained, in place.
         objective: what is learned.
-        targets: of the training set; its classes are weighed, or its numbers scaled.
+        targets: of the training set; its classes are weighted, or its numbers scaled.
         n_outputs: of the head.
         device: where it is trained.
     """
@@ -109,7 +109,7 @@ class Trainer:
         self.epoch_loss = torch.zeros((), device=device)
         self.epoch_utterances = 0
         self.answers: list[Tensor] = []
-        own = device == "cpu" and not member.alone
+        own = device == "cpu" and member.own_draws
         self.draws = torch.Generator() if own else None  # None: torch's global ones
         draw_from(self.probe, self.draws)
 
@@ -140,12 +140,12 @@ class Trainer:
     def answer(
         self, frames: Sequence[Float[Tensor, "*layers _ dim"]], lengths: Int[Tensor, " batch"]
     ) -> None:
-        """Keep what the head says of a batch, until the set is through."""
+        """Keep the head's outputs for a batch until `end_epoch` or `end_test`."""
         self.probe.eval()
         self.answers.append(self.probe(frames, lengths).cpu())
 
     def _answered(self) -> Float[Tensor, "utterances outputs"]:
-        """Everything since the last time."""
+        """The outputs that were kept."""
         answers, self.answers = self.answers, []
         return torch.cat(answers)
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
-from lsmprobe.machine import keep_freed_memory
+from lsmprobe.machine import keep_freed_memory, share_freed_memory
 from lsmprobe.probing.batches import Batches, Features, PooledFeatures
 from lsmprobe.probing.cores import Steps, side_by_side, trainings_at_a_time
 from lsmprobe.probing.heads import LinearHead
@@ -27,6 +27,7 @@ from lsmprobe.probing.trainer import Member, Trainer
 
 POOL = 4  # batches; 1 GB of a large model's frames at 3 s an utterance, and two may be in memory
 STACK = 4  # Linear heads; the moments of more would not stay in a processor's cache
+LEAST_STACK = 2  # side by side, single heads wait for Python's interpreter
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ def fit(
     course = _Course(*fold, truth, epochs, batch_size)
     learned = truth[course.train]
     trainers = [Trainer(member, objective, learned, n_outputs, device) for member in members]
-    at_a_time = 1 if any(member.alone for member in members) else trainings_at_a_time(device)
+    share_freed_memory()
+    apart = all(member.own_draws for member in members)  # else all would draw from one generator
+    at_a_time = trainings_at_a_time(device) if apart else 1
     with torch.random.fork_rng([device] if device.startswith("cuda") else []):
         for together in _rounds(trainers, features, course, device, at_a_time, objective.stacks):
             side_by_side(together, at_a_time, on_epoch)
@@ -176,11 +179,17 @@ def _rounds(
     at_once: list[Steps] = []
     if isinstance(features, PooledFeatures):
         for alike in stacked.values():
-            size = min(STACK, -(-len(alike) // at_a_time)) if device == "cpu" else len(alike)
+            size = len(alike)
+            if device == "cpu":
+                size = min(STACK, max(LEAST_STACK, -(-len(alike) // at_a_time)))
             for start in range(0, len(alike), size):
                 at_once.append(_Stacked(alike[start : start + size], features, course).steps())
-    layers = sorted({layer for trainer in packed for layer in trainer.member.layers})
-    packs = [_Packed(alike, layers, course) for alike in _reading_alike(packed, at_a_time)]
+    layers = _layers(packed)
+    own = isinstance(features, PooledFeatures)  # which copies what is asked for; frames are views
+    packs = [
+        _Packed(alike, _layers(alike) if own else layers, course)
+        for alike in _reading_alike(packed, at_a_time)
+    ]
     held = features.all_of(course.utterances, layers, device) if packs else None
     if held is not None:
         at_once += [pack.all_steps(held) for pack in packs]
@@ -195,6 +204,10 @@ def _rounds(
     read = features.through([pool.utterances for pool in pools], layers, device)
     for pool, at_hand in zip(pools, read, strict=True):
         yield [pack.steps(pool, at_hand) for pack in packs]
+
+
+def _layers(trainers: Sequence[Trainer]) -> list[int]:
+    return sorted({layer for trainer in trainers for layer in trainer.member.layers})
 
 
 def _reading_alike(trainers: Sequence[Trainer], at_a_time: int) -> list[list[Trainer]]:
@@ -212,7 +225,7 @@ class _Packed:
 
     def __init__(self, trainers: Sequence[Trainer], layers: Sequence[int], course: _Course) -> None:
         self._trainers = trainers
-        self._layers = layers  # all that are at hand, others' too
+        self._layers = layers  # what a batch is asked for: maybe others' too
         self._course = course
 
     def all_steps(self, at_hand: Batches) -> Steps:
