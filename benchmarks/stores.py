@@ -1,4 +1,4 @@
-"""What smaller caches cost: float16 at every frame, compared with int8 and with means of frames.
+"""What cheaper caches cost: float16 at every frame, compared with int8, means of frames, bfloat16.
 
 Each way is a cache of its own, made by `extract`; from each `probe` trains both heads that read
 frames, with and without zscore, leaving one speaker out. Every way is compared with float16 at
@@ -33,6 +33,7 @@ WAYS: dict[str, dict[str, Any]] = {  # by the folder of its cache: flags of extr
     "step200": {"frame_step": 200.0},
     "int8-step100": {"frame_step": 100.0, "store_dtype": "int8"},
     "int8": {"store_dtype": "int8"},
+    "bfloat16": {"precision": "bfloat16"},  # computed so, and stored as float16
 }
 NORMS = ("none", "zscore")
 HEADS = ("nonlinear", "multilayer")

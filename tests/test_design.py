@@ -146,7 +146,7 @@ def test_start_up_does_not_wait_for_heavy_libraries(name):
 
 LOADED_AT_THE_END = """
 import os, sys
-heavy = {"matplotlib", "scipy", "sklearn", "transformers"}
+heavy = {"matplotlib", "numba", "scipy", "sklearn", "transformers"}
 leave = os._exit
 def told(status):
     print(sorted(heavy & set(sys.modules)), flush=True)

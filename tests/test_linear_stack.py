@@ -17,6 +17,10 @@ def heads_and_batches(members, batch, seed=0):
     return heads, means, targets, torch.rand(members, CLASSES, dtype=torch.double) + 0.1
 
 
+def optimisers(heads):
+    return [torch.optim.Adam(head.parameters(), fused=True) for head in heads]
+
+
 @given(members=st.integers(1, 5), batch=st.integers(1, 9), seed=st.integers(0, 99))
 def test_losses_and_gradients_are_those_of_each_head_alone(members, batch, seed):
     heads, means, targets, weights = heads_and_batches(members, batch, seed)
@@ -24,26 +28,27 @@ def test_losses_and_gradients_are_those_of_each_head_alone(members, batch, seed)
     for head, x, y, w in zip(heads, means, targets, weights, strict=True):
         losses.append(cross_entropy(head(x, torch.ones(batch, dtype=torch.long)), y, weight=w))
         gradients.append(torch.autograd.grad(losses[-1], list(head.parameters())))
-    stack = LinearStack(heads)
-    torch.testing.assert_close(stack.loss(means, targets, weights), torch.stack(losses).detach())
+    stack = LinearStack(heads, optimisers(heads), weights)
+    torch.testing.assert_close(stack.loss(means, targets), torch.stack(losses).detach())
     for head, expected in zip(heads, gradients, strict=True):
         for parameter, gradient in zip(head.parameters(), expected, strict=True):
             torch.testing.assert_close(parameter.grad, gradient)
 
 
 def test_logits_are_those_of_each_head_alone():
-    heads, means, _, _ = heads_and_batches(3, 4)
+    heads, means, _, weights = heads_and_batches(3, 4)
     ones = torch.ones(4, dtype=torch.long)
     alone = torch.stack([head(x, ones) for head, x in zip(heads, means, strict=True)])
-    torch.testing.assert_close(LinearStack(heads).logits(means), alone.detach())
+    stack = LinearStack(heads, optimisers(heads), weights)
+    torch.testing.assert_close(stack.logits(means), alone.detach())
 
 
 def test_what_trains_a_head_trains_the_stack():
     heads, means, targets, weights = heads_and_batches(2, 6)
-    stack = LinearStack(heads)
-    before = stack.loss(means, targets, weights)
+    stack = LinearStack(heads, optimisers(heads), weights)
+    before = stack.loss(means, targets)
     torch.optim.SGD(heads[1].parameters(), lr=0.1).step()
-    after = stack.loss(means, targets, weights)
+    after = stack.loss(means, targets)
     assert after[0] == before[0]
     assert after[1] < before[1]
 

@@ -12,8 +12,10 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
 from lsmprobe.errors import TrainingError
+from lsmprobe.probing import linear_kernel, training
 from lsmprobe.probing.batches import FrameFeatures, PooledFeatures
 from lsmprobe.probing.heads import LinearHead, MultiLayerHead, NonLinearHead, Probe
+from lsmprobe.probing.linear_stack import LinearStack
 from lsmprobe.probing.norms import Standardise, pooled_statistics
 from lsmprobe.probing.objectives import CLASSIFICATION, balanced_weights
 from lsmprobe.probing.seeds import seed_of
@@ -106,6 +108,14 @@ def as_frames(means, budget=None):
     return FrameFeatures(lambda u, layer: means[u, layer, None].numpy(), np.ones(N, int), budget)
 
 
+@pytest.fixture(params=["operations of torch", "compiled"])
+def way(request, monkeypatch):
+    """How Linear heads train."""
+    enough = 0 if request.param == "compiled" else float("inf")
+    monkeypatch.setattr(training, "ENOUGH_TO_COMPILE", enough)
+    return request.param
+
+
 def linear_members(means, trained):
     """Linear heads that differ in layer, seed, recipe, size and normalisation."""
     recipe = Recipe(epochs=5, batch_size=8, lr=2e-3)
@@ -127,6 +137,7 @@ def linear_members(means, trained):
     return [replace(m, recipe=recipe) if m.recipe == Recipe() else m for m in members]
 
 
+@pytest.mark.usefixtures("way")
 def test_linear_heads_trained_as_one_are_those_trained_one_by_one(data):
     labels, fold, means = data
     fits = [
@@ -140,6 +151,7 @@ def test_linear_heads_trained_as_one_are_those_trained_one_by_one(data):
             assert mine == pytest.approx(theirs, rel=1e-4)
 
 
+@pytest.mark.usefixtures("way")
 def test_a_linear_member_does_not_depend_on_the_heads_it_is_stacked_with(data):
     _, fold, means = data
     together = linear_members(means, fold[0])
@@ -205,8 +217,11 @@ def test_a_head_that_draws_from_the_global_generator_trains_as_if_alone(data, th
     np.testing.assert_array_equal(found.probabilities, expected.probabilities)
 
 
-def test_linear_stacks_of_another_size_train_the_same_heads(data, threads):
-    """Of six heads: stacks of four and two with one core, of two with three and more."""
+def test_linear_stacks_of_another_size_train_the_same_heads(data, threads, way):
+    """Of six heads: stacks of four and two with one core, of two with three and more.
+
+    To the bit, if compiled.
+    """
     labels, fold, means = data
     found = []
     for cores in (1, 3):
@@ -219,9 +234,25 @@ def test_linear_stacks_of_another_size_train_the_same_heads(data, threads):
         found.append(fit(members, PooledFeatures(means), labels, fold, CLASSES))
     for one, other in zip(*found, strict=True):
         assert one.best_epoch == other.best_epoch
-        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-6)
+        tolerance = 0 if way == "compiled" else 1e-6
+        np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("hidden", [16, 18])
+def test_where_there_is_enough_to_train_it_is_compiled(data, way, hidden, monkeypatch):
+    made = []
+
+    def watched(*args):
+        made.append(args)
+        return LinearStack(*args)
+
+    monkeypatch.setattr(linear_kernel, "CompiledStack", watched)
+    probe = Probe(nn.Identity(), LinearHead(DIM, CLASSES, hidden=hidden))
+    train([Member("linear", probe, (1,), 0)], data)
+    assert bool(made) == (way == "compiled" and hidden % 4 == 0)
+
+
+@pytest.mark.usefixtures("way")
 def test_trained_heads_have_memory_of_their_own(data):
     _, fold, means = data
     fits = fit(linear_members(means, fold[0]), PooledFeatures(means), *data[:2], CLASSES)
@@ -435,6 +466,7 @@ def test_the_rate_is_halved_after_six_epochs_without_a_better_loss_down_to_its_f
     assert rate == 5e-5
 
 
+@pytest.mark.usefixtures("way")
 def test_a_loss_that_is_not_finite_is_one_clear_line(data):
     with pytest.raises(TrainingError, match="Lower --lr"):
         train([member()], data, Recipe(epochs=3, lr=1e30))
@@ -451,6 +483,8 @@ def test_what_failed_holds_no_frames(data, threads):
             held.append(weakref.ref(frames))
             return frames
 
+    train([member()], data, Recipe(epochs=1))  # torch's first optimiser imports, and keeps frames
+    gc.collect()
     gc.disable()
     try:
         for cores in (1, 2):

@@ -76,11 +76,14 @@ def side_by_side(
                 report(item)
     finally:
         given_up.set()
-        item = None  # an error holds its frames, and they what is trained from
         try:
             for thread in working:
                 if thread.ident is not None:  # else it could not start
                     thread.join()
+            # An error holds its frames, these what is trained from, and its thread's the queue.
+            item = None
+            while not news.empty():
+                news.get()
         finally:
             torch.set_num_threads(threads)  # for threads that are yet to come
 

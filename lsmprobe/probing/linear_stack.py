@@ -17,9 +17,22 @@ class LinearStack:
 
     Their parameters, and their parameters' gradients, become views of this stack's: whatever trains
     one trains the other.
+
+    Args:
+        heads: all on one device.
+        optimisers: theirs, in order; their settings may change.
+        class_weights: of each head's loss.
     """
 
-    def __init__(self, heads: Sequence[LinearHead]) -> None:
+    def __init__(
+        self,
+        heads: Sequence[LinearHead],
+        optimisers: Sequence[torch.optim.Adam],
+        class_weights: Float[Tensor, "members classes"],
+    ) -> None:
+        self._optimisers = optimisers
+        self._class_weights = class_weights
+        take_over(optimisers)
         columns = list(zip(*(head.parameters() for head in heads), strict=True))
         self._parameters = [torch.stack([p.detach() for p in column]) for column in columns]
         self._gradients = [torch.zeros_like(stacked) for stacked in self._parameters]
@@ -28,6 +41,20 @@ class LinearStack:
         ):
             for number, parameter in enumerate(column):
                 parameter.data, parameter.grad = stacked[number], gradient[number]
+
+    def learn(
+        self,
+        means: Float[Tensor, "members utterances dim"],
+        targets: Int[Tensor, "members utterances"],
+        size: int,
+    ) -> Float[Tensor, " members"]:
+        """A step for each batch of so many utterances; the sum of the utterances' losses."""
+        loss_sums = torch.zeros(len(means), device=means.device)
+        step = joint_step(self._optimisers)
+        for x, y in zip(means.split(size, 1), targets.split(size, 1), strict=True):
+            loss_sums += self.loss(x, y) * y.shape[1]
+            step()
+        return loss_sums
 
     def logits(
         self, means: Float[Tensor, "members batch dim"]
@@ -44,13 +71,12 @@ class LinearStack:
         self,
         means: Float[Tensor, "members batch dim"],
         targets: Int[Tensor, "members batch"],
-        weights: Float[Tensor, "members classes"],
     ) -> Float[Tensor, " members"]:
         """The weighted cross entropy of each head; its gradient is left in the parameters."""
         project, project_bias, classify, _ = self._parameters
         d_project, d_project_bias, d_classify, d_classify_bias = self._gradients
         log_p = torch.log_softmax(self.logits(means), -1)
-        share = weights.gather(1, targets)
+        share = self._class_weights.gather(1, targets)
         share /= share.sum(1, keepdim=True)
         truth = targets[..., None]
         loss = -(share * log_p.gather(2, truth)[..., 0]).sum(1)
@@ -68,20 +94,35 @@ class LinearStack:
         return loss
 
 
+def take_over(optimisers: Sequence[torch.optim.Adam]) -> None:
+    """From here on others take these optimisers' steps."""
+    for optimiser in optimisers:
+        optimiser.zero_grad()
+        optimiser.step()  # of no gradients; a schedule warns of an optimiser that never stepped
+
+
+def moments_of(optimiser: torch.optim.Adam, parameter: Tensor) -> dict[str, Tensor]:
+    """What an optimiser keeps of a parameter; before its first step, what that would begin with."""
+    kept: dict[str, Tensor] = optimiser.state[parameter]
+    if not kept:
+        kept["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+        kept["exp_avg"] = torch.zeros_like(parameter.detach())
+        kept["exp_avg_sq"] = torch.zeros_like(parameter.detach())
+    return kept
+
+
 def joint_step(optimisers: Sequence[torch.optim.Adam]) -> Callable[[], None]:
     """What steps all these optimisers, as each would step alone, until their settings change.
 
     In as few calls as there are different settings: `Adam.step` takes longer to look its tensors up
-    than to update a small head. Optimisers that took no step yet have no moments, and step alone.
+    than to update a small head.
     """
-    if not all(optimiser.state for optimiser in optimisers):
-        return lambda: _call_all([optimiser.step for optimiser in optimisers])
     alike: dict[tuple[float, ...], list[tuple[Tensor, ...]]] = defaultdict(list)
     for optimiser in optimisers:
         [group] = optimiser.param_groups
         settings = group["lr"], group["weight_decay"], *group["betas"], group["eps"]
         for p in group["params"]:
-            state = optimiser.state[p]
+            state = moments_of(optimiser, p)
             alike[settings].append(
                 (p, p.grad, state["exp_avg"], state["exp_avg_sq"], state["step"])
             )

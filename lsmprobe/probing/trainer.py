@@ -142,7 +142,11 @@ class Trainer:
     ) -> None:
         """Keep the head's outputs for a batch until `end_epoch` or `end_test`."""
         self.probe.eval()
-        self.answers.append(self.probe(frames, lengths).cpu())
+        self.keep(self.probe(frames, lengths))
+
+    def keep(self, outputs: Float[Tensor, "batch outputs"]) -> None:
+        """As `answer` does, of outputs that were computed elsewhere."""
+        self.answers.append(outputs.cpu())
 
     def _answered(self) -> Float[Tensor, "utterances outputs"]:
         """The outputs that were kept."""

@@ -9,7 +9,7 @@ fold and step alone, not on what trains with it.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,13 +20,17 @@ from lsmprobe.machine import keep_freed_memory, share_freed_memory
 from lsmprobe.probing.batches import Batches, Features, PooledFeatures
 from lsmprobe.probing.cores import Steps, side_by_side, trainings_at_a_time
 from lsmprobe.probing.heads import LinearHead
-from lsmprobe.probing.linear_stack import LinearStack, joint_step
+from lsmprobe.probing.linear_stack import LinearStack
 from lsmprobe.probing.objectives import CLASSIFICATION, Objective, Targets
 from lsmprobe.probing.seeds import ORDER, seed_of
 from lsmprobe.probing.trainer import Member, Trainer
 
+if TYPE_CHECKING:
+    from lsmprobe.probing.linear_kernel import CompiledStack
+
 POOL = 4  # batches; 1 GB of a large model's frames at 3 s an utterance, and two may be in memory
 STACK = 4  # Linear heads; the moments of more would not stay in a processor's cache
+ENOUGH_TO_COMPILE = 10**9  # parameters times steps: a second or two of one core without it
 LEAST_STACK = 2  # side by side, single heads wait for Python's interpreter
 
 
@@ -182,8 +186,10 @@ def _rounds(
             size = len(alike)
             if device == "cpu":
                 size = min(STACK, max(LEAST_STACK, -(-len(alike) // at_a_time)))
+            kind = _kind_of_stack(alike, course, device)
             for start in range(0, len(alike), size):
-                at_once.append(_Stacked(alike[start : start + size], features, course).steps())
+                some = alike[start : start + size]
+                at_once.append(_Stacked(some, features, course, kind).steps())
     layers = _layers(packed)
     own = isinstance(features, PooledFeatures)  # which copies what is asked for; frames are views
     packs = [
@@ -267,10 +273,31 @@ class _Packed:
             yield trainer, [piece[chosen] for piece in pieces], lengths
 
 
+def _kind_of_stack(
+    trainers: Sequence[Trainer], course: _Course, device: str
+) -> "type[LinearStack | CompiledStack]":
+    """Compiled, on a CPU, where there is so much to train that it pays to load numba."""
+    steps = course.epochs * -(-len(course.train) // course.batch_size)
+    n_parameters = sum(p.numel() for t in trainers for p in t.probe.parameters())
+    if device != "cpu" or steps * n_parameters < ENOUGH_TO_COMPILE:
+        return LinearStack
+    from lsmprobe.probing.linear_kernel import ROWS, CompiledStack
+
+    heads = [t.probe.head for t in trainers if isinstance(t.probe.head, LinearHead)]
+    whole = all(head.project.out_features % ROWS == 0 for head in heads)
+    return CompiledStack if whole else LinearStack
+
+
 class _Stacked:
     """Linear trainers of one shape over pooled means, of any layers and seeds, as one."""
 
-    def __init__(self, trainers: list[Trainer], features: PooledFeatures, course: _Course) -> None:
+    def __init__(
+        self,
+        trainers: list[Trainer],
+        features: PooledFeatures,
+        course: _Course,
+        kind: "type[LinearStack | CompiledStack]",
+    ) -> None:
         self._trainers = trainers
         self._features = features
         self._course = course
@@ -279,43 +306,48 @@ class _Stacked:
         losses = [t.loss for t in trainers if isinstance(t.loss, nn.CrossEntropyLoss)]
         assert len(losses) == len(trainers), "an objective that stacks has the cross entropy"
         weights = [ones if loss.weight is None else loss.weight for loss in losses]
-        self._class_weights = torch.stack(weights)
-        self._stack = LinearStack(heads)
+        self._stack = kind(heads, [t.optimiser for t in trainers], torch.stack(weights))
+        self._places = torch.tensor([features.places(t.member.layers) for t in trainers])
 
     def steps(self) -> Steps:
         """All epochs, a step each, and the test."""
         course = self._course
         for epoch in range(1, course.epochs + 1):
             self._learn(epoch)
-            self._answer(course.validation)
+            self._validate()
             for trainer in self._trainers:
                 trainer.end_epoch(epoch, course.targets[course.validation])
             yield len(self._trainers)
-        self._answer(course.test)
-        for trainer in self._trainers:
+        for trainer in self._trainers:  # each is now the head of its best epoch
+            [means], lengths = self._features.batch(course.test, trainer.member.layers)
+            trainer.answer([means[0]], lengths)
             trainer.end_test()
 
     def _learn(self, epoch: int) -> None:
-        course, size = self._course, self._course.batch_size
-        device = self._features.means.device
-        places = torch.tensor([self._features.places(t.member.layers) for t in self._trainers])
-        loss_sums = torch.zeros(len(self._trainers), device=device)
-        step = joint_step([t.optimiser for t in self._trainers])
-        whole = torch.from_numpy(
-            np.stack([course.shuffled(course.train, t.member, epoch) for t in self._trainers])
-        )
-        for orders in whole.split(POOL * size, 1):  # in pieces, since a gathered copy takes memory
-            means = self._features.means[orders, places]
-            for trainer, of_one in zip(self._trainers, means, strict=True):
-                of_one.copy_(trainer.probe.norm(of_one))
-            targets = course.targets[orders].to(device)
-            for x, y in zip(means.split(size, 1), targets.split(size, 1), strict=True):
-                loss_sums += self._stack.loss(x, y, self._class_weights) * y.shape[1]
-                step()
+        course = self._course
+        orders = [course.shuffled(course.train, t.member, epoch) for t in self._trainers]
+        loss_sums = torch.zeros(len(orders), device=self._features.means.device)
+        for rows, means in self._normalised(np.stack(orders)):
+            targets = course.targets[rows].to(means.device)
+            loss_sums += self._stack.learn(means, targets, course.batch_size)
         for trainer, loss_sum in zip(self._trainers, loss_sums, strict=True):
             trainer.count_loss(loss_sum, len(course.train))
 
-    def _answer(self, utterances: np.ndarray) -> None:
-        for trainer in self._trainers:
-            [means], lengths = self._features.batch(utterances, trainer.member.layers)
-            trainer.answer([means[0]], lengths)
+    def _validate(self) -> None:
+        orders = [self._course.validation] * len(self._trainers)
+        for _rows, means in self._normalised(np.stack(orders)):
+            for trainer, logits in zip(self._trainers, self._stack.logits(means), strict=True):
+                trainer.keep(logits)
+
+    def _normalised(
+        self, orders: Int[np.ndarray, "members utterances"]
+    ) -> Iterator[tuple[Int[Tensor, "members _"], Float[Tensor, "members _ dim"]]]:
+        """Each member's utterances in its order, and what its head sees of them, a pool at a time.
+
+        All at once would be a copy of the features for each member.
+        """
+        for rows in torch.tensor(orders).split(POOL * self._course.batch_size, 1):
+            means = self._features.means[rows, self._places]
+            for trainer, of_one in zip(self._trainers, means, strict=True):
+                of_one.copy_(trainer.probe.norm(of_one))
+            yield rows, means
