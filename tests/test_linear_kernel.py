@@ -1,10 +1,13 @@
 """Each truth of the compiled steps, compared with torch's own gradients and Adam."""
 
+import errno
+import os
+import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numba
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -97,33 +100,79 @@ def test_what_one_stack_began_the_other_goes_on_with():
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_is_told(bad):
+def test_a_loss_that_is_not_finite_is_reported(bad):
     means, targets, weights = made_up(1, 8, 6, 3)
     means[0, 5, 2] = bad
     stack = CompiledStack(*heads_and_optimisers(1, 6, 8, 3), weights)
     assert not stack.learn(means, targets, 4).isfinite().any()
 
 
-def test_it_compiles_where_no_folder_can_be_written(monkeypatch):
-    caching = numba.core.caching
+@pytest.mark.parametrize("bad", [-100, -1, 3])
+def test_a_target_that_is_no_class_is_an_error(bad):
+    means, targets, weights = made_up(1, 8, 6, 3)
+    targets[0, 5] = bad
+    stack = CompiledStack(*heads_and_optimisers(1, 6, 8, 3), weights)
+    with pytest.raises(IndexError, match=f"{bad}.*expected 0 to 2"):
+        stack.learn(means, targets, 4)
+
+
+@pytest.fixture
+def caching():
+    """The module of numba that keeps what is compiled; no loops are at hand from before."""
+    linear_kernel._loops.cache_clear()
+    yield numba.core.caching
+    linear_kernel._loops.cache_clear()
+
+
+def no_folder(caching, monkeypatch):
     owner = caching.CacheImpl if hasattr(caching, "CacheImpl") else caching._CacheImpl
     monkeypatch.setattr(owner, "_locator_classes", [])
-    total = linear_kernel._compiled(lambda x: x.sum())
-    assert total(np.arange(4.0)) == 6
 
 
-def test_it_is_compiled_once_for_all_processes():
-    """A second process reads what this one compiled, or what was there before."""
+def full_disk(caching, monkeypatch):
+    def save(*args):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(caching.IndexDataCacheFile, "load", lambda *args: None)
+    monkeypatch.setattr(caching.IndexDataCacheFile, "save", save)
+
+
+def damaged_file(caching, monkeypatch):
+    monkeypatch.setattr(caching.IndexDataCacheFile, "load", lambda *args: pickle.loads(b"\x80"))
+
+
+@pytest.mark.parametrize("trouble", [no_folder, full_disk, damaged_file])
+def test_it_trains_where_what_is_compiled_cannot_be_kept(trouble, caching, monkeypatch):
+    trouble(caching, monkeypatch)
     means, targets, weights = made_up(1, 8, 6, 3)
-    CompiledStack(*heads_and_optimisers(1, 6, 8, 3), weights).learn(means, targets, 4)
-    code = (
-        "import sys; sys.path.insert(0, 'tests'); import test_linear_kernel as t;"
-        "m, y, w = t.made_up(1, 8, 6, 3);"
-        "t.CompiledStack(*t.heads_and_optimisers(1, 6, 8, 3), w).learn(m, y, 4);"
-        "[misses] = {sum(t.linear_kernel._learn.stats.cache_misses.values())}; print(misses)"
-    )
-    root = linear_kernel.__file__.split("/lsmprobe/probing")[0]
-    out = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root
-    )
-    assert out.stdout.strip() == "0"
+    ours, plain = (heads_and_optimisers(1, 6, 8, 3) for _ in range(2))
+    CompiledStack(*ours, weights).learn(means, targets, 4)
+    trained_plainly(*plain, means, targets, weights, 4)
+    assert_same(ours[0], plain[0])
+    assert not linear_kernel._loops().stats.cache_hits
+
+
+def test_whole_numbers_among_the_settings_do_not_compile_again():
+    means, targets, weights = made_up(1, 8, 6, 3)
+    heads, [optimiser] = heads_and_optimisers(1, 6, 8, 3)
+    optimiser.param_groups[0]["weight_decay"] = 0
+    CompiledStack(heads, [optimiser], weights).learn(means, targets, 4)
+    assert len(linear_kernel._loops().signatures) == 1
+
+
+@pytest.mark.slow
+def test_it_is_compiled_once_for_all_processes(tmp_path):
+    """A second process reads what the first one compiled."""
+    code = """
+import test_linear_kernel as made
+from lsmprobe.probing.linear_kernel import CompiledStack, _loops
+means, targets, weights = made.made_up(1, 8, 6, 3)
+CompiledStack(*made.heads_and_optimisers(1, 6, 8, 3), weights).learn(means, targets, 4)
+print(sum(_loops().stats.cache_misses.values()))
+"""
+    own = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parent)}
+    for misses in "10":
+        out = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=own
+        )
+        assert out.stdout.strip() == misses

@@ -1,16 +1,18 @@
 """Linear heads trained by compiled loops on a CPU: a step passes over the parameters once.
 
-The steps are those of `LinearStack`, but for the order of sums. Each of its dozen operations reads
-or writes all parameters, which are more than a core's own cache holds; here one pass over the rows
-of the first map computes their gradients, moves them, and sums up what the next batch needs. The
-gradient of the first map is nowhere as a whole, and no thread waits for Python's interpreter.
+The steps are those of `LinearStack`, but for the order of sums. Four of its operations each read or
+write all parameters, which are more than a core's own cache holds; here one pass over the rows of
+the first map computes their gradients, moves them, and sums up what the next batch needs. The
+gradient of the first map never exists as a whole, and no thread waits for Python's interpreter.
 
 Importing this module imports numba, which takes longer than to train a few heads. The first use on
 a machine compiles; the result is kept beside this file, or else in the user's cache folder.
 """
 
 import inspect
+import logging
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numba
@@ -22,6 +24,8 @@ from torch.nn.functional import linear
 
 from lsmprobe.probing.heads import LinearHead
 from lsmprobe.probing.linear_stack import moments_of, take_over
+
+log = logging.getLogger(__name__)
 
 ROWS = 4  # of the first map that are at hand at a time: what is loaded serves all of them
 TERMS = 4  # of a sum that are added at a time
@@ -36,7 +40,7 @@ class Moving(NamedTuple):
 
 
 class Parameters(NamedTuple):
-    """Those of a LinearHead."""
+    """The parameters of a LinearHead."""
 
     project: Moving  # hidden x dim
     project_bias: Moving
@@ -45,15 +49,15 @@ class Parameters(NamedTuple):
 
 
 class Room(NamedTuple):
-    """Where the results of a step are."""
+    """The arrays that a step writes to, besides the parameters."""
 
     maps: Float[np.ndarray, "classes dim"]  # both maps as one, of the parameters as they are
-    gradient: Float[np.ndarray, "padded dim"]  # by `maps`; rows of zeros up to a multiple of TERMS
-    row: Float[np.ndarray, " dim"]  # of the gradient by the first map
+    gradient: Float[np.ndarray, "padded dim"]  # of `maps`; rows of zeros up to a multiple of TERMS
+    row: Float[np.ndarray, " dim"]  # of the first map's gradient
 
 
 class Adam(NamedTuple):
-    """Its settings."""
+    """Adam's settings."""
 
     lr: float
     weight_decay: float
@@ -75,17 +79,16 @@ class Rates(NamedTuple):
     eps: np.float32
 
 
+OPTIONS: dict[str, Any] = {
+    "nogil": True,
+    "error_model": "numpy",  # x / 0 is infinite; to raise Python's error would be a branch
+    "fastmath": {"reassoc", "contract", "nsz"},  # sums in any order; NaN stays NaN
+}
+
+
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    options = {
-        "nogil": True,
-        "error_model": "numpy",  # x / 0 is infinite; to raise Python's error would be a branch
-        "fastmath": {"reassoc", "contract", "nsz"},  # sums in any order; NaN stays NaN
-    }
     plain = inspect.unwrap(function)  # without the check of axes that the tests put around it
-    try:
-        return numba.njit(cache=True, **options)(plain)
-    except RuntimeError:  # no folder can be written
-        return numba.njit(**options)(plain)
+    return numba.njit(**OPTIONS)(plain)
 
 
 @_compiled
@@ -112,7 +115,7 @@ def _errors(
     maps: Float[np.ndarray, "classes dim"],
     offsets: Float[np.ndarray, " classes"],
 ) -> tuple[np.float32, Float[np.ndarray, "classes batch"]]:
-    """The loss of a batch, and its gradient by the logits."""
+    """The loss of a batch, and the gradient of its logits."""
     n_classes, dim = maps.shape
     errors = np.empty((n_classes, len(y)), np.float32)
     total = np.float32(0)
@@ -145,7 +148,7 @@ def _map_gradient(
     x: Float[np.ndarray, "batch dim"],
     gradient: Float[np.ndarray, "padded dim"],
 ) -> None:
-    """Into `gradient`: of the loss by both maps as one."""
+    """Write the gradient of both maps as one into `gradient`."""
     for k in range(len(errors)):
         for d in range(x.shape[1]):
             gradient[k, d] = 0
@@ -159,7 +162,7 @@ def _map_gradient(
 def _step(e: Float[np.ndarray, " classes"], of: Parameters, room: Room, rates: Rates) -> None:
     """Adam's step of all parameters; `room.maps` is then that of the moved ones.
 
-    With G the gradient by the maps C P, and e that by their offset C p + c, the gradients are
+    With G the gradient of the map C P, and e that of its offset C p + c, the gradients are
     dC = G P^T + e p^T, dP = C^T G, dp = C^T e and dc = e.
     """
     (value, first, second), bias, classify, classify_bias = of
@@ -219,7 +222,6 @@ def _step(e: Float[np.ndarray, " classes"], of: Parameters, room: Room, rates: R
         )
 
 
-@_compiled
 def _learn(
     means: Float[np.ndarray, "utterances dim"],
     targets: Int[np.ndarray, " utterances"],
@@ -260,13 +262,34 @@ def _learn(
     return loss_sum
 
 
+@cache
+def _loops() -> Callable[..., Any]:
+    """`_learn` compiled, and kept on disk for other processes if that can be done."""
+
+    def moving(*shape: int) -> Moving:
+        return Moving(*(np.zeros(shape, np.float32) for _ in range(3)))
+
+    zeros = moving(1).value
+    no_utterance = np.zeros((0, 1), np.float32), np.zeros(0, np.int64)
+    parameters = Parameters(moving(ROWS, 1), moving(ROWS), moving(1, ROWS), moving(1))
+    room = Room(moving(1, 1).value, moving(TERMS, 1).value, zeros)
+    plain = inspect.unwrap(_learn)
+    try:
+        kept = numba.njit(cache=True, **OPTIONS)(plain)
+        kept(*no_utterance, 1, zeros, parameters, room, 0, Adam(0.0, 0.0, 0.0, 0.0, 0.0))
+    except Exception as error:  # no folder that can be written, a full disk, a damaged file
+        log.debug("the compiled loops are not kept: %s", error)
+        return numba.njit(**OPTIONS)(plain)
+    return kept
+
+
 class CompiledStack:
     """Linear heads of one shape over pooled means, as `LinearStack` has them.
 
     While they train here, nothing else may change their parameters.
 
     Args:
-        heads: of float32 numbers in the CPU's memory, each for which `can_compile` holds.
+        heads: of float32 numbers in the CPU's memory, with a multiple of ROWS hidden dimensions.
         optimisers: theirs, in order; their moments are kept, and their settings may change.
         class_weights: of each head's loss.
     """
@@ -280,6 +303,8 @@ class CompiledStack:
         self._heads = heads
         self._optimisers = optimisers
         self._class_weights = class_weights.numpy()
+        assert heads[0].project.out_features % ROWS == 0
+        assert all(p.dtype == torch.float32 for head in heads for p in head.parameters())
         take_over(optimisers)
         maps = [(head.classify.weight @ head.project.weight).detach() for head in heads]
         self._maps = torch.stack(maps)
@@ -304,13 +329,18 @@ class CompiledStack:
         size: int,
     ) -> Float[Tensor, " members"]:
         """A step for each batch of so many utterances; the sums of the utterances' losses."""
+        n_classes = self._maps.shape[1]
+        if targets.numel() and not 0 <= targets.min() <= targets.max() < n_classes:  # else a crash
+            found = f"{targets.min()} to {targets.max()}"
+            raise IndexError(f"the targets are {found}; expected 0 to {n_classes - 1}.")
+        learn = _loops()
         sums = []
         for number, optimiser in enumerate(self._optimisers):
             [group] = optimiser.param_groups
-            beta1, beta2 = group["betas"]
+            adam = group["lr"], group["weight_decay"], *group["betas"], group["eps"]
             steps = self._steps[number]
             sums.append(
-                _learn(
+                learn(
                     means[number].numpy(),
                     targets[number].numpy(),
                     size,
@@ -318,7 +348,7 @@ class CompiledStack:
                     self._parameters[number],
                     self._rooms[number],
                     int(steps[0]),
-                    Adam(group["lr"], group["weight_decay"], beta1, beta2, group["eps"]),
+                    Adam(*map(float, adam)),  # numba compiles again for an int
                 )
             )
             for step in steps:

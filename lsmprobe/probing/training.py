@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 POOL = 4  # batches; 1 GB of a large model's frames at 3 s an utterance, and two may be in memory
 STACK = 4  # Linear heads; the moments of more would not stay in a processor's cache
 ENOUGH_TO_COMPILE = 10**9  # parameters times steps: a second or two of one core without it
-LEAST_STACK = 2  # side by side, single heads wait for Python's interpreter
+LEAST_STACK = 2  # side by side, single heads wait for Python's interpreter, if not compiled
 
 
 @dataclass(frozen=True)
@@ -184,9 +184,10 @@ def _rounds(
     if isinstance(features, PooledFeatures):
         for alike in stacked.values():
             size = len(alike)
-            if device == "cpu":
-                size = min(STACK, max(LEAST_STACK, -(-len(alike) // at_a_time)))
             kind = _kind_of_stack(alike, course, device)
+            if device == "cpu":
+                least = LEAST_STACK if kind is LinearStack else 1
+                size = min(STACK, max(least, -(-len(alike) // at_a_time)))
             for start in range(0, len(alike), size):
                 some = alike[start : start + size]
                 at_once.append(_Stacked(some, features, course, kind).steps())
