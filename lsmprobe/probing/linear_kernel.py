@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from lsmprobe.probing.heads import LinearHead
-from lsmprobe.probing.linear_stack import moments_of, take_over
+from lsmprobe.probing.linear_stack import moments_of, settings_of, take_over
 
 log = logging.getLogger(__name__)
 
@@ -336,8 +336,6 @@ class CompiledStack:
         learn = _loops()
         sums = []
         for number, optimiser in enumerate(self._optimisers):
-            [group] = optimiser.param_groups
-            adam = group["lr"], group["weight_decay"], *group["betas"], group["eps"]
             steps = self._steps[number]
             sums.append(
                 learn(
@@ -348,7 +346,7 @@ class CompiledStack:
                     self._parameters[number],
                     self._rooms[number],
                     int(steps[0]),
-                    Adam(*map(float, adam)),  # numba compiles again for an int
+                    Adam(*settings_of(optimiser)),
                 )
             )
             for step in steps:

@@ -101,6 +101,16 @@ def take_over(optimisers: Sequence[torch.optim.Adam]) -> None:
         optimiser.step()  # of no gradients; a schedule warns of an optimiser that never stepped
 
 
+def settings_of(optimiser: torch.optim.Adam) -> tuple[float, float, float, float, float]:
+    """Learning rate, weight decay, both betas and eps, as they are now.
+
+    As floats: compiled loops would be compiled again for an int.
+    """
+    [group] = optimiser.param_groups
+    beta1, beta2 = map(float, group["betas"])
+    return float(group["lr"]), float(group["weight_decay"]), beta1, beta2, float(group["eps"])
+
+
 def moments_of(optimiser: torch.optim.Adam, parameter: Tensor) -> dict[str, Tensor]:
     """What an optimiser keeps of a parameter; before its first step, what that would begin with."""
     kept: dict[str, Tensor] = optimiser.state[parameter]
@@ -120,7 +130,7 @@ def joint_step(optimisers: Sequence[torch.optim.Adam]) -> Callable[[], None]:
     alike: dict[tuple[float, ...], list[tuple[Tensor, ...]]] = defaultdict(list)
     for optimiser in optimisers:
         [group] = optimiser.param_groups
-        settings = group["lr"], group["weight_decay"], *group["betas"], group["eps"]
+        settings = settings_of(optimiser)
         for p in group["params"]:
             state = moments_of(optimiser, p)
             alike[settings].append(
