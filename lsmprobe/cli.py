@@ -128,4 +128,11 @@ def _exit_with(read_flags: Callable[[], Any]) -> None:
         )
         sys.exit(INTERRUPTED)
     finally:
+        # Python's own exit takes a moment, in which a signal would change the status.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _nothing)
         gc.set_threshold(*collect_every)
+
+
+def _nothing(*_: object) -> None:
+    """What a signal does to a command that has ended; unlike `SIG_IGN`, no child inherits it."""

@@ -20,6 +20,7 @@ import lsmprobe  # noqa: F401  before torch, which reads once how its threads ar
 
 # isort: split
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -55,6 +56,15 @@ def pytest_make_parametrize_id(val, argname):
 def _seeded():
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002  for libraries that draw from the global generator
+
+
+@pytest.fixture(autouse=True)
+def _signals_restored():
+    """What a command that ends in this process makes of signals, no other test meets."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 import io
 import json
+import signal
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -118,6 +119,14 @@ def test_a_flag_that_does_not_exist_is_refused(tmp_path):
     done = run(ROOT / "probe.py", "--haed", "linear", cwd=tmp_path)
     assert done.returncode == 2
     assert "--haed" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_a_command_that_has_ended_leaves_its_status(number):
+    """Python's own exit takes a moment: nothing is reported as stopped that is complete."""
+    late = f"import atexit, os; atexit.register(os.kill, os.getpid(), {int(number)}); {MAIN}"
+    done = run("-c", late, "corpora", "--filter", "greek")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_corpora_are_listed_with_language_licence_and_how_to_get_them():

@@ -18,14 +18,12 @@ import pytest
 import soundfile
 from conftest import assert_as_undisturbed, waited_for
 
-from lsmprobe.cache.file import CacheFile
 from lsmprobe.cache.parts import part_path
 from lsmprobe.cache.reader import FeatureCache
 from lsmprobe.cli import INTERRUPTED
 from lsmprobe.cluster.engines import DASK
 from lsmprobe.cluster.stages import extract_on, train_on
 from lsmprobe.config import ExtractGridConfig, ProbeConfig
-from lsmprobe.errors import CacheError
 from lsmprobe.extraction.grid import extract_all
 from lsmprobe.probing.stage import probe_all
 from lsmprobe.progress import silent
@@ -82,9 +80,8 @@ def differences(one, other, where=""):
 
 
 def begun(path):
-    """Whether some clip of one of two parts is stored."""
-    with suppress(CacheError):
-        return any(CacheFile(part).done.any() for part in parts_of(path) if part.exists())
+    """Whether one of two parts is being filled; seen at once, neither is complete."""
+    return any(part.exists() for part in parts_of(path))
 
 
 def parts_of(path):
@@ -99,10 +96,13 @@ def extraction(many, folder, where):
 
 def pieces_in(process):
     """The processes that do pieces for a process."""
+    found = []
     with suppress(psutil.NoSuchProcess):
-        found = psutil.Process(process.pid).children(recursive=True)
-        return [each for each in found if "lsmprobe.cluster.worker" in each.cmdline()]
-    return []
+        for each in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # it has just ended
+                if "lsmprobe.cluster.worker" in each.cmdline():
+                    found.append(each)
+    return found
 
 
 def test_both_stages_in_local_processes_are_those_of_one_process(clips, tmp_path):
@@ -155,13 +155,17 @@ def test_what_is_killed_or_stopped_is_finished_in_the_end(many, tmp_path, how):
 
     def probing(results):
         where = {"cache_dir": tmp_path / "c", "results_dir": tmp_path / results, "device": "cpu"}
-        return ProbeConfig(head="linear", runs=2, epochs=60, resplit=True, **where)
+        return ProbeConfig(head="linear", runs=2, epochs=200, resplit=True, **where)
 
     command = [sys.executable, ROOT / "probe.py", "--cache-dir", tmp_path / "c", "--device", "cpu"]
     command += ["--results-dir", tmp_path / "r2", "--head", "linear", "--runs", "2", "--resplit"]
-    command += ["--epochs", "60", "--cluster", "local:2"]
+    command += ["--epochs", "200", "--cluster", "local:2"]
     logs = tmp_path / "r2" / "logs"
-    disturbed(list(map(str, command)), how, lambda: list(logs.glob("*/*.progress")))
+
+    def training():
+        return any(", on cpu" in log.read_text() for log in logs.glob("*/*.log"))
+
+    disturbed(list(map(str, command)), how, training)
     probe_all(probing("r1"))
     one, other = records(tmp_path / "r1"), records(tmp_path / "r2")
     assert len(one) == 2
