@@ -25,7 +25,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -101,10 +101,12 @@ class Command:
         self, folder: Path, arguments: Sequence[str], before: Sequence[Callable[[], None]] = ()
     ) -> None:
         self.said = [folder / "out.txt", folder / "err.txt"]
-        for file in self.said:
+        self.begun = folder / "begun.txt"
+        for file in (*self.said, self.begun):
             file.unlink(missing_ok=True)
         names = [str(file) for file in self.said]
-        self.process = SERVER.Process(target=_run, args=(list(arguments), names, list(before)))
+        asked = (list(arguments), names, str(self.begun), list(before))
+        self.process = SERVER.Process(target=_run, args=asked)
         self.process.start()
         self.pid = self.process.pid
 
@@ -113,8 +115,8 @@ class Command:
         return self.process.is_alive()
 
     def has_begun(self) -> bool:
-        """Whether it is lsmprobe that runs."""
-        return self.said[1].exists()
+        """Whether it is lsmprobe that runs, and answers to signals."""
+        return self.begun.exists()
 
     def end(self, number: int | None = None) -> Ended:
         """Wait until it ends, after a signal if one is given."""
@@ -126,7 +128,9 @@ class Command:
         return Ended(self.process.exitcode, out, err)
 
 
-def _run(arguments: list[str], said: list[str], before: list[Callable[[], None]]) -> None:
+def _run(
+    arguments: list[str], said: list[str], begun: str, before: list[Callable[[], None]]
+) -> None:
     """In the child: the command as a shell would start it."""
     import lsmprobe.cache.writer
     import lsmprobe.cli
@@ -139,6 +143,17 @@ def _run(arguments: list[str], said: list[str], before: list[Callable[[], None]]
     for number, file in enumerate(said, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
     sys.stdout.reconfigure(encoding="utf-8", errors="strict")  # as in most places
+    exit_with = lsmprobe.cli._exit_with
+
+    def noted(read_flags: Callable[[], object]) -> None:
+        def read() -> object:
+            with suppress(OSError):  # of a disturbance; nobody waits for it then
+                Path(begun).touch()
+            return read_flags()
+
+        exit_with(read)
+
+    lsmprobe.cli._exit_with = noted
     for disturb in before:
         disturb()
     if arguments[0] == "extract.py":
