@@ -142,7 +142,8 @@ def damaged_file(caching, monkeypatch):
 
 
 @pytest.mark.parametrize("trouble", [no_folder, full_disk, damaged_file])
-def test_it_trains_where_what_is_compiled_cannot_be_kept(trouble, caching, monkeypatch):
+def test_it_trains_where_what_is_compiled_cannot_be_kept(trouble, caching, monkeypatch, caplog):
+    caplog.set_level("INFO", logger="lsmprobe")
     trouble(caching, monkeypatch)
     means, targets, weights = made_up(1, 8, 6, 3)
     ours, plain = (heads_and_optimisers(1, 6, 8, 3) for _ in range(2))
@@ -150,6 +151,8 @@ def test_it_trains_where_what_is_compiled_cannot_be_kept(trouble, caching, monke
     trained_plainly(*plain, means, targets, weights, 4)
     assert_same(ours[0], plain[0])
     assert not linear_kernel._loops().stats.cache_hits
+    [said] = caplog.messages
+    assert "NUMBA_CACHE_DIR" in said
 
 
 def test_whole_numbers_among_the_settings_do_not_compile_again():

@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import linear
 
+from lsmprobe.errors import one_line
 from lsmprobe.probing.heads import LinearHead
 from lsmprobe.probing.linear_stack import moments_of, settings_of, take_over
 
@@ -278,7 +279,11 @@ def _loops() -> Callable[..., Any]:
         kept = numba.njit(cache=True, **OPTIONS)(plain)
         kept(*no_utterance, 1, zeros, parameters, room, 0, Adam(0.0, 0.0, 0.0, 0.0, 0.0))
     except Exception as error:  # no folder that can be written, a full disk, a damaged file
-        log.debug("the compiled loops are not kept: %s", error)
+        log.info(
+            "the compiled loops of Linear heads cannot be kept (%s), so every process compiles "
+            "them again, for some seconds; let NUMBA_CACHE_DIR name a folder for them",
+            one_line(str(error)),
+        )
         return numba.njit(**OPTIONS)(plain)
     return kept
 
