@@ -1,6 +1,7 @@
 """The splits that are found, against brute force and against what real corpora allow."""
 
 import itertools
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +31,16 @@ def random_corpus(n_speakers, n_classes, seed):
 def badness(fold, emotions):
     """The definition, one utterance at a time: gaps of train, gaps of the others, the sum."""
     classes = sorted(set(emotions))
-    gaps, cost = {"train": 0, "validation": 0, "test": 0}, 0.0
+    gaps, cost = {"train": 0, "validation": 0, "test": 0}, Fraction(0)
     for part, indices in parts_of(fold).items():
         own = [emotions[i] for i in indices]
         gaps[part] = len(set(classes) - set(own))
-        cost += abs(len(own) / len(emotions) - FRACTIONS[part]) / FRACTIONS[part]
+        wanted = Fraction(str(FRACTIONS[part]))
+        cost += abs(Fraction(len(own), len(emotions)) - wanted) / wanted
         for c in classes:
-            cost += abs(own.count(c) / len(own) - list(emotions).count(c) / len(emotions)) / 2
-    return gaps["train"], gaps["validation"] + gaps["test"], round(cost, 6)
+            share = Fraction(list(emotions).count(c), len(emotions))
+            cost += abs(Fraction(own.count(c), len(own)) - share) / 2
+    return gaps["train"], gaps["validation"] + gaps["test"], cost
 
 
 def every_speaker_split(speakers):
